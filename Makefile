@@ -1,0 +1,41 @@
+# 'make demo' and 'make test' do all their own set-up; nothing but Python 3.11+, venv and make is needed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test quick check bench pictures clean
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "densegen needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/densegen build demo --out demo/shards
+	$(BIN)/densegen verify demo/shards
+	$(BIN)/densegen inspect demo/shards --sample SYNTH/SYNTH_00003_2+mirror \
+		--model demo/shards-corpus/model.h5 --out demo/sample.png
+	@echo "The shards are in demo/shards; look at demo/shards/contact_sheet.png and demo/sample.png."
+
+check: $(VENV)/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/python -m pytest -m "not benchmark"
+
+quick: $(VENV)/.ready
+	$(BIN)/python -m pytest -m "not benchmark and not slow"
+
+bench: $(VENV)/.ready
+	$(BIN)/python -m pytest -m benchmark
+
+pictures: $(VENV)/.ready
+	$(BIN)/python docs/make_pictures.py
+
+clean:
+	rm -rf $(VENV) demo build dist

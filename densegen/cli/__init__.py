@@ -1,0 +1,31 @@
+"""The command line. Heavy libraries are imported inside the commands that need them, so ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import click
+
+from densegen import __version__
+from densegen.cli.dataset import build, inspect, manifests, rebuild_maps, schema, synth, verify
+from densegen.cli.group import OneLineErrors
+from densegen.cli.index import index
+from densegen.cli.model import model
+
+__all__ = ["main"]
+
+
+@click.group(
+    "densegen", cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, prog_name="densegen")
+def main() -> None:
+    """Dense 3D face landmark datasets from 3D morphable model fits.
+
+    \b
+    densegen build demo --out demo          everything, with the embedded face
+    densegen model build RAW bfm.h5         the Basel Face Model from its downloads
+    densegen build 300w_lp --root 300W_LP --model bfm.h5 --out shards
+    """
+
+
+for command in (build, verify, inspect, rebuild_maps, synth, manifests, schema, model, index):
+    main.add_command(command)

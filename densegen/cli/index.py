@@ -1,0 +1,250 @@
+"""``densegen index``: make, measure, draw, compare, convert and edit the vertex index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from densegen.index_quality import IndexQuality
+    from densegen.vertex_index import VertexIndex
+
+__all__ = ["index"]
+
+PATH = click.Path(path_type=Path)
+MODEL = click.option("--model", "model_path", type=PATH, required=True, help="model file (HDF5)")
+DEFAULT_INDEX = "vertex_index_520.yaml"
+
+
+@click.group()
+def index() -> None:
+    """Make, measure, draw, compare, convert and edit the vertex index: which points are the landmarks."""
+
+
+@index.command("sample")
+@click.argument("out", type=PATH)
+@MODEL
+@click.option(
+    "--seeds",
+    default="jaw,brows,nose-tip",
+    show_default=True,
+    help="keypoint groups that the triangulation starts from",
+)
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(0, 6))
+def sample_index(out: Path, model_path: Path, seeds: str, rounds: int) -> None:
+    """Triangulate the seeds in the UV plane, add the centroids, repeat; write every round's points to OUT (YAML)."""
+    from densegen.morphable_model import read_model
+    from densegen.sampling import sample_candidates, write_candidates
+
+    candidates = sample_candidates(read_model(model_path), tuple(seeds.split(",")), rounds)
+    write_candidates(candidates, out)
+    click.echo(f"{out}: {' -> '.join(map(str, candidates.counts))} points")
+
+
+@index.command("correct")
+@click.argument("base", type=PATH)
+@click.argument("corrections", type=PATH)
+@click.argument("out", type=PATH)
+@MODEL
+def correct_index(base: Path, corrections: Path, out: Path, model_path: Path) -> None:
+    """Apply a corrections file (add, remove, move, each with its reason) and write the vertex index to OUT (YAML).
+
+    BASE is what 'index sample' wrote, or a vertex index whose next version this makes.
+    """
+    from densegen.corrections import correct, read_base, read_corrections
+    from densegen.morphable_model import read_model
+    from densegen.vertex_index import write_index
+
+    made = correct(read_base(base), read_corrections(corrections), read_model(model_path))
+    write_index(made, out)
+    click.echo(f"{out}: {_describe(made)}")
+
+
+@index.command("check")
+@click.argument("indices", metavar="[INDEX]...", nargs=-1, type=PATH)
+@MODEL
+@click.option("--fits", type=PATH, help="folder of fits (*.mat): their coefficients' spread is the recovery's prior")
+@click.option("--baselines", is_flag=True, help="beside them the iBUG 68 alone, and plain farthest-point sampling")
+@click.option("--picture", type=PATH, help="PNG of the coverage to write")
+def check_index(
+    indices: tuple[Path, ...], model_path: Path, fits: Path | None, baselines: bool, picture: Path | None
+) -> None:
+    """Measure vertex indices on a model's mean face, in millimetres; without INDEX densegen's own.
+
+    Coverage: distance from a point of the face to its nearest landmark (largest, 99th percentile, mean). Spacing: from
+    a landmark to its nearest neighbour. Recovery: mean error of the whole surface when a face is recovered from its
+    landmarks alone, with a Gaussian prior on the coefficients and 2 mm of noise on each coordinate.
+    """
+    from densegen.files import find_data_file
+    from densegen.index_quality import coefficient_spread, farthest_point_index, measure
+    from densegen.morphable_model import read_model
+    from densegen.vertex_index import read_index
+
+    model = read_model(model_path)
+    measured = [read_index(path) for path in indices or (find_data_file(DEFAULT_INDEX),)]
+    if baselines:
+        measured += [farthest_point_index(model, len(measured[0])), farthest_point_index(model, 68)]
+    std: npt.NDArray[np.float64] | None = coefficient_spread(fits, model) if fits else None
+    qualities = [measure(one, model, std) for one in measured]
+    for line in _quality_table(qualities):
+        click.echo(line)
+    if picture:
+        from densegen.index_figures import draw_coverage
+
+        draw_coverage(qualities, picture)
+        click.echo(str(picture))
+
+
+@index.command("show")
+@click.argument("path", metavar="[INDEX]", type=PATH, required=False)
+@MODEL
+@click.option("--out", type=PATH, required=True, help="folder for uv.png, views.png and sheets.pdf")
+def show_index(path: Path | None, model_path: Path, out: Path) -> None:
+    """Draw an index: the UV plane with ids by region, the face from three sides, numbered sheets to print."""
+    from densegen.index_figures import draw_sheets, draw_uv, draw_views
+    from densegen.morphable_model import read_model
+
+    shown, model = _read_index(path), read_model(model_path)
+    draw_views(shown, model, out / "views.png")
+    draw_uv(shown, out / "uv.png")
+    draw_sheets(shown, out / "sheets.pdf")
+    click.echo(f"{out}: uv.png, views.png and sheets.pdf of {_describe(shown)}")
+
+
+@index.command("diff")
+@click.argument("old", type=PATH)
+@click.argument("new", type=PATH)
+@click.option("--model", "model_path", type=PATH, help="says how far landmarks moved in mm")
+@click.option("--picture", type=PATH, help="PNG of the UV plane to write")
+def diff_indices(old: Path, new: Path, model_path: Path | None, picture: Path | None) -> None:
+    """Compare two indices by their landmarks' names: added, removed, moved."""
+    from densegen.index_quality import compare
+    from densegen.morphable_model import read_model
+    from densegen.vertex_index import read_index
+
+    before, after = read_index(old), read_index(new)
+    difference = compare(before, after, read_model(model_path) if model_path else None)
+    for name in difference.removed:
+        click.echo(f"removed  {name}")
+    for name in difference.added:
+        click.echo(f"added    {name}")
+    for name, distance in difference.moved.items():
+        click.echo(f"moved    {name}  {distance:.2f} {difference.unit}")
+    click.echo(
+        f"{before.name} {before.version} -> {after.name} {after.version}: {len(difference.added)} added, "
+        f"{len(difference.removed)} removed, {len(difference.moved)} moved, {difference.same} the same"
+    )
+    if picture:
+        from densegen.index_figures import draw_difference
+
+        draw_difference(before, after, picture)
+        click.echo(str(picture))
+
+
+@index.command("import")
+@click.argument("source", type=PATH)
+@click.argument("out", type=PATH)
+@MODEL
+@click.option("--name", default="imported", show_default=True)
+@click.option("--numbering", type=click.Choice(["prnet", "bfm-53215", "bfm-53490"]), help="what bare numbers count")
+@click.option("--ibug68", type=PATH, help="text file of 68 numbers: the rows of the iBUG 68")
+def import_file(
+    source: Path, out: Path, model_path: Path, name: str, numbering: str | None, ibug68: Path | None
+) -> None:
+    """Make a vertex index (YAML) of SOURCE: .txt, .csv, .npz, .json, .ply or .obj.
+
+    .txt holds numbers from 0: into PRNet's 43,867 UV pixels, or vertices of the Basel model. .ply and .obj hold the
+    whole mean face with the landmarks' vertices coloured, or the landmarks alone.
+    """
+    from typing import cast
+
+    from densegen.index_exchange import Numbering, import_index
+    from densegen.morphable_model import read_model
+    from densegen.vertex_index import write_index
+
+    counted = cast(Numbering | None, numbering)
+    made = import_index(source, read_model(model_path), name, numbering=counted, ibug68=ibug68)
+    write_index(made, out)
+    click.echo(f"{out}: {_describe(made)}")
+
+
+@index.command("export")
+@click.argument("path", metavar="INDEX", type=PATH)
+@click.argument("out", type=PATH)
+@MODEL
+@click.option("--whole-mesh", is_flag=True, help=".ply, .obj: the mean face, the landmarks' vertices coloured")
+def export_file(path: Path, out: Path, model_path: Path, whole_mesh: bool) -> None:
+    """Write an index to OUT: .txt (vertex ids), .csv, .npz, .json, .ply or .obj (the landmark mesh, in mm)."""
+    from densegen.index_exchange import export_index
+    from densegen.morphable_model import read_model
+    from densegen.vertex_index import read_index
+
+    export_index(read_index(path), out, read_model(model_path), whole_mesh=whole_mesh)
+    click.echo(str(out))
+
+
+@index.command("edit")
+@click.argument("path", metavar="[INDEX]", type=PATH, required=False)
+@MODEL
+@click.option("--corrections", type=PATH, default=Path("corrections.yaml"), show_default=True, help="file to save to")
+@click.option(
+    "--fits", type=PATH, help="folder of fits (*.mat): sample faces vary as they do [default: as the model says]"
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="address to listen at; others can then edit, too")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65535))
+def edit_index(path: Path | None, model_path: Path, corrections: Path, fits: Path | None, host: str, port: int) -> None:
+    """Correct an index by hand on a page in the browser: click, move, add and delete landmarks on the 3D face.
+
+    Saves a corrections file, never the index: 'densegen index correct INDEX corrections.yaml OUT' makes the next
+    version.
+    """
+    from densegen.editor.page import serve
+    from densegen.editor.session import EditSession
+    from densegen.index_quality import coefficient_spread
+    from densegen.morphable_model import read_model
+
+    model = read_model(model_path)
+    session = EditSession.open(_read_index(path), model, corrections)
+    std = coefficient_spread(fits, model) if fits else None
+    serve(session, host, port, lambda line: click.echo(line, err=True), std)
+
+
+def _read_index(path: Path | None) -> VertexIndex:
+    from densegen.files import find_data_file
+    from densegen.vertex_index import read_index
+
+    return read_index(path or find_data_file(DEFAULT_INDEX))
+
+
+def _describe(made: VertexIndex) -> str:
+    partners = int((made.mirror >= 0).sum())
+    closed = "closed under the mirror" if made.mirror_closed else f"{partners} with a mirror partner"
+    return f"{made.name} {made.version}, {len(made)} landmarks, {closed}, fingerprint {made.fingerprint}"
+
+
+def _quality_table(qualities: list[IndexQuality]) -> list[str]:
+    def joined(values: tuple[float, ...], digits: int = 2) -> str:
+        return " / ".join(f"{value:.{digits}f}" for value in values)
+
+    rows: list[tuple[str, list[str]]] = [
+        ("", [quality.name for quality in qualities]),
+        ("landmarks", [str(quality.landmarks) for quality in qualities]),
+        ("coverage, mm: largest / 99 % / mean", [joined(quality.coverage_mm) for quality in qualities]),
+        ("spacing, mm: smallest / median", [joined(quality.spacing_mm) for quality in qualities]),
+        ("spacing of added points, mm: smallest", [f"{quality.added_spacing_mm:.2f}" for quality in qualities]),
+        ("with a mirror partner", [f"{quality.mirrored} of {quality.landmarks}" for quality in qualities]),
+        ("recovery, mm: identity / with expression", [joined(quality.recovery_mm, 3) for quality in qualities]),
+        ("subsets", [" ".join(quality.subsets) or "-" for quality in qualities]),
+    ]
+    regions = list(dict.fromkeys(region for quality in qualities for region in quality.regions))
+    rows += [(f"  {region}", [str(q.regions.get(region, 0)) for q in qualities]) for region in regions]
+    widths = [max(len(cells[column]) for _, cells in rows) for column in range(len(qualities))]
+    return [
+        f"{title:42}" + "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        for title, cells in rows
+    ]

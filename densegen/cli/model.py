@@ -1,0 +1,89 @@
+"""``densegen model``: make and look at a morphable model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from densegen.morphable_model import MorphableModel
+
+__all__ = ["model"]
+
+PATH = click.Path(path_type=Path)
+
+
+@click.group()
+def model() -> None:
+    """Make and look at a morphable model."""
+
+
+@model.command("build")
+@click.argument("raw", type=PATH)
+@click.argument("out", type=PATH)
+def build_model(raw: Path, out: Path) -> None:
+    """Assemble the Basel Face Model from the downloads in the folder RAW.
+
+    Needs 01_MorphableModel.mat, model_info.mat, Model_Expression.mat, Model_tri_mouth.mat and BFM_UV.mat; a missing
+    one is named with the place where users get it.
+    """
+    from densegen.basel import assemble_model
+    from densegen.morphable_model import write_model
+
+    assembled = assemble_model(raw)
+    write_model(assembled, out)
+    _describe(assembled)
+
+
+@model.command("convert")
+@click.argument("bfm", type=PATH)
+@click.option("--uv", "uv_path", type=PATH, required=True, help="BFM_UV.mat, 53215 rows")
+@click.argument("out", type=PATH)
+def convert_model_file(bfm: Path, uv_path: Path, out: Path) -> None:
+    """Convert face3d's BFM.mat."""
+    from densegen.basel import convert_model
+    from densegen.morphable_model import write_model
+
+    converted = convert_model(bfm, uv_path)
+    write_model(converted, out)
+    _describe(converted)
+
+
+@model.command("info")
+@click.argument("path", metavar="MODEL", type=PATH)
+def model_info(path: Path) -> None:
+    """Print counts, components, UV range, symmetry, memory and fingerprint."""
+    from densegen.morphable_model import read_model
+
+    _describe(read_model(path))
+
+
+def _describe(model: MorphableModel) -> None:
+    import numpy as np
+
+    from densegen.morphable_model import count_words
+
+    # Half the way to the mirror image is the way to the symmetric face between them; where x = 0 lies is no matter.
+    half_way = (model.mean[model.mirror] * [-1, 1, 1] - model.mean) / 2
+    half_way -= half_way.mean(axis=0)
+    asymmetry = float(np.linalg.norm(half_way, axis=1).mean()) * model.unit_mm
+    midline = int((model.mirror == np.arange(model.vertex_count)).sum())
+    low, high = model.uv.min(axis=0), model.uv.max(axis=0)
+    extent = np.ptp(model.mean, axis=0) * model.unit_mm
+    rows = {
+        "name": model.name,
+        "vertices": count_words(model.vertex_count),
+        "triangles": len(model.triangles),
+        "shape components": len(model.shape_basis),
+        "expression components": len(model.expression_basis),
+        "mean face": f"{extent[0]:.1f} x {extent[1]:.1f} x {extent[2]:.1f} mm",
+        "UV layout": f"{model.uv_layout}, u {low[0]:.4f} to {high[0]:.4f}, v {low[1]:.4f} to {high[1]:.4f}",
+        "symmetry": f"mirror pairs every vertex, {midline} on the midline; mean asymmetry {asymmetry:.3f} mm",
+        "bases in memory": f"{model.basis.nbytes / 2**20:.0f} MiB",
+        "topology": model.topology,
+        "fingerprint": model.fingerprint,
+    }
+    for name, value in rows.items():
+        click.echo(f"{name:22} {value}")

@@ -1,0 +1,57 @@
+"""The errors that densegen raises on purpose, all of them.
+
+::
+
+    DensegenError
+    ├── ConfigurationError   settings, a manifest or a combination of files that cannot work: nothing is started
+    ├── FormatError          a file is not what its name promises: truncated, another schema, wrong counts
+    ├── SampleError          one fit or photograph is unusable; a build sets it aside and goes on
+    ├── BuildError           a build had to stop: too many rejects, no space left, another build in the folder
+    └── VerificationError    a finished dataset does not hold what its manifest says
+
+Each message says what is, what was expected and, where there is one, what to do. The command line prints it on
+one line and exits with 1.
+"""
+
+__all__ = [
+    "BuildError",
+    "ConfigurationError",
+    "DensegenError",
+    "FormatError",
+    "SampleError",
+    "VerificationError",
+]
+
+
+class DensegenError(Exception):
+    """Base of every error that densegen raises on purpose."""
+
+
+class ConfigurationError(DensegenError):
+    """Settings, a manifest or a combination of files that cannot work."""
+
+
+class FormatError(DensegenError):
+    """A file is not what its name promises."""
+
+
+class SampleError(DensegenError):
+    """One fit or photograph is unusable.
+
+    ``reason`` is a short stable word for tables (``"image-missing"``), the message says the rest.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["SampleError"], tuple[str, str]]:
+        return (SampleError, (self.reason, str(self)))
+
+
+class BuildError(DensegenError):
+    """A build had to stop; complete shards stay, and the same command goes on from them."""
+
+
+class VerificationError(DensegenError):
+    """A finished dataset does not hold what its manifest says."""

@@ -1,0 +1,96 @@
+"""Where tasks run: this process, local processes, or a Dask cluster, behind one ``concurrent.futures`` interface."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from densegen.errors import BuildError, ConfigurationError
+
+__all__ = ["InlineExecutor", "open_executor"]
+
+Result = TypeVar("Result")
+
+
+class InlineExecutor(Executor):
+    """Runs each task at once, in this process."""
+
+    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        future: Future[Result] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def open_executor(jobs: int, scheduler: str | None = None) -> Iterator[Executor]:
+    """An executor of ``jobs`` processes, or the Dask cluster whose scheduler listens at ``scheduler``.
+
+    Raises :class:`ConfigurationError` where Dask is not installed or does not answer, :class:`BuildError` where a
+    worker process dies.
+    """
+    if scheduler is not None:
+        with _dask_executor(scheduler) as executor:
+            yield executor
+    elif jobs == 1:
+        yield InlineExecutor()
+    else:
+        with _local_executor(jobs) as executor:
+            yield executor
+
+
+@contextmanager
+def _local_executor(jobs: int) -> Iterator[Executor]:
+    from concurrent.futures.process import BrokenProcessPool
+
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise BuildError(
+            "a worker process died: out of memory (run the same command again, with fewer --jobs), or a script that "
+            "builds with several jobs outside of 'if __name__ == \"__main__\":'"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    # Ctrl-C reaches the whole process group; the parent decides, a worker finishes its shard.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """A pool's workers would wait for ever for a parent that was killed with SIGKILL."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextmanager
+def _dask_executor(scheduler: str) -> Iterator[Executor]:
+    try:
+        from distributed import CancelledError, Client, KilledWorker
+    except ImportError as error:
+        raise ConfigurationError("--scheduler needs Dask: pip install 'densegen[cluster]'") from error
+    try:
+        client = Client(scheduler, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"no Dask scheduler answers at {scheduler}: {error}") from error
+    try:
+        # retries: a machine that goes away takes no shard with it.
+        yield client.get_executor(retries=2)
+    except (KilledWorker, CancelledError) as error:
+        raise BuildError(f"the cluster lost a task: {error}: run the same command again") from error
+    finally:
+        client.close()

@@ -1,0 +1,134 @@
+"""Files that are whole or not there, and YAML that is read safely."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from densegen.errors import ConfigurationError, FormatError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
+Kind = TypeVar("Kind", bound="BaseModel")
+
+__all__ = [
+    "TEMPORARY_SUFFIX",
+    "find_data_file",
+    "first_problem",
+    "parse_yaml",
+    "read_json",
+    "read_validated",
+    "read_yaml",
+    "replace_file",
+    "sha256_of",
+    "write_bytes",
+    "write_text",
+]
+
+MAX_YAML_BYTES = 16 << 20
+
+TEMPORARY_SUFFIX = ".partial"
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path`` to write to; sync and rename it when the block ends well.
+
+    After an error, Ctrl-C or a full disk the temporary file is removed and ``path`` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, whole or not at all."""
+    with replace_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` as UTF-8 with \\n line ends, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_data_file(name: str) -> Path:
+    """A file of ``data_manifests``, from the installed package or from a source tree."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "data_manifests", package.parent / "data_manifests"):
+        if (folder / name).is_file():
+            return folder / name
+    raise ConfigurationError(f"densegen's own file {name} is missing: reinstall densegen")
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """The contents of a YAML file of plain values; ``what`` says in errors what it should have been.
+
+    Raises :class:`ConfigurationError` where it does not exist, :class:`FormatError` where it is no YAML.
+    """
+    if not path.is_file():
+        raise ConfigurationError(f"the {what} {path} does not exist")
+    if (size := path.stat().st_size) > MAX_YAML_BYTES:
+        raise FormatError(f"{path.name} has {size >> 20} MiB, a {what} at most {MAX_YAML_BYTES >> 20}")
+    return parse_yaml(path.read_bytes(), path.name)
+
+
+def parse_yaml(text: bytes | str, name: str) -> Any:
+    """The plain values in YAML text; ``name`` stands in the :class:`FormatError` where it is none."""
+    import yaml
+
+    try:
+        # The safe loader, in C where PyYAML was built with it: ten times as fast.
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    # Beside its own errors, the loader raises what a nonsensical !!bool or !!timestamp makes it raise.
+    except (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise FormatError(f"{name} is not readable YAML: {' '.join(str(error).split())[:200]}") from error
+
+
+def read_validated(kind: type[Kind], path: Path, what: str) -> Kind:
+    """A YAML file as a pydantic model; raises :class:`FormatError` with the first thing that is wrong in it."""
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(read_yaml(path, what))
+    except ValidationError as error:
+        raise FormatError(f"{path.name}: {first_problem(error)}") from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong, on one line, with its place: ``landmarks.3.uv: Field required``."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message
+
+
+def read_json(path: Path) -> Any | None:
+    """The contents of a JSON file; None where it does not exist or is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None

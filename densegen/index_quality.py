@@ -1,0 +1,239 @@
+"""How good a vertex index is, measured on a model's mean face in millimetres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.errors import ConfigurationError, SampleError
+from densegen.fits import read_fit
+from densegen.morphable_model import MorphableModel
+from densegen.regions import region_of, valid_uv_region
+from densegen.schema import KEYPOINTS
+from densegen.surface import SurfacePoints, locate
+from densegen.uv import mirror_pixels, uv_pixels
+from densegen.vertex_index import REGIONS, Landmark, VertexIndex
+
+__all__ = [
+    "IndexDifference",
+    "IndexQuality",
+    "coefficient_spread",
+    "compare",
+    "face_surface",
+    "farthest_point_index",
+    "measure",
+    "recovery_error",
+]
+
+FloatArray = npt.NDArray[np.float64]
+
+NOISE_MM = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class IndexQuality:
+    """What ``densegen index check`` prints of one index.
+
+    coverage_mm : largest, 99th percentile and mean distance from a point of the face's surface to its nearest landmark
+    spacing_mm : smallest and median distance from a landmark to its nearest neighbour
+    added_spacing_mm : the smallest where at least one of the two is not among the iBUG 68
+    mirrored : how many landmarks have a mirror partner
+    recovery_mm : see :func:`recovery_error`: of identity alone, and of identity with expression
+    regions : landmarks a region; region_spacing_mm : the median distance to the nearest neighbour, a region
+    distance_mm : (256, 256) distance to the nearest landmark at each pixel of the UV map, NaN outside the face
+    """
+
+    name: str
+    landmarks: int
+    coverage_mm: tuple[float, float, float]
+    spacing_mm: tuple[float, float]
+    added_spacing_mm: float
+    mirrored: int
+    subsets: tuple[str, ...]
+    recovery_mm: tuple[float, float]
+    regions: dict[str, int]
+    region_spacing_mm: dict[str, float]
+    distance_mm: FloatArray
+
+
+def face_surface(model: MorphableModel) -> tuple[SurfacePoints, npt.NDArray[np.bool_]]:
+    """The surface points under the UV pixels that count as face, and (256, 256) bool, which pixels those are."""
+    valid = valid_uv_region()
+    rows, columns = np.nonzero(valid)
+    points, found = locate(np.stack([columns, rows], axis=1).astype(np.float64), model)
+    valid[rows[~found], columns[~found]] = False
+    return points[np.flatnonzero(found)], valid
+
+
+def measure(index: VertexIndex, model: MorphableModel, std: npt.NDArray[np.floating] | None = None) -> IndexQuality:
+    """Measure an index on the model's mean face.
+
+    std : (Ks + Ke,) standard deviations of the raw coefficients for the recovery; the model's own where None
+    """
+    from scipy.spatial import cKDTree
+
+    mean_mm = model.mean * np.float32(model.unit_mm)
+    surface, valid = face_surface(model)
+    landmarks = index.resolve(model)
+    places = landmarks.gather(mean_mm)
+    distance = cKDTree(places).query(surface.gather(mean_mm))[0]
+    neighbour, nearest = (column[:, 1] for column in cKDTree(places).query(places, k=2))
+    keypoint = np.zeros(len(index), bool)
+    keypoint[
+        [i for point in index.subsets.get("ibug68", ()) for i in ([point] if isinstance(point, int) else point)]
+    ] = True
+    added = neighbour[~(keypoint & keypoint[nearest])]
+    region = np.array([landmark.region for landmark in index.landmarks])
+    spread = np.concatenate([model.shape_std, model.expression_std]) if std is None else std
+    identity = np.arange(len(spread)) < len(model.shape_std)
+    picture = np.full(valid.shape, np.nan)
+    picture[valid] = distance
+    return IndexQuality(
+        name=f"{index.name} {index.version}",
+        landmarks=len(index),
+        coverage_mm=(float(distance.max()), float(np.percentile(distance, 99)), float(distance.mean())),
+        spacing_mm=(float(neighbour.min()), float(np.median(neighbour))),
+        added_spacing_mm=float(added.min()) if added.size else float("nan"),
+        mirrored=int((index.mirror >= 0).sum()),
+        subsets=tuple(index.subsets),
+        recovery_mm=(
+            recovery_error(landmarks, surface, model, spread * identity),
+            recovery_error(landmarks, surface, model, spread),
+        ),
+        regions={r: int((region == r).sum()) for r in REGIONS if (region == r).any()},
+        region_spacing_mm={
+            name: float(np.median(neighbour[region == name])) for name in REGIONS if (region == name).any()
+        },
+        distance_mm=picture,
+    )
+
+
+def recovery_error(
+    landmarks: SurfacePoints,
+    surface: SurfacePoints,
+    model: MorphableModel,
+    std: npt.NDArray[np.floating],
+    noise_mm: float = NOISE_MM,
+) -> float:
+    """The mean error of the whole surface, in mm, when a face is recovered from its landmarks alone.
+
+    Coefficients have the prior ``a ~ N(0, diag(std^2))``; landmarks are seen as ``L a + e``, each coordinate of e ~
+    N(0, noise_mm^2), where L holds the components at the landmarks. The posterior covariance of the whitened
+    coefficients is ``C = (I + (L S)^T (L S) / noise_mm^2)^-1``, S = diag(std) (Bishop, PRML, eq. 2.117; for morphable
+    models Albrecht et al., CVPR 2008), so a surface point with components G_i is wrong by ``sqrt(trace(G_i S C S
+    G_i^T))`` root mean square. The result is the mean of that over the points of ``surface``.
+
+    std : (Ks + Ke,) standard deviations of the raw coefficients; 0 holds a component still
+    """
+    moving = np.flatnonzero(std)
+    basis = model.basis[:-1].reshape(len(std), -1, 3)[moving]
+    scale = np.asarray(std, np.float64)[moving] * model.unit_mm
+    seen, whole = _components_at(landmarks, basis, scale), _components_at(surface, basis, scale)
+    precision = np.eye(len(moving)) + seen @ seen.T / noise_mm**2
+    root = np.linalg.cholesky(np.linalg.inv(precision))
+    variance = ((whole.T @ root) ** 2).sum(axis=1).reshape(-1, 3).sum(axis=1)
+    return float(np.sqrt(variance).mean())
+
+
+def _components_at(points: SurfacePoints, basis: npt.NDArray[np.float32], scale: FloatArray) -> FloatArray:
+    """(K, 3 N) components at surface points, in mm per standard deviation."""
+    return np.stack(
+        [points.gather(field).astype(np.float64).ravel() * s for field, s in zip(basis, scale, strict=True)]
+    )
+
+
+def coefficient_spread(folder: Path, model: MorphableModel) -> FloatArray:
+    """(Ks + Ke,) standard deviations of the raw coefficients over the fits in ``folder`` and below it.
+
+    Raises :class:`ConfigurationError` where fewer than two fits there belong to the model.
+    """
+    rows = []
+    for path in sorted(folder.rglob("*.mat")):
+        try:
+            fit = read_fit(path, optional=False)
+        except SampleError:
+            continue
+        if (fit.shape.size, fit.expression.size) == (len(model.shape_basis), len(model.expression_basis)):
+            rows.append(np.concatenate([fit.shape, fit.expression]))
+    if len(rows) < 2:
+        raise ConfigurationError(f"{folder} holds {len(rows)} fits of {model.name}, a spread needs two")
+    spread: FloatArray = np.std(np.stack(rows).astype(np.float64), axis=0)
+    return spread
+
+
+@dataclass(frozen=True)
+class IndexDifference:
+    """What changed from one index to another, by names; ``moved`` says how far, in ``unit``."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    moved: dict[str, float]
+    same: int
+    unit: str
+
+
+def compare(old: VertexIndex, new: VertexIndex, model: MorphableModel | None = None) -> IndexDifference:
+    """Compare two indices; distances in mm on a model's mean face, without one in UV pixels."""
+    if model is None:
+        places: list[FloatArray] = [index.uv for index in (old, new)]
+    else:
+        places = [index.resolve(model).gather(model.mean) * np.float64(model.unit_mm) for index in (old, new)]
+    before, after = (
+        {landmark.name: place for landmark, place in zip(index.landmarks, rows, strict=True)}
+        for index, rows in zip((old, new), places, strict=True)
+    )
+    distance = {name: float(np.linalg.norm(after[name] - before[name])) for name in after if name in before}
+    moved = {name: length for name, length in distance.items() if length > 1e-4}
+    return IndexDifference(
+        added=tuple(name for name in after if name not in before),
+        removed=tuple(name for name in before if name not in after),
+        moved=moved,
+        same=len(distance) - len(moved),
+        unit="UV px" if model is None else "mm",
+    )
+
+
+def farthest_point_index(model: MorphableModel, count: int) -> VertexIndex:
+    """The plain baseline: the iBUG 68, then again and again the place of the face that is farthest from all so far."""
+    from scipy.spatial import cKDTree
+
+    mean_mm = model.mean * np.float32(model.unit_mm)
+    surface, valid = face_surface(model)
+    places = surface.gather(mean_mm).astype(np.float64)
+    distance = cKDTree(mean_mm[model.keypoints68[:count]]).query(places)[0]
+    chosen: list[int] = []
+    while KEYPOINTS + len(chosen) < count:
+        chosen.append(int(np.argmax(distance)))
+        distance = np.minimum(distance, np.linalg.norm(places - places[chosen[-1]], axis=1))
+    rows, columns = np.nonzero(valid)
+    keypoints = uv_pixels(model.uv[model.keypoints68])
+    uv = np.concatenate([keypoints[:count], np.stack([columns, rows], axis=1)[chosen].reshape(-1, 2)])
+    partner = _mirror_partners(uv)
+    return VertexIndex(
+        name="farthest-point" if count > KEYPOINTS else "ibug68-alone",
+        version="1.0.0",
+        uv_layout=model.uv_layout,
+        topology=model.topology,
+        landmarks=tuple(
+            Landmark(
+                id=row,
+                name=f"fps-{row:03d}",
+                region=region_of(pixel, keypoints),
+                vertex=int(model.keypoints68[row]) if row < KEYPOINTS else None,
+                uv=(float(pixel[0]), float(pixel[1])),
+                mirror=partner[row],
+                origin=f"ibug68:{row}" if row < KEYPOINTS else "farthest-point",
+            )
+            for row, pixel in enumerate(uv)
+        ),
+        subsets={"ibug68": tuple(range(KEYPOINTS))} if count >= KEYPOINTS else {},
+    )
+
+
+def _mirror_partners(uv: FloatArray) -> list[int | None]:
+    """The point at the mirrored UV position, to a hundredth of a pixel, or None."""
+    row_of = {(round(x, 2), round(y, 2)): row for row, (x, y) in enumerate(uv)}
+    return [row_of.get((round(x, 2), round(y, 2))) for x, y in mirror_pixels(uv)]

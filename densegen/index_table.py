@@ -1,0 +1,105 @@
+"""A vertex index as a table of text: CSV and NumPy archives, the writer beside the reader."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from densegen.errors import FormatError
+from densegen.vertex_index import Landmark, VertexIndex
+
+__all__ = ["COLUMNS", "format_csv", "format_npz", "landmark_fields", "mesh_of_rows", "read_csv", "read_npz"]
+
+LANDMARK = ("id", "name", "region", "vertex", "uv_column", "uv_row", "mirror", "origin", "triangle", "weights")
+COLUMNS = (*LANDMARK, "uv_layout", "topology")
+"""What a row says: its landmark, then the mesh that the numbers belong to, the same in every row."""
+
+
+def _cells(landmark: Landmark, index: VertexIndex) -> list[str]:
+    def text(value: Any) -> str:
+        return "" if value is None else " ".join(map(repr, value)) if isinstance(value, tuple) else str(value)
+
+    column, row = landmark.uv
+    known = (
+        landmark.id,
+        landmark.name,
+        landmark.region,
+        landmark.vertex,
+        column,
+        row,
+        landmark.mirror,
+        landmark.origin,
+    )
+    return [text(v) for v in (*known, landmark.triangle, landmark.weights, index.uv_layout, index.topology)]
+
+
+def format_csv(index: VertexIndex) -> str:
+    """The landmarks as CSV, a header first."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([_cells(landmark, index) for landmark in index.landmarks])
+    return text.getvalue()
+
+
+def format_npz(index: VertexIndex) -> bytes:
+    """The landmarks as a NumPy archive of one text array a column; nothing in it is pickled."""
+    buffer = io.BytesIO()
+    columns = np.array([_cells(landmark, index) for landmark in index.landmarks], dtype=str).T
+    np.savez(buffer, allow_pickle=False, **dict(zip(COLUMNS, columns, strict=True)))
+    return buffer.getvalue()
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of what :func:`format_csv` made; raises :class:`FormatError` where it is no CSV."""
+    try:
+        return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FormatError(f"{path.name} is not readable CSV: {error}") from error
+
+
+def read_npz(path: Path) -> list[dict[str, str]]:
+    """The rows of what :func:`format_npz` made; raises :class:`FormatError` where it is something else."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            columns = {name: archive[name].astype(str).tolist() for name in COLUMNS}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise FormatError(f"{path.name} is not a table of landmarks: {error}") from error
+    return [dict(zip(COLUMNS, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+
+
+def mesh_of_rows(rows: list[dict[str, str]], name: str, column: str, default: str | None) -> str | None:
+    """What every row says in ``uv_layout`` or ``topology``; ``default`` where a table has no such column.
+
+    Raises :class:`FormatError` where the rows disagree.
+    """
+    said = {row.get(column, default) for row in rows}
+    if len(said) > 1:
+        raise FormatError(f"{name} mixes landmarks of {len(said)} meshes: its rows differ in {column}")
+    return (said.pop() if said else default) or None
+
+
+def landmark_fields(rows: list[dict[str, str]], name: str) -> list[dict[str, Any]]:
+    """The rows as fields of :class:`~densegen.vertex_index.Landmark`; ``name`` stands in the :class:`FormatError`."""
+    try:
+        return [
+            {
+                "id": int(row["id"]),
+                "name": row["name"],
+                "region": row["region"],
+                "vertex": int(row["vertex"]) if row["vertex"] else None,
+                "uv": (float(row["uv_column"]), float(row["uv_row"])),
+                "mirror": int(row["mirror"]) if row["mirror"] else None,
+                "origin": row["origin"],
+                "triangle": tuple(map(int, row["triangle"].split())) or None,
+                "weights": tuple(map(float, row["weights"].split())) or None,
+            }
+            for row in rows
+        ]
+    except (KeyError, ValueError, AttributeError, TypeError) as error:
+        raise FormatError(f"{name} is not a table of landmarks: {error}") from error

@@ -1,0 +1,22 @@
+"""Compiled kernels: numba, with a cache on disk where there is a place for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+__all__ = ["kernel"]
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function when it is first called, and keep the machine code beside the source for the next process.
+
+    In a read-only installation without a writable home nothing is kept, and every process compiles for itself.
+    """
+    try:
+        compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # numba's "no locator available"
+        compiled = numba.njit(nogil=True)(function)
+    return compiled

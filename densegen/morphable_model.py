@@ -1,0 +1,227 @@
+"""The morphable model: mean surface, linear components, topology, UV layout and mirror, in one HDF5 file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.errors import ConfigurationError, FormatError
+from densegen.files import write_bytes
+from densegen.schema import KEYPOINTS, UV_LAYOUT
+from densegen.uv import mirror_from_uv
+
+__all__ = ["MODEL_SCHEMA_VERSION", "MorphableModel", "count_words", "read_model", "write_model"]
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int32]
+
+MODEL_SCHEMA_VERSION = 1
+
+MAX_MODEL_BYTES = 4 << 30
+
+VERTEX_COUNTS = {
+    53490: "the raw Basel Face Model 2009",
+    53215: "the Basel model after 3DDFA's trimIndex",
+    43867: "the valid pixels of PRNet's 256x256 UV map",
+    38365: "3DDFA V2's 'no neck' model",
+    35709: "Deep3DFaceRecon's cut of the Basel model",
+}
+"""Vertex counts that users meet, so that an error can name the one at hand."""
+
+
+@dataclass(frozen=True, eq=False)
+class MorphableModel:
+    """A linear 3D morphable model: V vertices, F triangles, Ks shape and Ke expression components.
+
+    shape_mean, expression_mean : (V, 3) float32, model frame and units; their sum is the mean face
+    shape_basis : (Ks, V, 3) float32, model units per unit of a raw shape coefficient
+    expression_basis : (Ke, V, 3) float32, model units per unit of a raw expression coefficient
+    shape_std, expression_std : (Ks,), (Ke,) float32, standard deviations of the raw coefficients
+    triangles : (F, 3) int32, 0-based
+    keypoints68 : (68,) int32, vertices of the iBUG 68
+    uv : (V, 2) float64 in [0, 1], v up
+    unit_mm : float, millimetres in one model unit (0.001 for the Basel model)
+    uv_layout : name of the UV unwrapping, see ``schema.UV_LAYOUT``
+    name, shape_names, expression_names : for people
+
+    Vertices are ``shape_mean + expression_mean + shape @ shape_basis + expression @ expression_basis``
+    (Paysan et al., AVSS 2009; expressions as in Zhu et al., CVPR 2016), with raw coefficients.
+    """
+
+    shape_mean: FloatArray
+    expression_mean: FloatArray
+    shape_basis: FloatArray
+    expression_basis: FloatArray
+    shape_std: FloatArray
+    expression_std: FloatArray
+    triangles: IntArray
+    keypoints68: IntArray
+    uv: npt.NDArray[np.float64]
+    unit_mm: float
+    name: str
+    uv_layout: str = UV_LAYOUT
+    shape_names: tuple[str, ...] = ()
+    expression_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        vertices, shapes, expressions = len(self.uv), len(self.shape_basis), len(self.expression_basis)
+        expected = {
+            "shape_mean": (vertices, 3),
+            "expression_mean": (vertices, 3),
+            "shape_basis": (shapes, vertices, 3),
+            "expression_basis": (expressions, vertices, 3),
+            "shape_std": (shapes,),
+            "expression_std": (expressions,),
+            "triangles": (len(self.triangles), 3),
+            "keypoints68": (KEYPOINTS,),
+            "uv": (vertices, 2),
+        }
+        for name, shape in expected.items():
+            array = getattr(self, name)
+            if array.shape != shape:
+                raise FormatError(f"{self.name}: {name} has shape {array.shape}, expected {shape}")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise FormatError(f"{self.name}: {name} holds values that are not finite")
+        for name in ("triangles", "keypoints68"):
+            indices = getattr(self, name)
+            if indices.size and (indices.min() < 0 or indices.max() >= vertices):
+                raise FormatError(f"{self.name}: {name} refers to vertex {indices.max()} of {count_words(vertices)}")
+        if not (np.isfinite(self.unit_mm) and self.unit_mm > 0):
+            raise FormatError(f"{self.name}: a model unit has {self.unit_mm} mm, expected more than 0")
+        if self.uv.size and (self.uv.min() < 0 or self.uv.max() > 1):
+            raise FormatError(f"{self.name}: uv leaves [0, 1]")
+
+    @property
+    def vertex_count(self) -> int:
+        """V."""
+        return len(self.uv)
+
+    @cached_property
+    def mean(self) -> FloatArray:
+        """(V, 3) float32, model frame: the mean face, neutral as the model means it."""
+        return self.shape_mean + self.expression_mean
+
+    @cached_property
+    def basis(self) -> FloatArray:
+        """(Ks + Ke + 1, 3 V) float32: both bases and the mean, for a product with ``[shape, expression, 1]``."""
+        stacked = np.concatenate([self.shape_basis, self.expression_basis, self.mean[None]])
+        # The components are kept once: 140 MiB of the Basel model.
+        shapes = len(self.shape_basis)
+        object.__setattr__(self, "shape_basis", stacked[:shapes])
+        object.__setattr__(self, "expression_basis", stacked[shapes:-1])
+        return stacked.reshape(len(stacked), -1)
+
+    @cached_property
+    def mirror(self) -> IntArray:
+        """(V,) int32: the vertex on the other half of the face, from the UV layout; an involution."""
+        return mirror_from_uv(self.uv)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over every array, as hexadecimal: the same numbers give the same text, whatever the file."""
+        digest = hashlib.sha256()
+        for name in _ARRAYS:
+            array = getattr(self, name)
+            digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        digest.update(f"{self.uv_layout} {self.unit_mm!r}".encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def topology(self) -> str:
+        """SHA-256 over triangles and uv alone: equal for the same mesh with other or fewer components."""
+        digest = hashlib.sha256(self.uv_layout.encode())
+        for array in (self.triangles, self.uv):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def vertices(self, shape: FloatArray, expression: FloatArray, out: FloatArray | None = None) -> FloatArray:
+        """Vertices of B faces in one matrix product.
+
+        shape : (B, Ks) float32; expression : (B, Ke) float32, raw coefficients
+        out : (B, 3 V) float32, optional work space that is overwritten and returned reshaped
+        returns : (B, V, 3) float32, model frame and units
+        """
+        one = np.ones((len(shape), 1), np.float32)
+        coefficients = np.concatenate([shape, expression, one], axis=1, dtype=np.float32)
+        if coefficients.shape[1] != len(self.basis):
+            raise ConfigurationError(
+                f"{shape.shape[1]} shape and {expression.shape[1]} expression coefficients, but {self.name} has "
+                f"{len(self.shape_basis)} and {len(self.expression_basis)} components"
+            )
+        product = np.matmul(coefficients, self.basis, out=out)
+        return product.reshape(len(coefficients), self.vertex_count, 3)
+
+
+_ARRAYS = tuple(
+    field.name for field in fields(MorphableModel) if "Array" in str(field.type) or "NDArray" in str(field.type)
+)
+_DTYPES: dict[str, type] = {"triangles": np.int32, "keypoints68": np.int32, "uv": np.float64}
+
+
+def count_words(vertices: int) -> str:
+    """The vertex count with what it usually means: ``53490 (the raw Basel Face Model 2009)``."""
+    meaning = VERTEX_COUNTS.get(vertices)
+    return f"{vertices} ({meaning})" if meaning else str(vertices)
+
+
+def write_model(model: MorphableModel, path: Path) -> None:
+    """Write a model file (HDF5), atomically."""
+    import h5py
+
+    buffer = io.BytesIO()  # a full disk is then an ordinary error, not HDF5's
+    with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
+        file.attrs["format"] = "densegen morphable model"
+        file.attrs["schema_version"] = MODEL_SCHEMA_VERSION
+        file.attrs["name"] = model.name
+        file.attrs["uv_layout"] = model.uv_layout
+        file.attrs["unit_mm"] = model.unit_mm
+        file.attrs["fingerprint"] = model.fingerprint
+        file.attrs["shape_names"] = list(model.shape_names)
+        file.attrs["expression_names"] = list(model.expression_names)
+        for name in _ARRAYS:
+            file.create_dataset(name, data=getattr(model, name), track_times=False)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_model(path: Path) -> MorphableModel:
+    """Read a model file that ``densegen model build``, ``model convert`` or ``synth`` wrote.
+
+    Raises :class:`FormatError` where it is none, has another schema version, or its arrays contradict each other.
+    """
+    import h5py
+
+    if not path.is_file():
+        raise ConfigurationError(f"the model {path} does not exist: make it with 'densegen model build' or 'convert'")
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != "densegen morphable model":
+                raise FormatError(f"{path.name} is not a densegen model: make one with 'densegen model build'")
+            if (found := int(file.attrs["schema_version"])) != MODEL_SCHEMA_VERSION:
+                raise FormatError(
+                    f"{path.name} has model schema {found}, expected {MODEL_SCHEMA_VERSION}: "
+                    "make it again with 'densegen model build'"
+                )
+            size = sum(file[name].nbytes for name in _ARRAYS)
+            if size > MAX_MODEL_BYTES:
+                raise FormatError(f"{path.name} would take {size >> 20} MiB, at most {MAX_MODEL_BYTES >> 20} are read")
+            arrays: dict[str, Any] = {
+                name: np.ascontiguousarray(file[name][()], dtype=_DTYPES.get(name, np.float32)) for name in _ARRAYS
+            }
+            return MorphableModel(
+                **arrays,
+                unit_mm=float(file.attrs["unit_mm"]),
+                name=str(file.attrs["name"]),
+                uv_layout=str(file.attrs["uv_layout"]),
+                shape_names=tuple(map(str, file.attrs["shape_names"])),
+                expression_names=tuple(map(str, file.attrs["expression_names"])),
+            )
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise FormatError(f"{path.name} is not a readable model file: {' '.join(str(error).split())}") from error

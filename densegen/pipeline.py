@@ -1,0 +1,199 @@
+"""The whole story of one fit: pose the mesh, crop the photograph, gather the landmarks, mirror, encode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from densegen.crop import Crop, CropRecipe, crop_generator, place_crop, warp
+from densegen.errors import SampleError
+from densegen.fits import Fit, read_fit
+from densegen.flip import flip_keypoints, flip_points, flip_position_map
+from densegen.manifest import FitEntry, FlipPolicy
+from densegen.morphable_model import MorphableModel
+from densegen.photograph import read_photograph
+from densegen.pose import pose_vertices
+from densegen.position_map import UvTable, encode_fixed_point, make_uv_table
+from densegen.schema import LANDMARK_RANGE_PX
+from densegen.shards import Sample
+from densegen.surface import SurfacePoints
+from densegen.vertex_index import VertexIndex
+
+__all__ = ["BATCH", "Recipe", "check_components", "make_samples", "mesh_in_image", "samples_of_fit"]
+
+FloatArray = npt.NDArray[np.float32]
+ImageArray = npt.NDArray[np.uint8]
+
+BATCH = 128
+"""Fits whose vertices come from one matrix product. Always this many, the last batch padded: BLAS then takes the same
+path for every fit, and a shard's bytes do not depend on how many of its fits were set aside."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """All that turns a fit into samples, made once a process: the model, the index, and the settings."""
+
+    model: MorphableModel
+    index: VertexIndex
+    seed: int = 0
+    flip: FlipPolicy = "mirror"
+    position_maps: bool = False
+    crop: CropRecipe = field(default_factory=CropRecipe)
+    jpeg_quality: int = 95
+
+    @cached_property
+    def landmarks(self) -> SurfacePoints:
+        return self.index.resolve(self.model)
+
+    @cached_property
+    def mirrored_landmarks(self) -> SurfacePoints:
+        return self.index.resolve_mirrored(self.model)
+
+    @cached_property
+    def uv_table(self) -> UvTable:
+        return make_uv_table(self.model.uv, self.model.triangles)
+
+    @cached_property
+    def work_space(self) -> FloatArray:
+        """(BATCH, 3 V) float32, reused by every batch."""
+        return np.empty((BATCH, 3 * self.model.vertex_count), np.float32)
+
+
+def check_components(fit: Fit, model: MorphableModel, name: str) -> None:
+    """Raise :class:`SampleError` where the fit's coefficients are not as many as the model's components."""
+    found = (fit.shape.size, fit.expression.size)
+    expected = (len(model.shape_basis), len(model.expression_basis))
+    if found != expected:
+        raise SampleError(
+            "component-count",
+            f"{name} has {found[0]} shape and {found[1]} expression coefficients, "
+            f"the model {expected[0]} and {expected[1]}",
+        )
+
+
+def make_samples(entries: Sequence[FitEntry], recipe: Recipe) -> Iterator[tuple[FitEntry, list[Sample] | SampleError]]:
+    """The samples of many fits, in order; a fit that cannot be used gives its :class:`SampleError` instead."""
+    for start in range(0, len(entries), BATCH):
+        batch = entries[start : start + BATCH]
+        fits = [_read_checked(entry, recipe.model) for entry in batch]
+        shape = np.zeros((BATCH, len(recipe.model.shape_basis)), np.float32)
+        expression = np.zeros((BATCH, len(recipe.model.expression_basis)), np.float32)
+        for row, fit in enumerate(fits):
+            if isinstance(fit, Fit):
+                shape[row], expression[row] = fit.shape, fit.expression
+        vertices = recipe.model.vertices(shape, expression, out=recipe.work_space)
+        for row, (entry, fit) in enumerate(zip(batch, fits, strict=True)):
+            if isinstance(fit, SampleError):
+                yield entry, fit
+                continue
+            try:
+                yield entry, samples_of_fit(entry, fit, read_photograph(entry.image), vertices[row], recipe)
+            except SampleError as error:
+                yield entry, error
+
+
+def samples_of_fit(
+    entry: FitEntry, fit: Fit, photograph: ImageArray, vertices: FloatArray, recipe: Recipe
+) -> list[Sample]:
+    """The sample of one fit and, with ``flip="mirror"``, its mirror image with a crop of its own.
+
+    photograph : (H, W, 3) uint8, RGB; vertices : (V, 3) float32, model frame
+    Raises :class:`SampleError` where the face lies outside the photograph or has no extent.
+    """
+    mesh_image = pose_vertices(vertices, fit.pose, photograph.shape[0])
+    keypoints_image = mesh_image[recipe.model.keypoints68]
+    _check_in_picture(keypoints_image, photograph)
+    ground = float(mesh_image[:, 2].min())
+    samples = []
+    for mirror in (False, True) if recipe.flip == "mirror" else (False,):
+        generator = crop_generator(recipe.seed, entry.sample_id, mirror or entry.flipped)
+        crop = place_crop(keypoints_image, recipe.crop, generator).on_ground(ground)
+        samples.append(_sample(entry, fit, photograph, mesh_image, crop, recipe, mirror=mirror))
+    return samples
+
+
+def _sample(
+    entry: FitEntry,
+    fit: Fit,
+    photograph: ImageArray,
+    mesh_image: FloatArray,
+    crop: Crop,
+    recipe: Recipe,
+    *,
+    mirror: bool,
+) -> Sample:
+    points = recipe.mirrored_landmarks if mirror else recipe.landmarks
+    landmarks = crop.apply(points.gather(mesh_image))
+    keypoints = crop.apply(mesh_image[recipe.model.keypoints68])
+    stored_crop = crop
+    if mirror:
+        landmarks, keypoints = flip_points(landmarks, crop.size), flip_keypoints(keypoints, crop.size)
+        stored_crop = crop.mirrored(photograph.shape[1])
+    _check_range(landmarks, keypoints)
+    image = warp(photograph, crop, mirror=mirror)
+    return Sample(
+        sample_id=entry.mirrored_id if mirror else entry.sample_id,
+        group=entry.group,
+        split=entry.split,
+        flipped=mirror or entry.flipped,
+        mirrored=mirror,
+        jpeg=simplejpeg.encode_jpeg(image, recipe.jpeg_quality, "RGB", "420"),
+        landmarks=landmarks,
+        keypoints68=keypoints,
+        pose=fit.pose,
+        shape=fit.shape,
+        expression=fit.expression,
+        crop=stored_crop.as_array(),
+        image_size=(photograph.shape[0], photograph.shape[1]),
+        position_map=_encoded_map(mesh_image, crop, recipe, mirror=mirror) if recipe.position_maps else None,
+    )
+
+
+def _encoded_map(mesh_image: FloatArray, crop: Crop, recipe: Recipe, *, mirror: bool) -> npt.NDArray[np.uint16]:
+    position_map, valid = recipe.uv_table.position_map(crop.apply(mesh_image)), recipe.uv_table.valid
+    if mirror:
+        position_map, valid = flip_position_map(position_map, valid, crop.size)
+    return encode_fixed_point(position_map, valid)
+
+
+def mesh_in_image(model: MorphableModel, fit: Fit, image_height: int) -> FloatArray:
+    """The posed mesh of one fit: (V, 3) float32, pixels, image frame."""
+    vertices = model.vertices(fit.shape[None], fit.expression[None])[0]
+    return pose_vertices(vertices, fit.pose, image_height)
+
+
+def _read_checked(entry: FitEntry, model: MorphableModel) -> Fit | SampleError:
+    try:
+        fit = read_fit(entry.fit, optional=False)
+        check_components(fit, model, entry.fit.name)
+    except SampleError as error:
+        return error
+    return fit
+
+
+def _check_range(*points: FloatArray) -> None:
+    low, high = LANDMARK_RANGE_PX
+    for array in points:
+        if not ((array >= low) & (array <= high)).all():  # NaN is not in range either
+            raise SampleError("landmarks-out-of-range", f"landmarks leave the range of {low:g} to {high:g} px")
+
+
+def _check_in_picture(keypoints_image: FloatArray, photograph: ImageArray) -> None:
+    """A face is in the picture where the centre of its keypoints' box and half of the keypoints are."""
+    height, width = photograph.shape[:2]
+    xy = keypoints_image[:, :2]
+    if not np.isfinite(xy).all():
+        raise SampleError("fit-invalid", "the posed face is not finite")
+    inside = ((xy >= -0.5) & (xy <= [width - 0.5, height - 0.5])).all(axis=1)
+    centre = (xy.min(axis=0) + xy.max(axis=0)) / 2
+    if inside.mean() < 0.5 or not ((centre >= 0) & (centre <= [width - 1, height - 1])).all():
+        raise SampleError(
+            "face-outside",
+            f"{int(inside.sum())} of 68 keypoints lie in the {width}x{height} picture, the face's centre at "
+            f"({centre[0]:.0f}, {centre[1]:.0f})",
+        )

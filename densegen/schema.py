@@ -1,0 +1,58 @@
+"""What is the same in every room: sizes, names, frames, and the version of the shard schema."""
+
+from typing import Final
+
+__all__ = [
+    "CROP_SIZE",
+    "FRAMES",
+    "KEYPOINTS",
+    "LANDMARK_RANGE_PX",
+    "MIRROR_SUFFIX",
+    "POSE_FIELDS",
+    "POSITION_MAP_OFFSET_PX",
+    "POSITION_MAP_STEP_PX",
+    "SHARD_SCHEMA_VERSION",
+    "SPLITS",
+    "UV_LAYOUT",
+    "UV_SIZE",
+]
+
+SHARD_SCHEMA_VERSION: Final = 1
+
+CROP_SIZE: Final = 256
+"""Side of a training crop in pixels."""
+
+UV_SIZE: Final = 256
+"""Side of a UV position map in pixels."""
+
+UV_LAYOUT: Final = "bfm-3dmmasstn"
+"""The UV unwrapping that the project speaks: 3DMMasSTN's of the Basel Face Model, used by PRNet and face3d."""
+
+KEYPOINTS: Final = 68
+"""The iBUG 68: jaw 0-16, brows 17-26, nose 27-35, eyes 36-47, mouth 48-67."""
+
+POSE_FIELDS: Final = ("pitch_rad", "yaw_rad", "roll_rad", "tx_px", "ty_px", "tz_px", "scale")
+"""The seven numbers of ``Pose_Para``, in order; tx, ty, tz are in the camera frame."""
+
+SPLITS: Final = ("train", "validation", "test")
+"""Names of the splits; a shard stores a sample's split as the position in this tuple."""
+
+LANDMARK_RANGE_PX: Final = (-512.0, 768.0)
+"""Landmarks of a 256 px crop lie in it or near it; outside this range something is wrong."""
+
+MIRROR_SUFFIX: Final = "+mirror"
+"""What the id of a sample mirrored here ends in."""
+
+# Fixed-point position maps hold -128 px to 383.99 px: a crop of 256 px with half a crop of room on both sides.
+POSITION_MAP_STEP_PX: Final = 1 / 128
+POSITION_MAP_OFFSET_PX: Final = -128.0
+
+FRAMES: Final = {
+    "model": "morphable model units (micrometres in the Basel Face Model), y up, z towards the viewer",
+    "camera": "pixels as MATLAB counts them: x right from 1, y up from the bottom from 1, z towards the viewer",
+    "image": "pixels, centres at integers from 0, x right, y down, z towards the viewer (left-handed)",
+    "crop": "pixels of the crop, centres at integers from 0, x right, y down, z towards the viewer, "
+    "smallest z of the whole mesh = 0",
+    "uv": "pixels of the UV map, centres at integers from 0: column = u * (W - 1), row = (H - 1) * (1 - v)",
+}
+"""Every frame a number can be in, in words; shards carry this text."""

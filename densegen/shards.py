@@ -1,0 +1,333 @@
+"""Shards: HDF5 files of samples that describe themselves. The writer beside the reader.
+
+A shard is made in memory and written in one piece, so that its SHA-256 is known before it reaches the disk, and a
+full disk is an ordinary error instead of a half-closed HDF5 file. The schema stands in ``docs/shards.md``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, Field, ValidationError
+
+from densegen.errors import ConfigurationError, FormatError
+from densegen.files import first_problem, read_json
+from densegen.schema import (
+    FRAMES,
+    KEYPOINTS,
+    POSE_FIELDS,
+    POSITION_MAP_OFFSET_PX,
+    POSITION_MAP_STEP_PX,
+    SHARD_SCHEMA_VERSION,
+    SPLITS,
+)
+
+__all__ = ["Sample", "ShardHeader", "ShardReader", "encode_shard", "find_sample", "read_dataset_manifest"]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One training sample, as a shard stores it.
+
+    sample_id : unique in the dataset; the mirrored one's ends in ``+mirror``
+    group : the source photograph; every sample made from it is in the same split
+    split : one of ``schema.SPLITS``
+    flipped : whether this is a mirror image (made here, or shipped in a ``_Flip`` folder)
+    mirrored : whether it was mirrored here: image, landmarks and crop are then those of the mirrored photograph,
+        pose, shape and expression those of the fit as it was
+    jpeg : the (S, S) RGB crop as JPEG
+    landmarks : (N, 3) float32, pixels, crop frame
+    keypoints68 : (68, 3) float32, pixels, crop frame, iBUG order
+    pose : (7,) float32; shape : (Ks,) float32; expression : (Ke,) float32, raw coefficients of the fit
+    crop : (4,) float64, scale, tx, ty, tz: ``crop frame = scale * image frame + (tx, ty, tz)``
+    image_size : (height, width) of the photograph
+    position_map : (S, S, 3) uint16 fixed point, or None
+    """
+
+    sample_id: str
+    group: str
+    split: str
+    flipped: bool
+    mirrored: bool
+    jpeg: bytes
+    landmarks: FloatArray
+    keypoints68: FloatArray
+    pose: FloatArray
+    shape: FloatArray
+    expression: FloatArray
+    crop: npt.NDArray[np.float64]
+    image_size: tuple[int, int]
+    position_map: npt.NDArray[np.uint16] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardHeader:
+    """What every shard of a dataset says about itself.
+
+    vertex_index : the whole index file; configuration : the build's settings as JSON
+    counts : landmarks, shape and expression components of every sample
+    valid_uv : (S, S) bool, pixels that position maps cover; None without position maps
+    """
+
+    dataset: str
+    version: str
+    seed: int
+    crop_size: int
+    vertex_index: str
+    vertex_index_fingerprint: str
+    model_name: str
+    model_fingerprint: str
+    configuration: str
+    counts: tuple[int, int, int]
+    valid_uv: npt.NDArray[np.bool_] | None = None
+
+
+def encode_shard(samples: Sequence[Sample], header: ShardHeader) -> bytes:
+    """The bytes of a shard: a function of its arguments alone, to the last bit.
+
+    ``samples`` may be empty (every fit of the shard was set aside).
+    """
+    import h5py
+
+    landmarks, shapes, expressions = header.counts
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
+        file.attrs["format"] = "densegen shard"
+        file.attrs["schema_version"] = SHARD_SCHEMA_VERSION
+        file.attrs["densegen_version"] = header.version
+        file.attrs["dataset"] = header.dataset
+        file.attrs["seed"] = header.seed
+        file.attrs["crop_size"] = header.crop_size
+        file.attrs["vertex_index_fingerprint"] = header.vertex_index_fingerprint
+        file.attrs["model_name"] = header.model_name
+        file.attrs["model_fingerprint"] = header.model_fingerprint
+        file.attrs["frames"] = json.dumps(FRAMES)
+        file.attrs["configuration"] = header.configuration
+        # An attribute holds at most 64 KiB in the format that every HDF5 library reads; an index is larger.
+        file.create_dataset("vertex_index", data=header.vertex_index, track_times=False)
+
+        def put(name: str, data: Any, about: str, **options: Any) -> None:
+            dataset = file.create_dataset(name, data=data, track_times=False, **options)
+            dataset.attrs["about"] = about
+
+        blobs = [np.frombuffer(sample.jpeg, np.uint8) for sample in samples]
+        offsets = np.concatenate([[0], np.cumsum([len(blob) for blob in blobs], dtype=np.int64)]).astype(np.int64)
+        text, flag, split = (
+            h5py.string_dtype(),
+            np.bool_,
+            h5py.enum_dtype(dict(zip(SPLITS, range(3), strict=True)), "u1"),
+        )
+        put(
+            "image/bytes",
+            np.concatenate([np.empty(0, np.uint8), *blobs]),
+            "JPEG files, RGB, one after the other",
+        )
+        put("image/offsets", offsets, "image n is image/bytes[offsets[n]:offsets[n + 1]]")
+        put("landmarks", _stack([s.landmarks for s in samples], (landmarks, 3)), "(S, N, 3), pixels, crop frame")
+        put(
+            "keypoints68",
+            _stack([s.keypoints68 for s in samples], (KEYPOINTS, 3)),
+            "(S, 68, 3), pixels, crop frame, iBUG order",
+        )
+        put(
+            "pose",
+            _stack([s.pose for s in samples], (len(POSE_FIELDS),)),
+            f"(S, 7), camera frame: {', '.join(POSE_FIELDS)}",
+        )
+        put("shape", _stack([s.shape for s in samples], (shapes,)), "(S, Ks), raw coefficients")
+        put("expression", _stack([s.expression for s in samples], (expressions,)), "(S, Ke), raw coefficients")
+        put("crop", np.array([s.crop for s in samples], np.float64).reshape(-1, 4),
+            "(S, 4): scale, tx, ty, tz; crop frame = scale * image frame + (tx, ty, tz)")  # fmt: skip
+        put("image_size", np.array([s.image_size for s in samples], np.int32).reshape(-1, 2),
+            "(S, 2): height, width of the photograph")  # fmt: skip
+        put("sample_id", np.array([s.sample_id for s in samples], object), "unique in the dataset", dtype=text)
+        put("group", np.array([s.group for s in samples], object), "the source photograph", dtype=text)
+        put(
+            "split",
+            np.array([SPLITS.index(s.split) for s in samples], np.uint8),
+            "by source photograph",
+            dtype=split,
+        )
+        put("flipped", np.array([s.flipped for s in samples], flag), "whether the sample is a mirror image")
+        put("mirrored", np.array([s.mirrored for s in samples], flag),
+            "mirrored here; pose, shape and expression are then those of the unmirrored fit")  # fmt: skip
+        if header.valid_uv is not None:
+            put(
+                "valid_uv",
+                header.valid_uv,
+                "UV pixels that position maps cover; mirrored samples: reversed columns",
+            )
+            maps = [s.position_map for s in samples if s.position_map is not None]
+            size = len(header.valid_uv)
+            # One chunk a map: random access decodes that map and no other.
+            put("position_maps", np.array(maps, np.uint16).reshape(-1, size, size, 3),
+                "(S, 256, 256, 3), crop frame: pixels = value * step_px + offset_px",
+                chunks=(1, size, size, 3), shuffle=True, compression="lzf", maxshape=(None, size, size, 3))  # fmt: skip
+            file["position_maps"].attrs["step_px"] = POSITION_MAP_STEP_PX
+            file["position_maps"].attrs["offset_px"] = POSITION_MAP_OFFSET_PX
+    return buffer.getvalue()
+
+
+def _stack(arrays: list[FloatArray], shape: tuple[int, ...]) -> FloatArray:
+    return np.array(arrays, np.float32).reshape(-1, *shape) if arrays else np.empty((0, *shape), np.float32)
+
+
+class ShardReader:
+    """A shard, open for reading; a context manager. Arrays are read when they are asked for.
+
+    Raises :class:`FormatError` where the file is no shard, is damaged, or has a schema version that this densegen
+    does not know.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import h5py
+
+        self.path = path
+        try:
+            self.file = h5py.File(path, "r")
+        except OSError as error:
+            raise FormatError(f"{path.name} is not a readable HDF5 file: {str(error).splitlines()[0]}") from error
+        try:
+            self._check()
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            self.file.close()
+            raise FormatError(f"{path.name} is not a readable shard: {' '.join(str(error).split())}") from error
+        except BaseException:
+            self.file.close()
+            raise
+
+    def _check(self) -> None:
+        name = self.path.name
+        if self.file.attrs.get("format") != "densegen shard":
+            raise FormatError(f"{name} is not a densegen shard")
+        if (found := int(self.file.attrs["schema_version"])) != SHARD_SCHEMA_VERSION:
+            raise FormatError(
+                f"{name} has schema {found}, expected {SHARD_SCHEMA_VERSION}: rebuild it with 'densegen build'"
+            )
+        if lacking := [dataset for dataset in _DATASETS if dataset not in self.file]:
+            raise FormatError(f"{name} lacks {', '.join(lacking)}: rebuild it with 'densegen build'")
+        for dataset, dimensions in _DATASETS.items():
+            if self.file[dataset].ndim != dimensions:
+                raise FormatError(f"{name}: {dataset} has {self.file[dataset].ndim} dimensions, expected {dimensions}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.file.close()
+
+    def __len__(self) -> int:
+        return int(self.file["sample_id"].shape[0])
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The file's attributes: versions, seed, fingerprints, frames, configuration."""
+        return dict(self.file.attrs)
+
+    @property
+    def vertex_index(self) -> str:
+        """The text of the vertex index that the landmarks were gathered through."""
+        return str(self.file["vertex_index"].asstr()[()])
+
+    @cached_property
+    def sample_ids(self) -> list[str]:
+        return list(self.file["sample_id"].asstr()[()]) if len(self) else []
+
+    @cached_property
+    def groups(self) -> list[str]:
+        return list(self.file["group"].asstr()[()]) if len(self) else []
+
+    @cached_property
+    def splits(self) -> list[str]:
+        return [SPLITS[value] for value in self.file["split"][()]]
+
+    @property
+    def has_position_maps(self) -> bool:
+        return "position_maps" in self.file
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """A whole dataset by its schema name: ``landmarks``, ``keypoints68``, ``pose``, ``crop``, ``flipped``, …"""
+        return np.asarray(self.file[name][()])
+
+    def byte_offset(self, name: str) -> int:
+        """Where a dataset's bytes begin in the file; rows follow one another, little-endian, without padding.
+
+        A reader of many rows in random order saves HDF5's cost per access. Raises :class:`FormatError` where the
+        dataset is not stored in one piece.
+        """
+        offset = self.file[name].id.get_offset()
+        if offset is None and self.file[name].size:
+            raise FormatError(f"{self.path.name}: {name} is not stored in one piece: rebuild it with 'densegen build'")
+        return int(offset or 0)
+
+    def jpeg(self, row: int) -> bytes:
+        """The JPEG file of sample ``row``."""
+        start, stop = self.file["image/offsets"][row : row + 2]
+        return bytes(self.file["image/bytes"][start:stop].tobytes())
+
+    def position_map(self, row: int) -> npt.NDArray[np.uint16]:
+        """(256, 256, 3) uint16 fixed-point position map of sample ``row``."""
+        return np.asarray(self.file["position_maps"][row])
+
+
+_DATASETS = {
+    "vertex_index": 0, "image/bytes": 1, "image/offsets": 1, "landmarks": 3, "keypoints68": 3, "pose": 2, "shape": 2,
+    "expression": 2, "crop": 2, "image_size": 2, "sample_id": 1, "group": 1, "split": 1, "flipped": 1, "mirrored": 1,
+}  # fmt: skip
+"""What every shard holds, and in how many dimensions."""
+
+
+class _ShardRecord(BaseModel):
+    number: Annotated[int, Field(ge=0)]
+    file: Annotated[str, Field(pattern=r"^shard-\d{5}\.h5$")]
+    fits: int
+    samples: int
+    bytes: int
+    sha256: str
+    rejects: list[list[str]]
+
+
+class _DatasetManifest(BaseModel):
+    format: Literal["densegen dataset"]
+    configuration: dict[str, Any]
+    landmarks: int
+    samples: int
+    rejected_fits: int
+    shards: list[_ShardRecord]
+
+
+def read_dataset_manifest(folder: Path) -> dict[str, Any]:
+    """The ``manifest.json`` of a finished build; raises :class:`FormatError` where there is none or it is damaged."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise FormatError(f"{path} does not exist: is the build finished?")
+    manifest = read_json(path)
+    try:
+        _DatasetManifest.model_validate(manifest)
+    except ValidationError as error:
+        raise FormatError(f"{path} is not a dataset's manifest: {first_problem(error)}") from error
+    return dict(manifest or {})
+
+
+def find_sample(folder: Path, sample_id: str) -> tuple[Path, int]:
+    """The shard and the row of a sample; raises :class:`ConfigurationError` where the dataset has no such sample."""
+    nearest: str | None = None
+    for record in read_dataset_manifest(folder)["shards"]:
+        with ShardReader(folder / record["file"]) as shard:
+            if sample_id in shard.sample_ids:
+                return shard.path, shard.sample_ids.index(sample_id)
+            nearest = nearest or (shard.sample_ids[0] if len(shard) else None)
+    raise ConfigurationError(f"{folder} has no sample {sample_id!r}; the first is {nearest!r}")

@@ -1,0 +1,140 @@
+"""A corpus of portraits in the 300W-LP layout: jpg and mat side by side, and the model they were made with."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from densegen.errors import BuildError
+from densegen.files import write_bytes
+from densegen.fits import Fit
+from densegen.morphable_model import write_model
+from densegen.pose import pose_vertices
+from densegen.synthetic.appearance import random_appearance
+from densegen.synthetic.face import face_model
+from densegen.synthetic.portrait import draw_portrait, random_light
+
+__all__ = ["MODEL_NAME", "POSES_PER_PERSON", "SUBSET", "make_portrait", "write_corpus"]
+
+FloatArray = npt.NDArray[np.float32]
+
+SUBSET = "SYNTH"
+MODEL_NAME = "model.h5"
+IMAGE_SIZE = 450
+POSES_PER_PERSON = 4
+"""Portraits of one person with one expression, as 300W-LP turns one photograph to several yaw angles."""
+
+
+def make_portrait(seed: int, number: int) -> tuple[Fit, npt.NDArray[np.uint8]]:
+    """Portrait ``number`` of the corpus with this seed, and its exact fit; depends on nothing else.
+
+    returns : the fit, and (450, 450, 3) uint8, RGB
+    """
+    model = face_model()
+    person = np.random.default_rng([seed, number // POSES_PER_PERSON, 1])
+    shape = (person.normal(0, 0.8, len(model.shape_basis)).clip(-2, 2) * model.shape_std).astype(np.float32)
+    look, expression = random_appearance(person), _random_expression(person, model.expression_std)
+    own = np.random.default_rng([seed, number, 2])
+    vertices = model.vertices(shape[None], expression[None])[0]
+    pose = _random_pose(own, vertices)
+    image = draw_portrait(vertices, pose, look, random_light(own), own, IMAGE_SIZE, IMAGE_SIZE)
+    keypoints = pose_vertices(vertices, pose, IMAGE_SIZE)[model.keypoints68]
+    low, high = keypoints[:, :2].min(axis=0), keypoints[:, :2].max(axis=0)
+    fit = Fit(
+        pose=pose,
+        shape=shape,
+        expression=expression,
+        landmarks_2d=keypoints[:, :2].T + 1,
+        keypoints_3d=keypoints.T + np.array([[1], [1], [0]], np.float32),
+        roi=np.rint(np.concatenate([low, high]) + 1).astype(np.float32),
+    )
+    return fit, image
+
+
+def write_corpus(
+    out: Path,
+    samples: int,
+    seed: int,
+    executor: Executor | None = None,
+    advance: Callable[[int], None] = lambda n: None,
+) -> None:
+    """Write ``samples`` portraits to ``out/SYNTH`` and the model to ``out/model.h5``.
+
+    The same arguments give the same bytes; what is there already is written again. Raises :class:`BuildError` where the
+    disk is full.
+    """
+    try:
+        (out / SUBSET).mkdir(parents=True, exist_ok=True)
+        chunks = [range(first, min(first + 8, samples)) for first in range(0, samples, 8)]
+        if executor is None:
+            done = (_write_portraits(out, seed, chunk) for chunk in chunks)
+        else:
+            done = (f.result() for f in [executor.submit(_write_portraits, out, seed, chunk) for chunk in chunks])
+        for count in done:
+            advance(count)
+        # The model comes last: where it is, the corpus is whole.
+        write_model(face_model(), out / MODEL_NAME)
+    except OSError as error:
+        raise BuildError(f"{error.filename or out}: {error.strerror or error}") from error
+
+
+def _write_portraits(out: Path, seed: int, numbers: range) -> int:
+    for number in numbers:
+        fit, image = make_portrait(seed, number)
+        stem = f"{SUBSET}_{number // POSES_PER_PERSON:05d}_{number % POSES_PER_PERSON}"
+        write_bytes(out / SUBSET / f"{stem}.jpg", simplejpeg.encode_jpeg(image, 92, "RGB", "420"))
+        write_bytes(out / SUBSET / f"{stem}.mat", _mat_file(fit))
+    return len(numbers)
+
+
+def _mat_file(fit: Fit) -> bytes:
+    """The fields of a 300W-LP file. MATLAB's header names the moment of writing; ours says the same each time."""
+    from scipy.io import savemat
+
+    assert fit.landmarks_2d is not None
+    assert fit.keypoints_3d is not None
+    assert fit.roi is not None
+    contents = {
+        "Pose_Para": fit.pose[None],
+        "Shape_Para": fit.shape[:, None].astype(np.float64),
+        "Exp_Para": fit.expression[:, None].astype(np.float64),
+        "pt2d": fit.landmarks_2d.astype(np.float64),
+        "pt3d_68": fit.keypoints_3d,
+        "roi": fit.roi[None].astype(np.int16),
+        "Color_Para": np.array([[1, 1, 1, 0, 0, 0, 1]], np.float32),
+        "Illum_Para": np.array([[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0, 0, 0.1, 20]]),
+        "Tex_Para": np.zeros((len(fit.shape), 1)),
+    }
+    buffer = io.BytesIO()
+    savemat(buffer, contents, do_compression=True)
+    header = b"MATLAB 5.0 MAT-file, densegen procedural face".ljust(116)
+    return header + buffer.getvalue()[116:]
+
+
+def _random_expression(generator: np.random.Generator, std: FloatArray) -> FloatArray:
+    """Two or three expressions at a time, in full or in part; most faces have a few."""
+    share = np.abs(generator.normal(0, 1, len(std))) * (generator.random(len(std)) < 0.35)
+    expression: FloatArray = (share.clip(0, 2.2) * std).astype(np.float32)
+    return expression
+
+
+def _random_pose(generator: np.random.Generator, vertices: FloatArray) -> FloatArray:
+    """A head turned up to 90 degrees to either side, well inside the picture."""
+    pitch, yaw, roll = generator.normal(-3, 12), generator.uniform(-90, 90), generator.normal(0, 12)
+    face_px = generator.uniform(170, 255)
+    scale = face_px / float(np.ptp(vertices[:, 1]))
+    pose = np.array([*np.deg2rad([np.clip(pitch, -35, 35), yaw, np.clip(roll, -40, 40)]), 0, 0, 0, scale], np.float32)
+    posed = pose_vertices(vertices, pose, IMAGE_SIZE)
+    middle = (posed.min(axis=0) + posed.max(axis=0)) / 2
+    room = (IMAGE_SIZE - face_px) / 2 - 40
+    target = IMAGE_SIZE / 2 + generator.uniform(-0.6, 0.6, 2) * max(room, 0)
+    # The camera frame's y points up, the image frame's down.
+    pose[3] = target[0] - middle[0]
+    pose[4] = middle[1] - target[1]
+    return pose

@@ -1,0 +1,174 @@
+"""Make the pictures of these pages from the embedded face: ``make pictures``."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from PIL import Image
+
+from densegen.build import build, plan_build
+from densegen.corrections import Corrections, correct, read_corrections
+from densegen.editor.session import EditSession
+from densegen.files import find_data_file
+from densegen.index_figures import draw_coverage, draw_uv, draw_views
+from densegen.index_quality import farthest_point_index, measure
+from densegen.manifest import BuildSettings, read_manifest
+from densegen.morphable_model import MorphableModel
+from densegen.overlay import REGION_COLOURS, contact_sheet, depth_colours, draw_points
+from densegen.preview import draw_sample
+from densegen.sampling import SEEDS, sample_candidates
+from densegen.shards import ShardReader
+from densegen.synthetic.corpus import make_portrait, write_corpus
+from densegen.synthetic.face import face_model
+from densegen.uv import uv_pixels
+from densegen.vertex_index import REGIONS, read_index
+
+IMAGES = Path(__file__).parent / "images"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # tests.browser
+EXPRESSIONS_SHOWN = ("mouth-open", "smile", "frown", "pucker", "brow-raise", "blink")
+
+
+def save(image: np.ndarray, name: str) -> None:
+    Image.fromarray(image).save(IMAGES / name, quality=85)
+
+
+def portraits() -> None:
+    save(contact_sheet([make_portrait(0, n)[1][25:425:2, 25:425:2] for n in range(0, 40, 2)][:14], 7), "portraits.jpg")
+
+
+def sample(folder: Path) -> None:
+    corpus, out = folder / "corpus", folder / "out"
+    write_corpus(corpus, 24, seed=0)
+    settings = BuildSettings(position_maps=True, shard_size=64)
+    plan = plan_build(read_manifest("demo"), corpus, corpus / "model.h5", find_data_file(INDEX), settings)
+    build(plan, out)
+    for name, sample_id in {
+        "sample.png": "SYNTH/SYNTH_00002_1",
+        "sample_mirror.png": "SYNTH/SYNTH_00002_1+mirror",
+    }.items():
+        draw_sample(out, sample_id, IMAGES / name)
+    tiles = []
+    with ShardReader(out / "shard-00000.h5") as shard:
+        for row in range(2, 46, 4):
+            points = shard.array("landmarks")[row]
+            tiles.append(
+                draw_points(
+                    simplejpeg.decode_jpeg(shard.jpeg(row), "RGB"), points, depth_colours(points), scale=1, radius=1
+                )
+            )
+    save(contact_sheet(tiles[:10], 5), "samples.jpg")
+
+
+INDEX = "vertex_index_520.yaml"
+
+
+def mesh(axes: object, model: MorphableModel, vertices: np.ndarray, yaw: float) -> None:
+    turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
+    corners = (vertices @ turn.T / 1000)[model.triangles]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    light = np.clip(normals @ [0.35, 0.45, 0.82], 0, 1) * 0.85 + 0.12
+    seen = np.argsort(corners[:, :, 2].mean(axis=1))
+    seen = seen[normals[seen, 2] > 0]
+    grey = np.repeat(light[seen, None], 3, axis=1)
+    axes.add_collection(PolyCollection(corners[seen][:, :, :2], facecolors=grey, edgecolors=grey, linewidths=0.2))  # type: ignore[attr-defined]
+    axes.set(xlim=(-130, 130), ylim=(-115, 110), aspect="equal")  # type: ignore[attr-defined]
+    axes.set_axis_off()  # type: ignore[attr-defined]
+
+
+def components() -> None:
+    model = face_model()
+    figure = Figure(figsize=(14, 4.6), layout="constrained")
+    rows = figure.subplots(2, 7)
+    for axes, yaw in zip(rows[0][:3], (0.0, -0.7, -1.5), strict=True):
+        mesh(axes, model, model.mean, yaw)
+        axes.set_title(f"mean, {np.rad2deg(-yaw):.0f}°", fontsize=9)
+    for axes, name in zip(rows[0][3:], ("jaw-width", "nose-length", "forehead-height", "cheek-fullness"), strict=True):
+        mesh(axes, model, model.mean + 2 * model.shape_basis[model.shape_names.index(name)], -0.3)
+        axes.set_title(f"{name}, +2", fontsize=9)
+    for axes, name in zip(rows[1], (*EXPRESSIONS_SHOWN, "cheek-puff"), strict=True):
+        mesh(axes, model, model.mean + model.expression_basis[model.expression_names.index(name)], -0.3)
+        axes.set_title(name, fontsize=9)
+    figure.savefig(IMAGES / "components.png", dpi=80)
+
+
+def rounds() -> None:
+    model = face_model()
+    candidates = sample_candidates(model, tuple(SEEDS))
+    index = read_index(find_data_file(INDEX))
+    figure = Figure(figsize=(15, 4.3), layout="constrained")
+    panels = figure.subplots(1, 4)
+    for axes in panels:
+        axes.set(xlim=(0, 255), ylim=(255, 0), aspect="equal", xticks=(0, 127.5, 255), yticks=(0, 255))
+        axes.tick_params(labelsize=7)
+    colours = ("#222222", "#cc3311", "#ee7733", "#33bbee")
+    for number, points in enumerate(candidates.rounds):
+        for axes in panels[:2] if number < 2 else panels[1:2]:
+            axes.plot(
+                *np.array(points).T,
+                ".",
+                color=colours[number],
+                markersize=9 - 2 * number,
+                label=f"round {number}: {len(points)}",
+            )
+    panels[0].set_title("the 28 seeds and the first round's centroids", fontsize=9)
+    panels[1].set_title(f"three rounds: {' → '.join(map(str, candidates.counts))}", fontsize=9)
+    panels[1].legend(fontsize=7, loc="lower left")
+    added = np.array([a.uv for a in read_corrections(find_data_file("corrections_bfm.yaml")).add])
+    kept = np.array([m.uv for m in index.landmarks if m.origin.startswith("delaunay")])
+    panels[2].plot(*kept.T, ".", color="#33bbee", markersize=4, label=f"kept candidates: {len(kept)}")
+    panels[2].plot(*added.T, ".", color="#009988", markersize=5, label=f"added by hand: {len(added)}, and mirrored")
+    panels[2].plot(*uv_pixels(model.uv[model.keypoints68]).T, ".", color="#222222", markersize=4, label="the iBUG 68")
+    panels[2].legend(fontsize=7, loc="lower left")
+    panels[2].set_title("the corrections", fontsize=9)
+    for region in REGIONS:
+        points = np.array([m.uv for m in index.landmarks if m.region == region])
+        panels[3].plot(*points.T, ".", color=REGION_COLOURS[region], markersize=6, label=region)
+    panels[3].legend(fontsize=6, loc="lower left", ncols=3)
+    panels[3].set_title("the 520 by region", fontsize=9)
+    figure.savefig(IMAGES / "index_rounds.png", dpi=80)
+
+
+def index_pictures() -> None:
+    model, index = face_model(), read_index(find_data_file(INDEX))
+    draw_uv(index, IMAGES / "index_uv.png")
+    draw_views(index, model, IMAGES / "index_views.png")
+    baselines = [farthest_point_index(model, count) for count in (520, 68)]
+    draw_coverage([measure(one, model) for one in (index, *baselines)], IMAGES / "index_coverage.png")
+
+
+def editor(folder: Path) -> None:
+    """The editing page, in a headless Chromium where there is one."""
+    from tests.browser import find_browser, visit
+
+    if find_browser() is None:
+        print("no Chromium here: index_editor.png stays as it is")
+        return
+    model = face_model()
+    corrections = Corrections(index_name="plain", index_version="1.0.0", count=520)
+    session = EditSession.open(
+        correct(sample_candidates(model, tuple(SEEDS)), corrections, model), model, folder / "c.yaml"
+    )
+    with visit(session, 8097) as person:
+        person.tab.mouse.click(285, 80)  # the note about software rendering
+        person.click_at(person.page.face[dict(session.names())["d2-041-l"]])
+        person.check(1)
+        person.check(2)
+        person.picture(IMAGES / "index_editor.png")
+
+
+if __name__ == "__main__":
+    IMAGES.mkdir(exist_ok=True)
+    index_pictures()
+    with tempfile.TemporaryDirectory() as scratch:
+        sample(Path(scratch))
+        editor(Path(scratch))
+    portraits()
+    components()
+    rounds()

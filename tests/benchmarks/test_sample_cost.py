@@ -1,0 +1,100 @@
+"""What a sample costs, in units of one JPEG decode of its 450x450 source, measured in one run.
+
+The published per-image script needs 55 to 60 of them; two decodes' worth is the floor at the full model size.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+from scipy.io import savemat
+from threadpoolctl import threadpool_limits
+
+from densegen.files import find_data_file
+from densegen.fits import read_fit
+from densegen.manifest import FitEntry, list_fits, read_manifest
+from densegen.morphable_model import MorphableModel, read_model
+from densegen.pipeline import BATCH, Recipe, make_samples
+from densegen.vertex_index import read_index
+
+
+def full_size(model: MorphableModel) -> MorphableModel:
+    """The model with as many vertices as the Basel Face Model has, by repeating the last one."""
+    more = 53215 - model.vertex_count
+
+    def grow(array: np.ndarray, axis: int) -> np.ndarray:
+        tail = np.repeat(np.take(array, [-1], axis=axis), more, axis=axis)
+        return np.ascontiguousarray(np.concatenate([array, tail], axis=axis))
+
+    return MorphableModel(
+        shape_mean=grow(model.shape_mean, 0),
+        expression_mean=grow(model.expression_mean, 0),
+        shape_basis=_pad(grow(model.shape_basis, 1), 199),
+        expression_basis=_pad(grow(model.expression_basis, 1), 29),
+        shape_std=np.ones(199, np.float32),
+        expression_std=np.ones(29, np.float32),
+        triangles=model.triangles,
+        keypoints68=model.keypoints68,
+        uv=grow(model.uv, 0),
+        unit_mm=model.unit_mm,
+        name="full size",
+    )
+
+
+def _pad(basis: np.ndarray, components: int) -> np.ndarray:
+    return np.concatenate([basis, np.zeros((components - len(basis), *basis.shape[1:]), np.float32)])
+
+
+def full_size_corpus(corpus: Path, root: Path) -> list[FitEntry]:
+    """The corpus with as many coefficients as 300W-LP has."""
+    folder = root / "SYNTH"
+    folder.mkdir()
+    for path in (corpus / "SYNTH").iterdir():
+        if path.suffix == ".jpg":
+            (folder / path.name).write_bytes(path.read_bytes())
+            continue
+        fit = read_fit(path.with_suffix(".mat"))
+        savemat(
+            folder / path.name,
+            {
+                "Pose_Para": fit.pose[None],
+                "Shape_Para": np.pad(fit.shape, (0, 199 - fit.shape.size))[:, None].astype(np.float64),
+                "Exp_Para": np.pad(fit.expression, (0, 29 - fit.expression.size))[:, None].astype(np.float64),
+            },
+            do_compression=True,
+        )
+    return (list_fits(read_manifest("demo"), root, "mirror") * BATCH)[:BATCH]
+
+
+@pytest.mark.benchmark
+def test_a_sample_costs_at_most_three_jpeg_decodes(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Recipe(full_size(read_model(corpus / "model.h5")), read_index(find_data_file("vertex_index_520.yaml")))
+    entries = full_size_corpus(corpus, tmp_path)
+    files = [entry.image.read_bytes() for entry in entries]
+    with threadpool_limits(1):
+        # Once beforehand: compiles the kernels, fills the caches.
+        assert sum(len(made) for _, made in make_samples(entries, recipe) if isinstance(made, list)) == 2 * BATCH
+        samples, decodes = [], []
+        # In turn, so that a slow moment of the machine falls on both.
+        for _ in range(12):
+            start = time.perf_counter()
+            for _ in make_samples(entries, recipe):
+                pass
+            samples.append((time.perf_counter() - start) / (2 * BATCH))
+            start = time.perf_counter()
+            for data in files * 2:
+                simplejpeg.decode_jpeg(data, "RGB")
+            decodes.append((time.perf_counter() - start) / (2 * BATCH))
+    ratio = float(np.median(samples) / np.median(decodes))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with capsys.disabled():
+        print(f"\na sample costs {ratio:.2f} JPEG decodes of its 450x450 source; peak memory {peak:.0f} MiB")
+    assert ratio <= 3
+    assert peak < 800

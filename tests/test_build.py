@@ -1,0 +1,344 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import loadmat, savemat
+
+from densegen.build import Plan, build, plan_build
+from densegen.errors import BuildError, ConfigurationError, FormatError
+from densegen.files import find_data_file, sha256_of
+from densegen.manifest import BuildSettings, Manifest
+from densegen.morphable_model import read_model, write_model
+from densegen.shards import ShardReader
+from densegen.verify import verify_dataset
+
+INDEX = find_data_file("vertex_index_520.yaml")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a finished build, by name."""
+    return {str(p.relative_to(folder)): sha256_of(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def command(corpus: Path, out: Path, *options: str) -> list[str]:
+    return [
+        sys.executable, "-m", "densegen", "build", "demo", "--root", str(corpus), "--out", str(out),
+        "--shard-size", "4", "--position-maps", *options,
+    ]  # fmt: skip
+
+
+def plan_for(root: Path, manifest: Manifest, **settings: Any) -> Plan:
+    chosen = BuildSettings(**{"shard_size": 4, **settings})
+    return plan_build(manifest, root, root / "model.h5", INDEX, chosen)
+
+
+@pytest.fixture
+def copied(corpus: Path, tmp_path: Path) -> Path:
+    """A corpus that a test may spoil."""
+    return Path(shutil.copytree(corpus, tmp_path / "corpus"))
+
+
+def test_a_build_holds_every_sample_and_verifies(dataset: Path, plan: Plan) -> None:
+    manifest = verify_dataset(dataset)
+    assert manifest["samples"] == 2 * len(plan.entries) == 32
+    assert [record["samples"] for record in manifest["shards"]] == [4] * 8
+    assert (dataset / "README.md").read_text().startswith("# densegen procedural faces")
+    assert (dataset / "rejected.csv").read_text() == "sample_id,image,reason,message\n"
+    left = {path.name for path in dataset.iterdir() if path.suffix != ".h5"}
+    assert left == {"README.md", "rejected.csv", "manifest.json", "contact_sheet.png", "yaw.png"}
+
+
+def test_two_processes_write_the_same_bytes(dataset: Path, plan: Plan, tmp_path: Path) -> None:
+    build(plan, tmp_path / "out", jobs=2)
+    assert digests(tmp_path / "out") == digests(dataset)
+
+
+def test_killed_three_times_and_continued_it_writes_the_same_bytes(dataset: Path, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    delays = np.random.default_rng(int.from_bytes(os.urandom(4), "little")).uniform(0.5, 4.0, 3)
+    for delay in delays:
+        process = subprocess.Popen(
+            command(corpus, out, "--jobs", "2"), start_new_session=True, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(timeout=float(delay))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)  # the parent alone: its workers have to notice by themselves
+            process.wait()
+    subprocess.run(command(corpus, out, "--jobs", "2"), check=True, capture_output=True)
+    assert digests(out) == digests(dataset), f"killed after {delays} s"
+
+
+def test_workers_die_with_a_killed_parent(corpus: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(command(corpus, tmp_path / "out", "--jobs", "2"), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    children: list[int] = []
+    while len(children) < 2 and process.poll() is None and time.monotonic() < deadline:
+        children = _children(process.pid)
+    process.kill()
+    process.wait()
+    while any(_alive(pid) for pid in children) and time.monotonic() < deadline:
+        pass
+    assert not [pid for pid in children if _alive(pid)]
+
+
+def _children(pid: int) -> list[int]:
+    listing = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in listing.read_text().split()] if listing.exists() else []
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_ctrl_c_says_how_to_go_on(corpus: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(command(corpus, tmp_path / "out", "--jobs", "1"), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path).glob("out/shard-*.h5")) and time.monotonic() < deadline:
+        pass
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.skip("the build was done before the signal came")
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "densegen: interrupted; the same command goes on from here"
+    assert "Traceback" not in errors
+    subprocess.run(command(corpus, tmp_path / "out", "--jobs", "1"), check=True, capture_output=True)
+    verify_dataset(tmp_path / "out")
+
+
+def test_complete_shards_are_kept_and_damaged_ones_rebuilt(dataset: Path, plan: Plan, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(dataset, tmp_path / "out"))
+    kept, damaged = out / "shard-00000.h5", out / "shard-00005.h5"
+    before = kept.stat().st_mtime_ns
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    build(plan, out)
+    assert kept.stat().st_mtime_ns == before
+    assert digests(out) == digests(dataset)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"seed": 1}, "seed: 0 there, 1 asked for"), ({"flip": "none"}, "flip: mirror there, none asked for")],
+)
+def test_another_configuration_in_the_folder_is_refused(
+    dataset: Path, corpus: Path, manifest: Manifest, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    other = plan_for(corpus, manifest, position_maps=True, **change)
+    with pytest.raises(BuildError, match=f"another configuration .*{words}"):
+        build(other, dataset)
+    # Unfinished builds, too.
+    half = tmp_path / "half"
+    (half / ".progress").mkdir(parents=True)
+    shutil.copy(dataset / "manifest.json", tmp_path)
+    configuration = json.loads((tmp_path / "manifest.json").read_text())["configuration"]
+    (half / ".progress/configuration.json").write_text(json.dumps(configuration))
+    with pytest.raises(BuildError, match="another configuration"):
+        build(other, half)
+
+
+def test_a_folder_with_other_files_is_refused(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(BuildError, match=r"not empty and holds no build \(found thesis\.tex\)"):
+        build(plan, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / ".lock").touch()  # proves nothing
+    with pytest.raises(BuildError, match="holds no build"):
+        build(plan, tmp_path)
+    (tmp_path / "thesis.tex").rename(tmp_path / "manifest.json")
+    with pytest.raises(FormatError, match="not a dataset's manifest"):
+        build(plan, tmp_path)
+
+
+def test_two_builds_in_one_folder_are_refused(plan: Plan, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    with FileLock(tmp_path / ".lock"), pytest.raises(BuildError, match="another build is running"):
+        build(plan, tmp_path)
+
+
+def spoil(corpus: Path, number: int) -> tuple[Path, Path]:
+    fit = sorted((corpus / "SYNTH").glob("*.mat"))[number]
+    return fit, fit.with_suffix(".jpg")
+
+
+def rewrite(fit: Path, **changes: Any) -> None:
+    contents = {k: v for k, v in loadmat(fit).items() if not k.startswith("__")}
+    savemat(fit, contents | changes)
+
+
+def test_bad_samples_are_set_aside_with_their_reasons(copied: Path, manifest: Manifest, tmp_path: Path) -> None:
+    far = np.array([[0, 0, 0, 5000, 5000, 0, 1e-3]], np.float32)
+    still = np.array([[0, 0, 0, 200, 200, 0, 0]], np.float32)
+    spoil(copied, 0)[0].write_bytes(b"no fit")
+    spoil(copied, 1)[1].unlink()
+    rewrite(spoil(copied, 2)[0], Shape_Para=np.full((24, 1), np.nan))
+    rewrite(spoil(copied, 3)[0], Pose_Para=still)
+    rewrite(spoil(copied, 4)[0], Pose_Para=far)
+    rewrite(spoil(copied, 5)[0], Exp_Para=np.zeros((7, 1)))
+    image = spoil(copied, 6)[1]
+    image.write_bytes(image.read_bytes()[:9000])
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(spoil(copied, 7)[1]) as picture:
+        picture.save(spoil(copied, 7)[1], exif=exif)
+    with Image.open(spoil(copied, 8)[1]) as picture:
+        picture.convert("L").save(spoil(copied, 8)[1])
+    with Image.open(spoil(copied, 9)[1]) as picture:
+        picture.convert("CMYK").save(spoil(copied, 9)[1])
+
+    plan = plan_for(copied, manifest, max_rejects=0.5)
+    made = build(plan, tmp_path / "out", jobs=1)
+    with (tmp_path / "out/rejected.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["reason"] for row in rows] == [
+        "fit-unreadable", "image-missing", "fit-invalid", "fit-invalid", "face-outside", "component-count",
+        "image-unreadable", "image-rotated",
+    ]  # fmt: skip
+    assert (rows[0]["sample_id"], rows[0]["image"]) == ("SYNTH/SYNTH_00000_0", "SYNTH/SYNTH_00000_0.jpg")
+    assert made["rejected_fits"] == 8
+    assert made["samples"] == 2 * (16 - 8)
+    verify_dataset(tmp_path / "out")
+
+
+def test_a_good_sample_does_not_depend_on_bad_neighbours(
+    copied: Path, manifest: Manifest, dataset: Path, tmp_path: Path
+) -> None:
+    spoil(copied, 1)[1].unlink()
+    build(plan_for(copied, manifest, max_rejects=0.5), tmp_path / "out")
+    with (
+        ShardReader(tmp_path / "out/shard-00000.h5") as shard,
+        ShardReader(dataset / "shard-00000.h5") as whole,
+    ):
+        assert shard.sample_ids == whole.sample_ids[:2]
+        assert (shard.array("landmarks") == whole.array("landmarks")[:2]).all()
+        assert shard.jpeg(1) == whole.jpeg(1)
+
+
+def test_too_many_rejects_stop_the_build_and_a_higher_limit_goes_on(
+    copied: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    for number in (3, 7):
+        spoil(copied, number)[1].unlink()
+    with pytest.raises(
+        BuildError, match=r"2 fits had to be set aside, at most 1 of 16 .*image-missing: SYNTH_00000_3\.jpg"
+    ):
+        build(plan_for(copied, manifest), tmp_path / "out")
+    first = (tmp_path / "out/shard-00000.h5").stat().st_mtime_ns
+    build(plan_for(copied, manifest, max_rejects=0.2), tmp_path / "out")
+    assert (tmp_path / "out/shard-00000.h5").stat().st_mtime_ns == first
+
+
+def test_a_sample_that_was_set_aside_comes_back_when_it_is_mended(
+    copied: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    image = spoil(copied, 3)[1]
+    whole = image.read_bytes()
+    image.unlink()
+    out = tmp_path / "out"
+    assert build(plan_for(copied, manifest), out)["rejected_fits"] == 1
+    image.write_bytes(whole)
+    assert build(plan_for(copied, manifest), out)["rejected_fits"] == 0
+    build(plan_for(copied, manifest), tmp_path / "fresh")
+    assert digests(out) == digests(tmp_path / "fresh")
+
+
+def test_landmarks_far_outside_are_set_aside(copied: Path, manifest: Manifest, tmp_path: Path) -> None:
+    shape = np.zeros((24, 1))
+    shape[6] = 300  # a forehead of a metre
+    rewrite(spoil(copied, 2)[0], Shape_Para=shape)
+    build(plan_for(copied, manifest), tmp_path / "out")
+    assert "landmarks-out-of-range" in (tmp_path / "out/rejected.csv").read_text()
+    verify_dataset(tmp_path / "out")
+
+
+def test_one_odd_fit_does_not_condemn_the_model(copied: Path, manifest: Manifest, tmp_path: Path) -> None:
+    rewrite(spoil(copied, 0)[0], Exp_Para=np.zeros((7, 1)))
+    assert build(plan_for(copied, manifest), tmp_path / "out")["rejected_fits"] == 1
+
+
+def test_a_changed_grouping_is_another_build(dataset: Path, corpus: Path, manifest: Manifest) -> None:
+    by_file = manifest.model_copy(update={"subsets": (manifest.subsets[0].model_copy(update={"group": "^(.+)$"}),)})
+    with pytest.raises(BuildError, match="another configuration"):
+        build(plan_for(corpus, by_file, position_maps=True), dataset)
+
+
+def test_an_index_whose_68_are_others_stops_at_once(corpus: Path, manifest: Manifest, tmp_path: Path) -> None:
+    text = INDEX.read_text().replace("ibug68: [0, 1, 2,", "ibug68: [100, 1, 2,")
+    (tmp_path / "i.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match="ibug68 is not the model's: keypoint 0 lies"):
+        plan_build(manifest, corpus, corpus / "model.h5", tmp_path / "i.yaml", BuildSettings())
+
+
+def test_nothing_but_rejects_is_no_dataset(copied: Path, manifest: Manifest, tmp_path: Path) -> None:
+    for number in range(16):
+        spoil(copied, number)[1].unlink()
+    with pytest.raises(BuildError, match="every one of the 16 fits was set aside"):
+        build(plan_for(copied, manifest, max_rejects=1.0), tmp_path / "out")
+
+
+def test_a_full_disk_is_an_error_that_loses_nothing(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+    whole = command(corpus, out, "--jobs", "1")
+    failed = subprocess.run(whole, preexec_fn=small_files, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert "no space left to write into" in failed.stderr.splitlines()[-1]
+    assert "Traceback" not in failed.stderr
+    assert not list(out.glob("*.h5*"))
+    subprocess.run(whole, check=True, capture_output=True)
+    verify_dataset(out)
+
+
+def test_a_model_of_other_components_stops_at_once(corpus: Path, manifest: Manifest, tmp_path: Path) -> None:
+    model = read_model(corpus / "model.h5")
+    fewer = dataclasses.replace(
+        model,
+        shape_basis=model.shape_basis[:5],
+        shape_std=model.shape_std[:5],
+        shape_names=model.shape_names[:5],
+    )
+    write_model(fewer, tmp_path / "m.h5")
+    with pytest.raises(ConfigurationError, match="24 shape and 12 .* the model 5 and 12: the model does not belong"):
+        plan_build(manifest, corpus, tmp_path / "m.h5", INDEX, BuildSettings())
+
+
+def test_an_index_of_another_layout_stops_at_once(corpus: Path, manifest: Manifest, tmp_path: Path) -> None:
+    text = INDEX.read_text().replace("uv_layout: bfm-3dmmasstn", "uv_layout: spherical")
+    (tmp_path / "i.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match="made for the UV layout spherical"):
+        plan_build(manifest, corpus, corpus / "model.h5", tmp_path / "i.yaml", BuildSettings())
+
+
+def test_limit_takes_the_first_fits_and_the_same_samples(
+    corpus: Path, manifest: Manifest, dataset: Path, tmp_path: Path
+) -> None:
+    build(plan_for(corpus, manifest, limit=3), tmp_path / "out")
+    with (
+        ShardReader(tmp_path / "out/shard-00001.h5") as shard,
+        ShardReader(dataset / "shard-00001.h5") as whole,
+    ):
+        assert shard.sample_ids == whole.sample_ids[:2]
+        assert (shard.array("landmarks") == whole.array("landmarks")[:2]).all()

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from densegen.cli import main
+from densegen.files import find_data_file
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def fails(*arguments: object) -> str:
+    """Run a command that must fail with exit 1 and one line on stderr; return that line."""
+    result = run(*arguments)
+    assert result.exit_code == 1, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("densegen: error: ")
+    return line
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["build", "--help"], ["index", "sample", "--help"], ["--version"]])
+def test_help_loads_no_heavy_library(arguments: list[str]) -> None:
+    heavy = ("numpy", "scipy", "h5py", "numba", "matplotlib", "skimage", "pydantic", "yaml", "rich", "torch", "trimesh")
+    code = (
+        "import sys; from densegen.cli import main; "
+        f"main({arguments!r}, standalone_mode=False); "
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = "import sys, densegen; print([name for name in ('numpy', 'h5py', 'click') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_whole_way_from_nothing_to_a_picture(tmp_path: Path) -> None:
+    corpus, out = tmp_path / "corpus", tmp_path / "out"
+    assert run("synth", corpus, "--samples", 6, "--jobs", 1, "--manifest").exit_code == 0
+    built = run("build", corpus / "manifest.yaml", "--root", corpus, "--out", out, "--jobs", 1)
+    assert built.exit_code == 0, built.output
+    assert "12 samples in 1 shards" in built.stdout
+    assert "SYNTH: 6 fits" in built.stderr
+    assert run("verify", out).stdout == f"{out}: 12 samples in 1 shards, all correct\n"
+    model = corpus / "model.h5"
+    sample = "SYNTH/SYNTH_00001_1+mirror"
+    assert run("inspect", out, "--sample", sample, "--model", model, "--out", tmp_path / "s.png").exit_code == 0
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+    rebuilt = run("rebuild-maps", out, "--model", model, "--out", tmp_path / "maps", "--sample", sample)
+    assert rebuilt.stdout == f"{tmp_path / 'maps'}: 1 position maps\n"
+    info = run("model", "info", model).stdout
+    assert "shape components       24" in info
+    assert "mean asymmetry 0.000 mm" in info
+
+
+def test_the_demo_draws_its_own_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = find_data_file("demo.yaml").read_text().replace("samples: 96", "samples: 4").replace("fits: 96", "fits: 4")
+    (tmp_path / "small.yaml").write_text(text)
+    result = run("build", tmp_path / "small.yaml", "--out", tmp_path / "shards", "--jobs", 1)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "shards-corpus/model.h5").exists()
+
+
+def test_an_option_wins_over_the_yaml(corpus: Path, tmp_path: Path) -> None:
+    text = yaml.safe_load(find_data_file("demo.yaml").read_text())
+    text["build"] = {"seed": 3, "flip": "none", "shard_size": 8}
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(text))
+    out = tmp_path / "out"
+    common = ("build", tmp_path / "m.yaml", "--root", corpus, "--out", out, "--jobs", 1, "--limit", 2)
+    assert run(*common, "--seed", 9).exit_code == 0
+    settings = json.loads((out / "manifest.json").read_text())["configuration"]["settings"]
+    assert (settings["seed"], settings["flip"], settings["shard_size"]) == (9, "none", 8)
+
+
+def test_a_dry_run_counts_and_writes_nothing(corpus: Path, tmp_path: Path) -> None:
+    result = run("build", "demo", "--root", corpus, "--out", tmp_path / "out", "--dry-run", "--jobs", 1)
+    assert result.exit_code == 0
+    assert "SYNTH: 16 of 96 fits" in result.stderr
+    assert "32 samples in 1 shards" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_index_commands_make_an_index(corpus: Path, tmp_path: Path) -> None:
+    model = corpus / "model.h5"
+    sampled = run("index", "sample", tmp_path / "c.yaml", "--model", model)
+    assert sampled.stdout == f"{tmp_path / 'c.yaml'}: 28 -> 65 -> 173 -> 492 points\n"
+    (tmp_path / "corrections.yaml").write_text("index_name: plain\nindex_version: 0.0.1\ncount: 520\n")
+    made = run(
+        "index", "correct", tmp_path / "c.yaml", tmp_path / "corrections.yaml", tmp_path / "i.yaml", "--model", model
+    )
+    assert "plain 0.0.1, 520 landmarks, closed under the mirror" in made.stdout
+    out = tmp_path / "out"
+    built = run("build", "demo", "--root", corpus, "--index", tmp_path / "i.yaml", "--out", out, "--jobs", 1)
+    assert built.exit_code == 0, built.output
+    assert run("verify", out).exit_code == 0
+
+
+def test_index_tools_work_together(corpus: Path, tmp_path: Path) -> None:
+    model = corpus / "model.h5"
+    ours = find_data_file("vertex_index_520.yaml")
+    checked = run("index", "check", "--model", model, "--baselines", "--fits", corpus, "--picture", tmp_path / "c.png")
+    assert checked.exit_code == 0, checked.output
+    assert "densegen-520 1.0.0" in checked.stdout
+    assert "520 of 520" in checked.stdout
+    assert run("index", "show", "--model", model, "--out", tmp_path / "show").exit_code == 0
+    assert {path.name for path in (tmp_path / "show").iterdir()} == {"uv.png", "views.png", "sheets.pdf"}
+    assert run("index", "export", ours, tmp_path / "i.csv", "--model", model).exit_code == 0
+    back = run("index", "import", tmp_path / "i.csv", tmp_path / "i.yaml", "--model", model, "--name", "back")
+    assert "back 1.0.0, 520 landmarks, closed under the mirror" in back.stdout
+    same = run("index", "diff", ours, tmp_path / "i.yaml", "--model", model, "--picture", tmp_path / "d.png")
+    assert "0 added, 0 removed, 0 moved, 520 the same" in same.stdout
+    (tmp_path / "p.txt").write_text("0\n100\n43000\n")
+    numbers = ("index", "import", tmp_path / "p.txt", tmp_path / "p.yaml", "--model", model)
+    assert "say what they count" in fails(*numbers)
+    assert run(*numbers, "--numbering", "prnet").exit_code == 0
+    assert "does not exist" in fails("index", "diff", ours, tmp_path / "none.yaml")
+    assert "names no vertices" in fails("index", "edit", "--model", model, "--corrections", tmp_path / "e.yaml")
+    assert not (tmp_path / "e.yaml").exists()
+
+
+def test_the_published_kind_of_index_builds_and_verifies(corpus: Path, tmp_path: Path) -> None:
+    """UV pixels without mirror partners: flips are gathered at mirrored places, not permuted."""
+    model = corpus / "model.h5"
+    (tmp_path / "p.txt").write_text("".join(f"{number}\n" for number in range(0, 43_867, 211)))
+    imported = run("index", "import", tmp_path / "p.txt", tmp_path / "p.yaml", "--model", model, "--numbering", "prnet")
+    assert "with a mirror partner" in imported.stdout
+    out = tmp_path / "out"
+    built = run("build", "demo", "--root", corpus, "--index", tmp_path / "p.yaml", "--out", out, "--jobs", 1)
+    assert built.exit_code == 0, built.output
+    assert run("verify", out).exit_code == 0
+
+
+def test_manifests_and_schemas_are_printed() -> None:
+    assert "61,225 fits  300W-LP" in run("manifests").stdout
+    for what in ("manifest", "index", "corrections", "candidates"):
+        assert json.loads(run("schema", what).stdout)["type"] == "object"
+
+
+def test_wrong_input_is_one_line_and_exit_1(corpus: Path, dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.yaml").write_text("hello")
+    (tmp_path / "file").write_text("hello")
+    out = tmp_path / "out"
+    model = corpus / "model.h5"
+    assert "no manifest 'nobody'" in fails("build", "nobody", "--out", out)
+    assert "where is 300W-LP? Give its folder with --root" in fails("build", "300w_lp", "--out", out)
+    assert "which morphable model?" in fails("build", "300w_lp", "--root", tmp_path, "--out", out)
+    assert "is not a folder" in fails("build", "300w_lp", "--root", tmp_path / "x", "--model", model, "--out", out)
+    assert "holds no fit" in fails("build", "300w_lp", "--root", tmp_path, "--model", model, "--out", out)
+    assert "text.yaml" in fails("build", tmp_path / "text.yaml", "--out", out)
+    bad = ("build", "demo", "--root", corpus, "--jobs", 1)
+    assert "does not exist" in fails(*bad, "--index", tmp_path / "none.yaml", "--out", out)
+    assert "not a vertex index" in fails(*bad, "--index", tmp_path / "text.yaml", "--out", out)
+    assert "not a readable model" in fails(*bad, "--model", tmp_path / "file", "--out", out)
+    assert not out.exists()
+    assert "shard_size" in fails(*bad, "--shard-size", 100000, "--out", out)
+    assert "max_rejects" in fails(*bad, "--max-rejects", "nan", "--out", out)
+    assert "seed" in fails(*bad, "--seed", 10**30, "--out", out)
+    (tmp_path / "text.yaml").write_text("a: !!timestamp x")
+    assert "not readable YAML" in fails("build", tmp_path / "text.yaml", "--out", out)
+    assert "too few to triangulate" in fails("index", "sample", out, "--model", model, "--seeds", "nose-tip")
+    assert "01_MorphableModel.mat (from" in fails("model", "build", tmp_path, tmp_path / "m.h5")
+    assert "does not exist" in fails(
+        "model", "convert", tmp_path / "B.mat", "--uv", tmp_path / "U.mat", tmp_path / "m.h5"
+    )
+    assert "does not exist" in fails("model", "info", tmp_path / "m.h5")
+    assert "is the build finished?" in fails("verify", tmp_path)
+    assert "no sample 'x'" in fails("inspect", dataset, "--sample", "x")
+    assert "no seed group" in fails("index", "sample", tmp_path / "c.yaml", "--model", model, "--seeds", "ears")
+    assert str(tmp_path / "file") in fails("synth", tmp_path / "file", "--samples", 1, "--jobs", 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "text.yaml"]
+
+
+def test_a_folder_that_is_a_file_is_refused(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("hello")
+    common = ("build", "demo", "--root", corpus, "--jobs", 1)
+    result = run(*common, "--out", tmp_path / "file")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].endswith("is not a folder: choose another one")
+
+
+def test_wrong_usage_is_exit_2() -> None:
+    assert run("build").exit_code == 2
+    assert run("build", "demo", "--out", "x", "--jobs", 0).exit_code == 2
+    assert run("build", "demo", "--out", "x", "--flip", "sideways").exit_code == 2
+    assert run("nothing").exit_code == 2
+
+
+def test_a_missing_dask_names_its_install_line(corpus: Path, tmp_path: Path) -> None:
+    try:
+        import distributed  # noqa: F401
+    except ImportError:
+        result = run("build", "demo", "--root", corpus, "--out", tmp_path / "out", "--scheduler", "tcp://127.0.0.1:1")
+        assert result.exit_code == 1
+        assert result.stderr.splitlines()[-1].endswith("--scheduler needs Dask: pip install 'densegen[cluster]'")
+    else:
+        pytest.skip("Dask is installed here")

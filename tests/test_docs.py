@@ -1,0 +1,67 @@
+"""What is shown is run: the Python and shell blocks of the README and of every page."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from densegen.corrections import Corrections
+from densegen.manifest import Manifest, read_manifest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)( [\w-]+)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The page's blocks of a language, without those that need real files."""
+    return [code for kind, note, code in BLOCK.findall(page.read_text()) if kind == language and not note]
+
+
+def test_the_readme_names_its_two_commands() -> None:
+    assert blocks(ROOT / "README.md", "bash")[0] == "make demo\nmake test\n"
+
+
+def test_the_python_blocks_of_the_readme_run(tmp_path: Path, dataset: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo/shards").symlink_to(dataset)
+    code = "\n".join(blocks(ROOT / "README.md", "python"))
+    assert "ShardReader" in code
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "4 SYNTH/SYNTH_00000_0 train\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES[1:] if blocks(page, "bash")], ids=lambda page: page.stem)
+def test_the_shell_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
+    for code in blocks(page, "bash"):
+        script = code.replace("densegen ", f"{sys.executable} -m densegen ")
+        result = subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+
+
+def test_the_yaml_blocks_are_valid(tmp_path: Path) -> None:
+    (manifest,) = blocks(ROOT / "docs/manifests.md", "yaml")
+    assert Manifest.model_validate(yaml.safe_load(manifest)).name == "my_faces"
+    _, corrections = blocks(ROOT / "docs/vertex_index.md", "yaml")
+    assert Corrections.model_validate(yaml.safe_load(corrections)).count == 520
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_and_picture_exists(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_the_pages_say_the_manifests_counts() -> None:
+    text = (ROOT / "docs/manifests.md").read_text()
+    for name in ("300w_lp", "aflw2000_3d", "demo"):
+        count = sum(subset.fits for subset in read_manifest(name).subsets)
+        assert f"| `{name}` | {count:,} |" in text

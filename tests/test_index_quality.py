@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densegen.errors import ConfigurationError
+from densegen.index_quality import (
+    coefficient_spread,
+    compare,
+    face_surface,
+    farthest_point_index,
+    measure,
+    recovery_error,
+)
+from densegen.morphable_model import MorphableModel
+from densegen.surface import SurfacePoints
+from densegen.vertex_index import VertexIndex
+
+
+def at_vertices(vertices: list[int]) -> SurfacePoints:
+    corners = np.repeat(np.array(vertices, np.int32)[:, None], 3, axis=1)
+    return SurfacePoints(corners, np.tile(np.array([1, 0, 0], np.float32), (len(vertices), 1)))
+
+
+def test_recovery_with_one_component_is_as_computed_by_hand(model: MorphableModel) -> None:
+    # One component moves vertex 0 by 3 mm in x a standard deviation and vertex 1 by 4 mm in y, and 0 is seen with 2 mm
+    # of noise: posterior variance 1 / (1 + 9 / 4), so vertex 1 is wrong by 4 * sqrt(4 / 13).
+    basis = np.zeros_like(model.shape_basis[:1])
+    basis[0, 0] = (3000, 0, 0)
+    basis[0, 1] = (0, 4000, 0)
+    one = dataclasses.replace(
+        model,
+        shape_basis=basis,
+        shape_std=np.ones(1, np.float32),
+        shape_names=(),
+        expression_basis=model.expression_basis[:0],
+        expression_std=model.expression_std[:0],
+        expression_names=(),
+    )
+    error = recovery_error(at_vertices([0]), at_vertices([1]), one, np.array([1.0]))
+    assert error == pytest.approx(4 * np.sqrt(4 / 13), rel=1e-6)
+    # Twice the spread in the coefficient, unseen: the prior alone.
+    assert recovery_error(at_vertices([5]), at_vertices([1]), one, np.array([2.0])) == pytest.approx(8, rel=1e-6)
+
+
+def test_more_landmarks_cover_more_and_recover_more(model: MorphableModel, index: VertexIndex) -> None:
+    few, many = (measure(farthest_point_index(model, count), model) for count in (68, 200))
+    ours = measure(index, model)
+    assert many.coverage_mm[0] < few.coverage_mm[0]
+    assert ours.coverage_mm[2] < many.coverage_mm[2] < few.coverage_mm[2]
+    assert ours.recovery_mm[1] < few.recovery_mm[1]
+    assert (few.landmarks, many.landmarks, ours.landmarks) == (68, 200, 520)
+
+
+def test_coverage_equals_a_plain_search(model: MorphableModel) -> None:
+    index = farthest_point_index(model, 80)
+    surface, _ = face_surface(model)
+    places = index.resolve(model).gather(model.mean) * model.unit_mm
+    some = surface.gather(model.mean)[::97] * model.unit_mm
+    plain = np.linalg.norm(some[:, None] - places[None], axis=-1).min(axis=1)
+    quality = measure(index, model)
+    measured = quality.distance_mm[np.isfinite(quality.distance_mm)][::97]
+    np.testing.assert_allclose(measured, plain, atol=1e-3)
+    assert quality.coverage_mm[0] == pytest.approx(np.nanmax(quality.distance_mm))
+
+
+def test_regions_and_closure_are_counted(model: MorphableModel, index: VertexIndex) -> None:
+    quality = measure(index, model)
+    assert sum(quality.regions.values()) == 520
+    assert quality.mirrored == 520
+    assert set(quality.subsets) == {"ibug68", "aflw21"}
+    assert {"lid", "lip-outer", "brow", "nose", "forehead", "temple", "cheek", "jaw", "chin"} <= set(quality.regions)
+
+
+def test_a_difference_names_what_changed(model: MorphableModel, index: VertexIndex) -> None:
+    content = index.model_dump(mode="json")
+    content["landmarks"][100]["name"] = "renamed"
+    content["landmarks"][101]["uv"][0] += 3
+    changed = VertexIndex.model_validate(content)
+    difference = compare(index, changed)
+    assert difference.added == ("renamed",)
+    assert difference.removed == (index.landmarks[100].name,)
+    assert difference.moved == {index.landmarks[101].name: pytest.approx(3)}
+    assert (difference.same, difference.unit) == (518, "UV px")
+    assert compare(index, changed, model).unit == "mm"
+    assert compare(index, index, model).same == 520
+
+
+def test_the_spread_of_fits_is_their_standard_deviation(corpus: Path, model: MorphableModel, tmp_path: Path) -> None:
+    spread = coefficient_spread(corpus, model)
+    assert spread.shape == (36,)
+    assert 0.2 < np.median(spread[:24]) < 1.5
+    with pytest.raises(ConfigurationError, match="holds 0 fits"):
+        coefficient_spread(tmp_path, model)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from densegen.errors import ConfigurationError, FormatError
+from densegen.morphable_model import MorphableModel, count_words, read_model, write_model
+
+
+def test_a_batch_equals_the_plain_formula(model: MorphableModel) -> None:
+    rng = np.random.default_rng(0)
+    shape = rng.normal(size=(5, len(model.shape_basis))).astype(np.float32)
+    expression = rng.normal(size=(5, len(model.expression_basis))).astype(np.float32)
+    vertices = model.vertices(shape, expression)
+    plain = model.shape_mean.astype(np.float64) + model.expression_mean
+    plain = plain + np.einsum("k,kvc->vc", shape[3].astype(np.float64), model.shape_basis)
+    plain += np.einsum("k,kvc->vc", expression[3].astype(np.float64), model.expression_basis)
+    np.testing.assert_allclose(vertices[3], plain, atol=0.1)  # micrometres, in a face of 150,000
+
+
+def test_a_model_comes_back_from_its_file(model: MorphableModel, tmp_path: Path) -> None:
+    write_model(model, tmp_path / "m.h5")
+    back = read_model(tmp_path / "m.h5")
+    assert back.fingerprint == model.fingerprint
+    assert (back.topology, back.name, back.shape_names) == (model.topology, model.name, model.shape_names)
+    write_model(back, tmp_path / "again.h5")
+    assert (tmp_path / "again.h5").read_bytes() == (tmp_path / "m.h5").read_bytes()
+
+
+def test_the_fingerprint_sees_one_changed_number(model: MorphableModel) -> None:
+    mean = model.shape_mean.copy()
+    mean[100, 1] += 1
+    other = dataclasses.replace(model, shape_mean=mean)
+    assert other.fingerprint != model.fingerprint
+    assert other.topology == model.topology
+
+
+def test_wrong_component_counts_name_both(model: MorphableModel) -> None:
+    with pytest.raises(ConfigurationError, match="199 shape and 29 expression coefficients, but .* has 24 and 12"):
+        model.vertices(np.zeros((1, 199), np.float32), np.zeros((1, 29), np.float32))
+
+
+def test_contradicting_arrays_are_refused(model: MorphableModel) -> None:
+    with pytest.raises(FormatError, match="uv has shape"):
+        dataclasses.replace(model, uv=model.uv[:, :1])
+    with pytest.raises(FormatError, match="triangles refers to vertex"):
+        dataclasses.replace(model, triangles=model.triangles + 9000)
+    broken = model.shape_mean.copy()
+    broken[0] = np.nan
+    with pytest.raises(FormatError, match="not finite"):
+        dataclasses.replace(model, shape_mean=broken)
+
+
+def test_other_files_are_refused_with_a_reason(model: MorphableModel, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="does not exist: make it with"):
+        read_model(tmp_path / "none.h5")
+    (tmp_path / "text.h5").write_text("hello")
+    with pytest.raises(FormatError, match="not a readable model"):
+        read_model(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = 1
+    with pytest.raises(FormatError, match="not a densegen model"):
+        read_model(tmp_path / "other.h5")
+    write_model(model, tmp_path / "old.h5")
+    with h5py.File(tmp_path / "old.h5", "a") as file:
+        file.attrs["schema_version"] = 7
+    with pytest.raises(FormatError, match="model schema 7, expected 1"):
+        read_model(tmp_path / "old.h5")
+    data = (tmp_path / "old.h5").read_bytes()
+    (tmp_path / "cut.h5").write_bytes(data[: len(data) // 2])
+    with pytest.raises(FormatError, match="not a readable model"):
+        read_model(tmp_path / "cut.h5")
+
+
+def test_counts_that_users_meet_are_named() -> None:
+    assert count_words(53490) == "53490 (the raw Basel Face Model 2009)"
+    assert "PRNet" in count_words(43867)
+    assert count_words(12) == "12"

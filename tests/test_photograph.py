@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from densegen.errors import SampleError
+from densegen.photograph import decode_photograph, read_photograph
+
+GRADIENT = np.stack(np.meshgrid(np.arange(64) * 3, np.arange(48) * 4), axis=-1).astype(np.uint8)
+RGB = np.dstack([GRADIENT, np.full((48, 64), 90, np.uint8)])
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_colour_comes_back_as_rgb() -> None:
+    decoded = decode_photograph(encoded(Image.fromarray(RGB), quality=98), "a.jpg")
+    assert decoded.shape == (48, 64, 3)
+    assert decoded.dtype == np.uint8
+    assert np.abs(decoded.astype(int) - RGB).mean() < 3
+
+
+def test_grey_has_three_equal_channels() -> None:
+    decoded = decode_photograph(encoded(Image.fromarray(RGB[..., 0])), "a.jpg")
+    assert decoded.shape == (48, 64, 3)
+    assert (decoded[..., 0] == decoded[..., 2]).all()
+
+
+def test_cmyk_becomes_rgb() -> None:
+    decoded = decode_photograph(encoded(Image.fromarray(RGB).convert("CMYK"), quality=98), "a.jpg")
+    assert np.abs(decoded.astype(int) - RGB).mean() < 6
+
+
+def test_sixteen_bit_grey_keeps_its_high_byte() -> None:
+    deep = RGB[..., 0].astype(np.uint16) * 256 + 17
+    decoded = decode_photograph(encoded(Image.fromarray(deep), "PNG"), "a.png")
+    assert (decoded == RGB[..., :1]).all()
+
+
+def test_an_exif_orientation_sets_the_image_aside() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for kind in ("JPEG", "PNG"):
+        with pytest.raises(SampleError, match="EXIF orientation 6") as caught:
+            decode_photograph(encoded(Image.fromarray(RGB), kind, exif=exif), "a.jpg")
+        assert caught.value.reason == "image-rotated"
+    exif[0x0112] = 1
+    assert decode_photograph(encoded(Image.fromarray(RGB), exif=exif), "a.jpg").shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2, 10, 200, -200, -2])
+def test_a_cut_file_is_unreadable_not_half_grey(keep: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    with pytest.raises(SampleError) as caught:
+        decode_photograph(encoded(Image.fromarray(noise))[:keep], "a.jpg")
+    assert caught.value.reason == "image-unreadable"
+
+
+def test_bytes_behind_the_end_marker_do_no_harm() -> None:
+    data = encoded(Image.fromarray(RGB)) + b"camera notes"
+    assert decode_photograph(data, "a.jpg").shape == (48, 64, 3)
+
+
+def test_a_header_that_promises_too_many_pixels_is_refused() -> None:
+    data = bytearray(encoded(Image.fromarray(RGB)))
+    start = data.index(b"\xff\xc0")
+    data[start + 5 : start + 9] = b"\xfe\x00\xfe\x00"  # 65024 x 65024
+    with pytest.raises(SampleError) as caught:
+        decode_photograph(bytes(data), "a.jpg")
+    assert caught.value.reason == "image-too-large"
+
+
+def test_a_missing_image_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match="does not exist") as caught:
+        read_photograph(tmp_path / "none.jpg")
+    assert caught.value.reason == "image-missing"

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from densegen.crop import Crop, crop_generator, place_crop
+from densegen.errors import SampleError
+from densegen.fits import Fit
+from densegen.flip import KEYPOINT_MIRROR, flip_points
+from densegen.manifest import FitEntry
+from densegen.morphable_model import MorphableModel
+from densegen.pipeline import Recipe, make_samples, mesh_in_image, samples_of_fit
+from densegen.pose import pose_vertices
+from densegen.position_map import decode_fixed_point
+from densegen.shards import Sample
+from densegen.vertex_index import VertexIndex
+from tests.test_vertex_index import pixel_index
+
+ENTRY = FitEntry("A/a", Path("a.mat"), Path("a.jpg"), "A/a", "train", False, "A/a.jpg")
+PICTURE = np.random.default_rng(0).integers(0, 255, (450, 450, 3), dtype=np.uint8)
+
+
+def vertices_of(fit: Fit, model: MorphableModel) -> np.ndarray:
+    return model.vertices(fit.shape[None], fit.expression[None])[0]
+
+
+@pytest.fixture(scope="module")
+def pair(model: MorphableModel, fit: Fit, recipe: Recipe) -> tuple[Sample, Sample]:
+    original, mirrored = samples_of_fit(ENTRY, fit, PICTURE, vertices_of(fit, model), recipe)
+    return original, mirrored
+
+
+def test_the_story_of_a_sample_step_by_step(
+    pair: tuple[Sample, Sample], model: MorphableModel, index: VertexIndex, fit: Fit, recipe: Recipe
+) -> None:
+    original, _ = pair
+    mesh = pose_vertices(vertices_of(fit, model), fit.pose, 450)
+    crop = place_crop(mesh[model.keypoints68], recipe.crop, crop_generator(0, "A/a", False))
+    mesh_crop = crop.on_ground(float(mesh[:, 2].min())).apply(mesh)
+    assert mesh_crop[:, 2].min() == pytest.approx(0, abs=1e-3)
+    np.testing.assert_allclose(original.landmarks, index.resolve(model).gather(mesh_crop), atol=1e-3)
+    np.testing.assert_allclose(original.keypoints68, mesh_crop[model.keypoints68], atol=1e-3)
+    assert simplejpeg.decode_jpeg(original.jpeg, "RGB").shape == (256, 256, 3)
+
+
+def test_stored_crops_lead_back_to_the_photograph(pair: tuple[Sample, Sample], model: MorphableModel, fit: Fit) -> None:
+    mesh = mesh_in_image(model, fit, 450)
+    keypoints = mesh[model.keypoints68]
+    for sample in pair:
+        back = Crop.from_array(sample.crop).invert(sample.keypoints68)
+        expected = flip_points(keypoints, 450)[KEYPOINT_MIRROR] if sample.mirrored else keypoints
+        np.testing.assert_allclose(back, expected, atol=2e-3)
+
+
+def test_a_mirrored_sample_is_the_reposed_mirrored_mesh(
+    pair: tuple[Sample, Sample], model: MorphableModel, index: VertexIndex, fit: Fit, recipe: Recipe
+) -> None:
+    """Mirror the mesh itself (each vertex takes its partner's mirrored place) and gather in the usual order.
+
+    The mouth corners of the 68 are one vertex off their mirror images in the Basel layout: each other's partners all
+    the same, within a pixel.
+    """
+    _, mirrored = pair
+    corners = [48, 54, 60, 64]
+    mesh = mesh_in_image(model, fit, 450)
+    mirrored_mesh = flip_points(mesh, 450)[model.mirror]
+    mesh_crop = Crop.from_array(mirrored.crop).apply(mirrored_mesh)
+    difference = np.abs(mirrored.landmarks - index.resolve(model).gather(mesh_crop))
+    assert np.delete(difference, corners, axis=0).max() < 5e-3
+    assert difference[corners].max() < 1
+    assert mirrored.position_map is not None
+    decoded = decode_fixed_point(mirrored.position_map, recipe.uv_table.valid)
+    rendered = recipe.uv_table.position_map(mesh_crop)
+    assert np.abs(decoded - rendered).max() < 0.005
+
+
+def test_an_index_without_mirror_partners_flips_right_as_well(
+    model: MorphableModel, index: VertexIndex, fit: Fit
+) -> None:
+    open_index = pixel_index(index)
+    assert not open_index.mirror_closed
+    recipe = Recipe(model, open_index)
+    _, mirrored = samples_of_fit(ENTRY, fit, PICTURE, vertices_of(fit, model), recipe)
+    mirrored_mesh = flip_points(mesh_in_image(model, fit, 450), 450)[model.mirror]
+    mesh_crop = Crop.from_array(mirrored.crop).apply(mirrored_mesh)
+    np.testing.assert_allclose(mirrored.landmarks, open_index.resolve(model).gather(mesh_crop), atol=5e-3)
+
+
+def test_landmarks_equal_the_position_map_at_their_pixels(model: MorphableModel, index: VertexIndex, fit: Fit) -> None:
+    recipe = Recipe(model, pixel_index(index), position_maps=True)
+    for sample in samples_of_fit(ENTRY, fit, PICTURE, vertices_of(fit, model), recipe):
+        assert sample.position_map is not None
+        valid = recipe.uv_table.valid
+        decoded = decode_fixed_point(sample.position_map, valid[:, ::-1] if sample.mirrored else valid)
+        np.testing.assert_allclose(recipe.index.gather(decoded), sample.landmarks, atol=0.005)
+
+
+def test_the_image_and_its_landmarks_move_together(model: MorphableModel, fit: Fit, recipe: Recipe) -> None:
+    """A white dot painted on the nose tip of the photograph is found at keypoint 30 of both samples."""
+    tip = mesh_in_image(model, fit, 450)[model.keypoints68[30]]
+    rows, columns = np.mgrid[0:450, 0:450]
+    near = np.hypot(columns - tip[0], rows - tip[1]) < 3
+    picture = np.where(near[..., None], 255, 0).astype(np.uint8).repeat(3, axis=2)
+    for sample in samples_of_fit(ENTRY, fit, picture, vertices_of(fit, model), recipe):
+        crop = simplejpeg.decode_jpeg(sample.jpeg, "RGB")[..., 1].astype(float)
+        grid = np.mgrid[0:256, 0:256]
+        centre = (grid * crop).sum(axis=(1, 2)) / crop.sum()
+        np.testing.assert_allclose(centre[::-1], sample.keypoints68[30, :2], atol=0.5)
+
+
+def test_pixels_do_not_depend_on_the_batch(corpus: Path, recipe: Recipe, plan: object) -> None:
+    from densegen.build import Plan
+
+    assert isinstance(plan, Plan)
+    together = [made for _, made in make_samples(plan.entries, recipe)]
+    alone = [made for entry in plan.entries for _, made in make_samples([entry], recipe)]
+    for first, second in zip(together, alone, strict=True):
+        assert isinstance(first, list)
+        assert isinstance(second, list)
+        for one, other in zip(first, second, strict=True):
+            assert one.jpeg == other.jpeg
+            assert (one.landmarks == other.landmarks).all()
+
+
+@pytest.mark.parametrize(("tx", "ty"), [(900.0, 230.0), (-300.0, 230.0), (210.0, 900.0)])
+def test_a_face_outside_the_picture_is_set_aside(
+    model: MorphableModel, fit: Fit, recipe: Recipe, tx: float, ty: float
+) -> None:
+    pose = fit.pose.copy()
+    pose[3:5] = tx, ty
+    away = dataclasses.replace(fit, pose=pose)
+    with pytest.raises(SampleError, match="keypoints lie in the 450x450 picture") as caught:
+        samples_of_fit(ENTRY, away, PICTURE, vertices_of(fit, model), recipe)
+    assert caught.value.reason == "face-outside"
+
+
+def test_shipped_and_no_flips_make_one_sample(model: MorphableModel, fit: Fit, recipe: Recipe) -> None:
+    one = dataclasses.replace(recipe, flip="none")
+    (sample,) = samples_of_fit(ENTRY, fit, PICTURE, vertices_of(fit, model), one)
+    assert (sample.flipped, sample.mirrored) == (False, False)
+    shipped = dataclasses.replace(ENTRY, flipped=True)
+    (sample,) = samples_of_fit(
+        shipped, fit, PICTURE, vertices_of(fit, model), dataclasses.replace(recipe, flip="shipped")
+    )
+    assert (sample.flipped, sample.mirrored) == (True, False)

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from densegen.pose import pose_vertices, rotation_matrix, yaw_degrees
+
+
+@pytest.mark.parametrize(
+    ("angles", "point", "expected"),
+    [
+        # R = Rx Ry Rz of 300W-LP, by hand: a quarter turn about each axis.
+        ((np.pi / 2, 0, 0), (0, 1, 0), (0, 0, -1)),
+        ((0, np.pi / 2, 0), (0, 0, 1), (-1, 0, 0)),
+        ((0, 0, np.pi / 2), (1, 0, 0), (0, -1, 0)),
+    ],
+)
+def test_quarter_turns_are_as_computed_by_hand(
+    angles: tuple[float, float, float], point: object, expected: object
+) -> None:
+    np.testing.assert_allclose(rotation_matrix(*angles) @ np.array(point), expected, atol=1e-12)
+
+
+def test_a_rotation_keeps_lengths_and_handedness() -> None:
+    rotation = rotation_matrix(0.3, -1.1, 2.0)
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(rotation) == pytest.approx(1)
+
+
+def test_the_image_frame_counts_from_zero_and_down() -> None:
+    # Camera frame (MATLAB): x = 2 * 10 + 5 = 25, y = 2 * 20 + 7 = 47, z = 2 * 30 + 9 = 69.
+    vertex = np.array([[10, 20, 30]], np.float32)
+    pose = np.array([0, 0, 0, 5, 7, 9, 2], np.float32)
+    np.testing.assert_array_equal(pose_vertices(vertex, pose, image_height=100), [[24, 53, 69]])
+
+
+def test_rotation_leaves_the_depth_scale_alone() -> None:
+    generator = np.random.default_rng(0)
+    vertices = generator.normal(size=(50, 3)).astype(np.float32)
+    straight = pose_vertices(vertices, np.array([0, 0, 0, 0, 0, 0, 3], np.float32), 200)
+    turned = pose_vertices(vertices, np.array([0.5, -1.2, 0.9, 4, 5, 6, 3], np.float32), 200)
+    np.testing.assert_allclose(
+        np.linalg.norm(np.diff(straight, axis=0), axis=1),
+        np.linalg.norm(np.diff(turned, axis=0), axis=1),
+        rtol=1e-4,
+    )
+
+
+def test_yaw_is_the_second_number_in_degrees() -> None:
+    assert yaw_degrees(np.array([[0, np.pi / 6, 0, 0, 0, 0, 1]], np.float32))[0] == pytest.approx(30, abs=1e-5)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densegen.executors import open_executor
+from densegen.files import sha256_of
+from densegen.fits import read_fit
+from densegen.morphable_model import MorphableModel, read_model
+from densegen.pipeline import mesh_in_image
+from densegen.renderer import rasterise, vertex_normals
+from densegen.synthetic.components import EXPRESSIONS, IDENTITY, lower_lip_share
+from densegen.synthetic.corpus import make_portrait, write_corpus
+from densegen.synthetic.face import face_model, keypoint_pixels
+from densegen.uv import uv_pixels
+
+
+def test_the_face_and_every_component_are_symmetric_to_the_last_bit(model: MorphableModel) -> None:
+    for field in (model.mean, *model.shape_basis, *model.expression_basis):
+        assert (field[model.mirror] * [-1, 1, 1] == field).all()
+
+
+def test_the_keypoints_lie_on_the_layouts_keypoints(model: MorphableModel) -> None:
+    np.testing.assert_allclose(uv_pixels(model.uv[model.keypoints68]), keypoint_pixels(), atol=1e-9)
+
+
+def test_the_face_has_a_humans_proportions(model: MorphableModel) -> None:
+    mm = model.mean[model.keypoints68] * model.unit_mm
+    assert 120 < mm[16, 0] - mm[0, 0] < 160  # from ear to ear
+    assert 80 < np.linalg.norm(mm[45] - mm[36]) < 100  # outer corners of the eyes
+    assert 40 < mm[54, 0] - mm[48, 0] < 60  # width of the mouth
+    assert mm[30, 2] == mm[:, 2].max()  # the tip of the nose is in front
+    assert mm[27, 1] > mm[30, 1] > mm[51, 1] > mm[57, 1] > mm[8, 1]  # bridge, tip, lips, chin from top to bottom
+
+
+def test_no_triangle_of_the_mean_is_degenerate(model: MorphableModel) -> None:
+    corners = model.mean[model.triangles] * model.unit_mm
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
+    assert area.min() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "keypoint", "axis", "sign"),
+    [
+        ("mouth-open", 57, 1, -1),
+        ("smile", 54, 1, 1),
+        ("frown", 48, 1, -1),
+        ("pucker", 51, 2, 1),
+        ("brow-raise", 19, 1, 1),
+        ("blink", 37, 1, -1),
+        ("nose-wrinkle", 31, 1, 1),
+    ],
+)
+def test_an_expression_moves_what_its_name_says(
+    model: MorphableModel, name: str, keypoint: int, axis: int, sign: int
+) -> None:
+    move = model.expression_basis[model.expression_names.index(name)][model.keypoints68[keypoint]] * model.unit_mm
+    assert sign * move[axis] > 1.0
+
+
+def test_an_open_mouth_opens_and_leaves_the_upper_face_alone(model: MorphableModel) -> None:
+    move = model.expression_basis[model.expression_names.index("mouth-open")][model.keypoints68] * model.unit_mm
+    assert np.linalg.norm(move[66] - move[62]) > 10
+    assert np.abs(move[17:48]).max() < 2
+    assert lower_lip_share(np.array([[127.5, 130.0], [127.5, 150.0]])).tolist() == [0, 1]
+
+
+def test_components_have_names_of_their_own() -> None:
+    names = [component.name for component in (*IDENTITY, *EXPRESSIONS)]
+    assert len(names) == len(set(names))
+    assert {"jaw-width", "nose-length", "mouth-open", "smile", "blink", "brow-raise"} <= set(names)
+
+
+def test_a_fit_read_back_gives_its_own_keypoints(corpus: Path, model: MorphableModel) -> None:
+    for path in sorted((corpus / "SYNTH").glob("*.mat"))[:4]:
+        fit = read_fit(path)
+        assert fit.landmarks_2d is not None
+        assert fit.keypoints_3d is not None
+        keypoints = mesh_in_image(model, fit, 450)[model.keypoints68]
+        np.testing.assert_allclose(keypoints[:, :2] + 1, fit.landmarks_2d.T, atol=1e-2)
+        np.testing.assert_allclose(keypoints + [1, 1, 0], fit.keypoints_3d.T, atol=1e-2)
+        assert (keypoints[:, :2] > 0).all()
+        assert (keypoints[:, :2] < 449).all()
+
+
+def test_the_corpus_covers_large_yaw() -> None:
+    from densegen.synthetic.corpus import _random_pose
+
+    vertices = face_model().mean
+    yaw = np.rad2deg([_random_pose(np.random.default_rng(n), vertices)[1] for n in range(200)])
+    assert yaw.min() < -80
+    assert yaw.max() > 80
+
+
+def test_the_same_seed_writes_the_same_bytes_at_any_number_of_processes(corpus: Path, tmp_path: Path) -> None:
+    with open_executor(2) as executor:
+        write_corpus(tmp_path, 10, seed=1, executor=executor)
+    for path in sorted(tmp_path.rglob("*.*")):
+        assert sha256_of(path) == sha256_of(corpus / path.relative_to(tmp_path))
+    assert read_model(tmp_path / "model.h5").fingerprint == face_model().fingerprint
+
+
+def test_the_face_is_drawn_where_its_fit_says() -> None:
+    """Skin, not background: the same face over other backgrounds is the same at the keypoints that face us."""
+    fit, image = make_portrait(seed=5, number=2)
+    assert image.shape == (450, 450, 3)
+    assert fit.keypoints_3d is not None
+    nose = fit.keypoints_3d[:2, 30] - 1
+    patch = image[int(nose[1]) - 2 : int(nose[1]) + 3, int(nose[0]) - 2 : int(nose[0]) + 3].astype(float)
+    assert patch.shape == (5, 5, 3)
+    assert image.std() > 10
+
+
+def test_the_nearest_surface_wins() -> None:
+    square = np.array([[1, 1, 0], [8, 1, 0], [8, 8, 0], [1, 8, 0]], np.float32)
+    points = np.concatenate([square, square + [2, 2, 5]]).astype(np.float32)
+    triangles = np.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]], np.int32)
+    colours = np.repeat([[1.0], [2.0]], 4, axis=0).astype(np.float32)
+    for order in ([0, 1, 2, 3], [2, 3, 0, 1]):
+        values, depth = rasterise(points, triangles[order], colours, 12, 12)
+        assert values[2, 2, 0] == 1
+        assert values[5, 5, 0] == 2
+        assert depth[5, 5] == 5
+        assert np.isneginf(depth[0, 0])
+
+
+def test_normals_of_a_flat_square_are_unit_and_equal() -> None:
+    square = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], np.float32)
+    normals = vertex_normals(square, np.array([[0, 1, 2], [0, 2, 3]], np.int32))
+    np.testing.assert_allclose(normals, [[0, 0, 1]] * 4)
