@@ -1,0 +1,1 @@
+"""The page for correcting a vertex index by hand: :mod:`session` holds the edits, :mod:`page` shows them."""

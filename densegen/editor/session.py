@@ -1,0 +1,248 @@
+"""An editing session: a vertex index, the edits made to it, and the corrections file that they amount to.
+
+The session knows nothing of the page. Every state is a plain mapping from names to vertices, so undo is a step back in
+a list, and the corrections are the difference between the index that was opened and the state at hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.corrections import (
+    Addition,
+    Corrections,
+    Draft,
+    FacePlane,
+    Move,
+    Removal,
+    correct,
+    drafts_of_index,
+    format_corrections,
+    read_corrections,
+)
+from densegen.errors import ConfigurationError
+from densegen.files import write_text
+from densegen.morphable_model import MorphableModel
+from densegen.vertex_index import VertexIndex
+
+__all__ = ["EditSession"]
+
+UNSAVED_SUFFIX = ".unsaved"
+
+State = dict[str, Draft]
+
+
+@dataclass(eq=False)
+class EditSession:
+    """Edits to ``base``, each mirrored at once; the iBUG 68 are the model's own and stay.
+
+    path : the corrections file; ``recovered`` says whether unsaved edits of an earlier session were found beside it
+    """
+
+    base: VertexIndex
+    model: MorphableModel
+    path: Path
+    plane: FacePlane
+    states: list[State]
+    position: int = 0
+    recovered: bool = False
+    saved_position: int | None = 0
+    removal_reasons: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, base: VertexIndex, model: MorphableModel, path: Path) -> EditSession:
+        """Start on ``base``, going on from the corrections in ``path`` and from unsaved edits, where there are any.
+
+        Raises :class:`ConfigurationError` where the index is not one of mirrored vertices of the model, or the
+        corrections there do not belong to it.
+        """
+        start = drafts_of_index(base, model)
+        session = cls(base, model, path, FacePlane(model), [start])
+        unsaved = session.unsaved_path
+        if path.is_file():
+            session._apply(read_corrections(path))
+            session.saved_position = session.position
+        if unsaved.is_file():
+            session.states, session.position = [start], 0
+            session._apply(read_corrections(unsaved))
+            session.recovered, session.saved_position = True, None
+        return session
+
+    @property
+    def unsaved_path(self) -> Path:
+        """Where every edit is kept until it is saved."""
+        return self.path.with_name(self.path.name + UNSAVED_SUFFIX)
+
+    @property
+    def state(self) -> State:
+        return self.states[self.position]
+
+    @property
+    def can_undo(self) -> bool:
+        return self.position > 0
+
+    @property
+    def can_redo(self) -> bool:
+        return self.position < len(self.states) - 1
+
+    @property
+    def is_saved(self) -> bool:
+        return self.saved_position == self.position
+
+    def add(self, vertex: int, reason: str, *, midline: bool = False) -> str:
+        """Add the landmark at ``vertex`` and its mirror image; returns its name without a side.
+
+        midline : put it onto the nearest vertex of the midline instead
+        """
+        half = self._half(vertex, midline)
+        self._free(half)
+        region = self._region(half)
+        number = 1
+        while f"{region}-edit-{number:02d}" in self.state or f"{region}-edit-{number:02d}" in self.states[0]:
+            number += 1
+        name = f"{region}-edit-{number:02d}"
+        self._push(self.state | {name: Draft(name, half, f"manual: {_reason(reason)}")})
+        return name
+
+    def move(self, name: str, vertex: int, reason: str, *, midline: bool = False) -> None:
+        """Move a landmark, named without its side, and its mirror image."""
+        self._known(name)
+        half = self._half(vertex, midline)
+        if half != self.state[name].half:
+            self._free(half)
+            self._push(self.state | {name: Draft(name, half, f"manual: {_reason(reason)}")})
+
+    def remove(self, name: str, reason: str) -> None:
+        """Take a landmark, named without its side, and its mirror image out."""
+        self._known(name)
+        self.removal_reasons[name] = _reason(reason)
+        self._push({other: draft for other, draft in self.state.items() if other != name})
+
+    def undo(self) -> None:
+        self.position = max(self.position - 1, 0)
+        self._keep()
+
+    def redo(self) -> None:
+        self.position = min(self.position + 1, len(self.states) - 1)
+        self._keep()
+
+    def corrections(self) -> Corrections:
+        """What the edits amount to, as a corrections file for ``index correct INDEX``."""
+        before, after = self.states[0], self.state
+        pixels = self.plane.pixels
+
+        def uv(draft: Draft) -> tuple[float, float]:
+            return (round(float(pixels[draft.half, 0]), 4), round(float(pixels[draft.half, 1]), 4))
+
+        def why(draft: Draft) -> str:
+            return draft.origin.removeprefix("manual: ")
+
+        version = _next_version(self.base.version, moved=bool(set(before.items()) ^ set(after.items())))
+        return Corrections(
+            index_name=self.base.name,
+            index_version=version,
+            description=self.base.description,
+            changelog=(f"{version}: corrected by hand",),
+            count=len(self.index_vertices()),
+            remove=tuple(
+                Removal(name=name, reason=self.removal_reasons.get(name, "by hand"))
+                for name in before
+                if name not in after
+            ),
+            move=tuple(
+                Move(name=name, uv=uv(draft), reason=why(draft))
+                for name, draft in after.items()
+                if name in before and before[name].half != draft.half
+            ),
+            add=tuple(Addition(name=n, uv=uv(d), reason=why(d)) for n, d in after.items() if n not in before),
+        )
+
+    def save(self) -> Corrections:
+        """Write the corrections file, whole or not at all; the index itself is never touched."""
+        corrections = self.corrections()
+        correct(self.base, corrections, self.model)  # what is saved can be applied
+        write_text(self.path, format_corrections(corrections))
+        self.unsaved_path.unlink(missing_ok=True)
+        self.saved_position = self.position
+        return corrections
+
+    def names(self) -> list[tuple[str, int]]:
+        """Every landmark with its side and its vertex: the iBUG 68, then the others."""
+        count = len(self.model.keypoints68)
+        rows = [(self.base.landmarks[k].name, int(self.model.keypoints68[k])) for k in range(count)]
+        for draft in self.state.values():
+            partner = int(self.model.mirror[draft.half])
+            if partner == draft.half:
+                rows.append((f"{draft.name}-m", draft.half))
+            else:
+                rows += [(f"{draft.name}-r", draft.half), (f"{draft.name}-l", partner)]
+        return rows
+
+    def index_vertices(self) -> npt.NDArray[np.int64]:
+        """(N,) vertices of all landmarks, in the order of :meth:`names`."""
+        return np.array([vertex for _, vertex in self.names()])
+
+    def _region(self, vertex: int) -> str:
+        from densegen.regions import region_of
+
+        return region_of(self.plane.pixels[vertex], self.plane.pixels[self.model.keypoints68])
+
+    def _half(self, vertex: int, midline: bool) -> int:
+        """The vertex as one on the right half or on the midline, inside the face."""
+        column, row = self.plane.pixels[vertex]
+        if midline:
+            return self.plane.nearest_on_midline(float(row), "the place")
+        return self.plane.nearest((float(column), float(row)), "the place")
+
+    def _free(self, half: int) -> None:
+        for name, vertex in self.names():
+            if vertex in (half, int(self.model.mirror[half])):
+                raise ConfigurationError(f"{name} is there already")
+
+    def _known(self, name: str) -> None:
+        if name not in self.state:
+            raise ConfigurationError(f"{name} cannot be edited: it is one of the iBUG 68, or not there")
+
+    def _push(self, state: State) -> None:
+        self.states = [*self.states[: self.position + 1], state]
+        self.position += 1
+        if self.saved_position is not None and self.saved_position >= self.position:
+            self.saved_position = None
+        self._keep()
+
+    def _keep(self) -> None:
+        """Keep what is not saved yet beside the file, so that nothing is lost when the process dies."""
+        if self.is_saved:
+            self.unsaved_path.unlink(missing_ok=True)
+        else:
+            write_text(self.unsaved_path, format_corrections(self.corrections()))
+
+    def _apply(self, corrections: Corrections) -> None:
+        """Make the edits of a corrections file one state."""
+        state = dict(self.state)
+        for removal in corrections.remove:
+            self._known(removal.name)
+            self.removal_reasons[removal.name] = removal.reason
+            del state[removal.name]
+        for move in corrections.move:
+            if move.name not in state:
+                raise ConfigurationError(f"{self.path.name} moves {move.name}, which {self.base.name} has not")
+            state[move.name] = Draft(move.name, self.plane.nearest(move.uv, move.name), f"manual: {move.reason}")
+        for added in corrections.add:
+            state[added.name] = Draft(added.name, self.plane.nearest(added.uv, added.name), f"manual: {added.reason}")
+        self.states.append(state)
+        self.position = len(self.states) - 1
+
+
+def _reason(text: str) -> str:
+    return text.strip() or "by hand"
+
+
+def _next_version(version: str, *, moved: bool) -> str:
+    """A landmark that came, went or moved is a new minor version."""
+    major, minor, patch = map(int, version.split("."))
+    return f"{major}.{minor + 1}.0" if moved else f"{major}.{minor}.{patch}"

@@ -1,0 +1,89 @@
+"""A headless browser on the editing page."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from densegen.editor.page import EditorPage
+from densegen.editor.session import EditSession
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+SIZE = {"width": 1500, "height": 820}
+
+
+def find_browser() -> str | None:
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+    """Wait for ``condition``; what happened is asserted, not how long it took."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
+        time.sleep(0.05)
+    return value
+
+
+class Visit:
+    """A person at the page: sees pictures, clicks on places of the scene and on buttons."""
+
+    def __init__(self, tab: Any, page: EditorPage, server: Any) -> None:
+        self.tab, self.page, self.server = tab, page, server
+
+    def click_at(self, point: np.ndarray) -> None:
+        """Click where a point of the scene is on the screen."""
+        camera = next(iter(self.server.get_clients().values())).camera
+        forward = np.array(camera.look_at) - camera.position
+        forward /= np.linalg.norm(forward)
+        right = np.cross(forward, [0, 1, 0])
+        right /= np.linalg.norm(right)
+        offset = np.asarray(point) - camera.position
+        height = np.tan(camera.fov / 2) * (offset @ forward)
+        x = (offset @ right) / (height * camera.aspect)
+        y = (offset @ np.cross(right, forward)) / height
+        self.tab.mouse.click((x + 1) / 2 * camera.image_width, (1 - y) / 2 * camera.image_height)
+
+    def press(self, name: str) -> None:
+        self.tab.get_by_role("button", name=name, exact=True).click()
+
+    def check(self, number: int) -> None:
+        """Tick the box of that number, from the top; viser ties no label to its boxes."""
+        self.tab.get_by_role("checkbox").nth(number).check()
+
+    def write_reason(self, text: str) -> None:
+        self.tab.get_by_role("textbox").first.fill(text)
+        until(lambda: self.page.reason.value == text, "the reason")
+
+    def picture(self, path: Any) -> None:
+        self.tab.wait_for_timeout(1500)
+        self.tab.screenshot(path=str(path))
+
+
+@contextmanager
+def visit(session: EditSession, port: int) -> Iterator[Visit]:
+    """Serve the page on the loopback and open it in a headless browser."""
+    import viser
+    from playwright.sync_api import sync_playwright
+
+    model = session.model
+    server = viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
+    page = EditorPage(session, server, np.concatenate([model.shape_std, model.expression_std]))
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
+            tab = browser.new_page(viewport=SIZE)
+            tab.goto(f"http://127.0.0.1:{port}")
+            clients = until(server.get_clients, "the browser to connect")
+            until(lambda: next(iter(clients.values())).camera.image_width > 0, "the scene")
+            tab.wait_for_timeout(4000)  # the meshes travel after the page
+            yield Visit(tab, page, server)
+            browser.close()
+    finally:
+        server.stop()

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densegen.corrections import Corrections, correct, read_corrections
+from densegen.editor.page import hit_vertex
+from densegen.editor.session import EditSession
+from densegen.errors import ConfigurationError
+from densegen.morphable_model import MorphableModel
+from densegen.sampling import sample_candidates
+from densegen.vertex_index import VertexIndex
+from tests.browser import find_browser, until, visit
+
+
+@pytest.fixture(scope="module")
+def base(model: MorphableModel) -> VertexIndex:
+    """An index of vertices of the procedural face."""
+    candidates = sample_candidates(model, ("jaw", "brows", "nose-tip"))
+    return correct(candidates, Corrections(index_name="plain", index_version="1.0.0", count=520), model)
+
+
+@pytest.fixture
+def session(base: VertexIndex, model: MorphableModel, tmp_path: Path) -> EditSession:
+    return EditSession.open(base, model, tmp_path / "corrections.yaml")
+
+
+def vertex_at(session: EditSession, column: float, row: float) -> int:
+    return int(np.argmin(((session.plane.pixels - [column, row]) ** 2).sum(axis=1)))
+
+
+def test_edits_are_mirrored_undone_and_redone(session: EditSession) -> None:
+    before = session.names()
+    name = session.add(vertex_at(session, 165, 15), "a hole in the forehead")
+    assert name == "forehead-edit-01"
+    added = dict(session.names())
+    partner = int(session.model.mirror[added[f"{name}-l"]])
+    assert partner == added[f"{name}-r"]
+    session.remove("d1-001", "too near")
+    assert len(session.names()) == len(before)
+    session.undo()
+    session.undo()
+    assert session.names() == before
+    assert not session.can_undo
+    session.redo()
+    assert dict(session.names()) == added
+    # A new edit after an undo forgets what was undone.
+    session.move(name, vertex_at(session, 60, 20), "")
+    assert not session.can_redo
+
+
+def test_the_midline_switch_puts_a_landmark_on_the_midline(session: EditSession) -> None:
+    name = session.add(vertex_at(session, 110, 15), "", midline=True)
+    vertex = dict(session.names())[f"{name}-m"]
+    assert session.model.mirror[vertex] == vertex
+
+
+def test_saved_corrections_make_the_index_that_was_seen(
+    session: EditSession, base: VertexIndex, model: MorphableModel
+) -> None:
+    session.add(vertex_at(session, 200, 15), "a hole")
+    session.remove("d1-001", "too near")
+    session.move("d1-002", vertex_at(session, 70, 110), "onto the cheek")
+    session.save()
+    saved = read_corrections(session.path)
+    assert (len(saved.add), len(saved.remove), len(saved.move)) == (1, 1, 1)
+    assert saved.remove[0].reason == "too near"
+    made = correct(base, saved, model)
+    assert [(m.name, m.vertex) for m in made.landmarks] == session.names()
+    assert (made.version, made.mirror_closed) == ("1.1.0", True)
+    # Opened again, the session goes on from the file.
+    again = EditSession.open(base, model, session.path)
+    assert again.names() == session.names()
+    assert again.is_saved
+    assert not again.recovered
+
+
+def test_nothing_is_lost_when_the_process_dies(session: EditSession, base: VertexIndex, model: MorphableModel) -> None:
+    session.add(vertex_at(session, 200, 15), "a hole")
+    seen = session.names()
+    assert not session.path.exists()
+    again = EditSession.open(base, model, session.path)  # nothing was closed, nothing was saved
+    assert again.recovered
+    assert again.names() == seen
+    again.save()
+    assert not again.unsaved_path.exists()
+    assert not EditSession.open(base, model, session.path).recovered
+
+
+def test_edits_that_cannot_be_are_refused_and_change_nothing(session: EditSession) -> None:
+    before = session.names()
+    for action, words in [
+        (lambda: session.add(int(session.model.keypoints68[30]), ""), "nose-30 is there already"),
+        (lambda: session.add(dict(before)["d1-001-l"], ""), "d1-001-r is there already"),
+        (lambda: session.remove("nose-30", ""), "one of the iBUG 68, or not there"),
+        (lambda: session.move("nobody", 5, ""), "not there"),
+        (lambda: session.add(vertex_at(session, 3, 3), ""), "outside the face"),
+    ]:
+        with pytest.raises(ConfigurationError, match=words):
+            action()
+    assert session.names() == before
+    assert not session.unsaved_path.exists()
+
+
+def test_only_an_index_of_the_models_vertices_is_edited(
+    index: VertexIndex, model: MorphableModel, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match="names no vertices of densegen procedural face"):
+        EditSession.open(index, model, tmp_path / "c.yaml")
+
+
+def test_a_ray_meets_the_nearest_triangle() -> None:
+    square = np.array([[0, 0, 0], [4, 0, 0], [4, 4, 0], [0, 4, 0]], np.float64)
+    vertices = np.concatenate([square, square + [0, 0, 2]])
+    triangles = np.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]], np.int32)
+    hit = hit_vertex(vertices, triangles, np.array([3.5, 0.4, 9.0]), np.array([0.0, 0.0, -1.0]))
+    assert hit is not None
+    vertex, point = hit
+    assert vertex == 5
+    np.testing.assert_allclose(point, [3.5, 0.4, 2])
+    assert hit_vertex(vertices, triangles, np.array([9.0, 9.0, 9.0]), np.array([0.0, 0.0, -1.0])) is None
+
+
+def lonely(session: EditSession) -> str:
+    """The landmark of the cheek that is farthest from every other, and easy to hit."""
+    pixels = session.plane.pixels[session.index_vertices()]
+
+    def room(name: str) -> float:
+        at = session.plane.pixels[session.state[name].half]
+        return float(np.sort(np.linalg.norm(pixels - at, axis=1))[1]) if 60 < at[0] < 110 else 0.0
+
+    return max(session.state, key=room)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the libraries between here and the browser
+def test_a_person_edits_in_a_real_browser(
+    session: EditSession, base: VertexIndex, model: MorphableModel, tmp_path: Path
+) -> None:
+    pytest.importorskip("viser")
+    pytest.importorskip("playwright")
+    if find_browser() is None:
+        pytest.skip("no Chromium here")
+    with visit(session, free_port()) as person:
+        page = person.page
+
+        def place(landmark: str) -> np.ndarray:
+            return page.face[dict(session.names())[landmark]]
+
+        # Read a landmark, delete it, take that back, delete it again.
+        name = lonely(session)
+        person.click_at(place(f"{name}-r"))
+        until(lambda: page.selected == name, f"{name} to be selected")
+        person.tab.get_by_text(f"vertex {session.state[name].half}").first.wait_for()
+        person.write_reason("too near to its neighbour")
+        person.press("Delete")
+        until(lambda: name not in session.state, "the deletion")
+        person.press("Undo")
+        until(lambda: name in session.state, "the undo")
+        person.press("Redo")
+        until(lambda: name not in session.state, "the redo")
+
+        # Add one on the forehead of the face, and one on the UV plane.
+        person.press("Add")
+        until(lambda: page.mode_now == "Add", "the mode")
+        person.click_at(page.face[vertex_at(session, 100, 16)])
+        until(lambda: "forehead-edit-01" in session.state, "the addition")
+        person.click_at(page.plane[vertex_at(session, 60, 20)])
+        until(lambda: len(session.state) == len(session.states[0]) + 1, "the addition on the plane")
+        column, row = session.plane.pixels[session.state["forehead-edit-01"].half]
+        assert abs(column - 100) < 8
+        assert abs(row - 16) < 8
+
+        # Move the last one along the surface.
+        moved = str(page.selected)
+        before = session.state[moved].half
+        person.press("Move")
+        until(lambda: page.mode_now == "Move", "the mode")
+        person.click_at(page.plane[vertex_at(session, 40, 40)])
+        until(lambda: session.state[moved].half != before, "the move")
+
+        person.check(1)  # coverage as heat
+        person.check(2)  # link mirror partners
+        person.picture(tmp_path / "page.png")
+        person.press("Save")
+        until(lambda: session.path.exists() and session.is_saved, "the file")
+
+    saved = read_corrections(session.path)
+    assert [removal.name for removal in saved.remove] == [name]
+    assert saved.remove[0].reason == "too near to its neighbour"
+    made = correct(base, saved, model)
+    assert [(m.name, m.vertex) for m in made.landmarks] == session.names()
+    assert (tmp_path / "page.png").stat().st_size > 20_000
