@@ -1,0 +1,264 @@
+"""Public benchmarks, their labels and their protocols: AFLW2000-3D and AFLW. NumPy alone.
+
+A benchmark is a list of faces with true points and yaw angles; what is compared is decided here, once, and travels as
+a sentence with every number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.errors import ConfigurationError, FormatError, SampleError
+from densegen.fits import read_fit
+from densegen.photograph import read_photograph
+from densegen.pose import yaw_degrees
+from densetrain.metrics import box_size, nme, points21
+
+__all__ = ["AFLW2000", "Benchmark", "Labels", "YawSource", "aflw", "aflw2000", "read_predictions"]
+
+FloatArray = npt.NDArray[np.float64]
+
+Labels = Literal["original", "reannotated"]
+YawSource = Literal["pose", "new-pose", "fit"]
+
+AFLW2000 = 2000
+LABEL_FILES = {"original": "AFLW2000-3D.pts68.npy", "reannotated": "AFLW2000-3D-Reannotated.pts68.npy"}
+YAW_FILES = {"pose": "AFLW2000-3D.pose.npy", "new-pose": "AFLW2000-3D-new.pose.npy"}
+LIST_FILE = "AFLW2000-3D_crop.list"
+FIRST_PIXEL = {"original": 1.0, "reannotated": 0.0}
+"""What each label file calls the centre of the first pixel; the original labels come from MATLAB."""
+
+AFLW_CROP = 120
+MAX_LABEL_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """Faces with their truth.
+
+    truth : (n, P, 2) pixels of ``image``, centres from 0; raw : the same as the label file has it
+    visible : (n, P); normaliser : (n,) pixels; yaw_deg : (n,)
+    boxes : (n, 4) left, top, right, bottom of the 68-point truth, pixels of the images
+    images : the image files, or None where only labels are here
+    to_truth : (n, 4) scale_x, scale_y, x, y that take image pixels to the truth's, or None where they are the same
+    protocol : what a number made with it must be printed with
+    """
+
+    title: str
+    names: tuple[str, ...]
+    truth: FloatArray
+    raw: FloatArray
+    visible: npt.NDArray[np.bool_]
+    normaliser: FloatArray
+    yaw_deg: FloatArray
+    boxes: FloatArray
+    images: tuple[Path, ...] | None
+    protocol: str
+    to_truth: FloatArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def errors(self, predicted: npt.NDArray[np.floating], *, as_labels: bool = False) -> FloatArray:
+        """(n,) NME in percent of (n, 68, 2 or 3) predictions in pixels of the images, centres from 0.
+
+        as_labels : the predictions are label files of the benchmark: compared number by number, as they stand
+        """
+        points = predicted[..., :2].astype(np.float64)
+        if self.to_truth is not None and not as_labels:
+            points = points * self.to_truth[:, None, :2] + self.to_truth[:, None, 2:]
+        if self.truth.shape[1] == 21:
+            points = points21(points).astype(np.float64)
+        return nme(points, self.raw if as_labels else self.truth, self.normaliser, self.visible)
+
+    def read_images(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Each face's photograph, (H, W, 3) uint8 RGB; raises :class:`FormatError` for one that cannot be read."""
+        if self.images is None:
+            raise ConfigurationError(f"{self.title}: the images are needed: give their folder with --root")
+        for path in self.images:
+            try:
+                yield read_photograph(path)
+            except SampleError as error:
+                raise FormatError(f"{self.title}: {error}") from error
+
+
+def aflw2000(
+    root: Path | None, protocol: Path | None, labels: Labels = "original", yaw: YawSource | None = None
+) -> Benchmark:
+    """AFLW2000-3D (Zhu et al., CVPR 2016), 68 points, 2D.
+
+    root : folder of the images and ``.mat`` files; every pair there counts, though the public list has 2,000
+    protocol : folder of the public label, yaw and list files; needed for ``reannotated``, ``pose`` and ``new-pose``
+    yaw : which file the bins come from; by default ``pose`` with a protocol folder, else the fit's own
+
+    Raises :class:`ConfigurationError` where files are missing, :class:`FormatError` where they are something else.
+    """
+    yaw = yaw or ("pose" if protocol is not None else "fit")
+    if protocol is None and (labels == "reannotated" or yaw != "fit"):
+        raise ConfigurationError(f"labels {labels} and yaw {yaw} are in the public files: give their --protocol folder")
+    if root is None and (protocol is None or yaw == "fit"):
+        raise ConfigurationError("aflw2000-3d needs the folder of images and .mat files (--root), or --protocol")
+    listed = _read_list(protocol / LIST_FILE) if protocol is not None else []
+    names = [path.stem for path in sorted(root.glob("*.mat"))] if root is not None else [Path(n).stem for n in listed]
+    if not names:
+        raise ConfigurationError(f"{root} holds no .mat file of AFLW2000-3D")
+    images = None if root is None else _find_images(root, names)
+    poses, fitted = _read_fits(root, names) if root is not None else (None, None)
+    if protocol is not None:
+        rows = _rows_of(names, listed)
+        raw = _points(protocol / LABEL_FILES[labels], 68)[rows]
+    else:
+        assert fitted is not None
+        raw = fitted
+    if yaw == "fit":
+        assert poses is not None
+        yaw_deg = yaw_degrees(poses)
+    else:
+        assert protocol is not None
+        yaw_deg = _numbers(protocol / YAW_FILES[yaw], (len(listed),))[rows]
+    truth = raw - FIRST_PIXEL[labels]
+    count = f"{len(names):,}" if len(names) == AFLW2000 else f"{len(names):,} of {AFLW2000:,}"
+    return Benchmark(
+        title="AFLW2000-3D",
+        names=tuple(names),
+        truth=truth,
+        raw=raw,
+        visible=np.ones(truth.shape[:2], bool),
+        normaliser=box_size(truth),
+        yaw_deg=yaw_deg,
+        boxes=np.concatenate([truth.min(axis=1), truth.max(axis=1)], axis=1),
+        images=images,
+        protocol=f"AFLW2000-3D, {count} images, 68 points, 2D, labels {labels}, yaw {yaw}, "
+        "normalised by sqrt(w h) of the true 68 points' box",
+    )
+
+
+def aflw(root: Path | None, protocol: Path) -> Benchmark:
+    """AFLW, 21 points, from the public evaluation files of 3DDFA; images are its 120x120 crops.
+
+    protocol : folder with ``AFLW_GT_crop.list``, ``AFLW_GT_crop_yaws.npy``, ``AFLW_GT_crop_roi_box.npy``,
+        ``AFLW_GT_pts21.npy`` and ``AFLW_GT_pts68.npy``; root : folder of the crops
+    """
+    names = _read_list(protocol / "AFLW_GT_crop.list")
+    points68 = _points(protocol / "AFLW_GT_pts68.npy", 68)
+    truth = _points(protocol / "AFLW_GT_pts21.npy", 21)
+    roi = _numbers(protocol / "AFLW_GT_crop_roi_box.npy", (len(names), 4))
+    yaw_deg = _numbers(protocol / "AFLW_GT_crop_yaws.npy", (len(names),))
+    if not len(names) == len(points68) == len(truth):
+        raise FormatError(
+            f"AFLW: {len(names)} names, {len(points68)} and {len(truth)} labels, expected as many of each"
+        )
+    scale = (roi[:, 2:] - roi[:, :2]) / AFLW_CROP
+    low, high = points68.min(axis=1), points68.max(axis=1)
+    boxes = np.concatenate([(low - roi[:, :2]) / scale, (high - roi[:, :2]) / scale], axis=1)
+    return Benchmark(
+        title="AFLW",
+        names=tuple(Path(name).stem for name in names),
+        truth=truth,
+        raw=truth,
+        visible=(truth != -1).all(axis=2),
+        normaliser=box_size(points68),
+        yaw_deg=yaw_deg,
+        boxes=boxes,
+        images=None if root is None else _find_images(root, [Path(name).stem for name in names]),
+        protocol=f"AFLW, {len(names):,} images, 21 points, 2D, visible ones, normalised by sqrt(w h) of the true 68 "
+        "points' box",
+        to_truth=np.concatenate([scale, roi[:, :2]], axis=1),
+    )
+
+
+def read_predictions(path: Path, names: tuple[str, ...]) -> FloatArray:
+    """(n, 68, 2 or 3) predictions in the order of ``names``, from an ``.npz`` of ``names`` and ``landmarks``.
+
+    Raises :class:`FormatError` where it is something else, holds numbers that are not finite, or lacks a face.
+    """
+    if not path.is_file():
+        raise ConfigurationError(f"the predictions {path} do not exist")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = [Path(str(name)).stem for name in archive["names"]]
+            landmarks = np.asarray(archive["landmarks"], np.float64)
+    except (KeyError, ValueError, OSError, EOFError, TypeError, AttributeError) as error:
+        raise FormatError(f"{path.name} is not an .npz of 'names' and 'landmarks': {error}") from error
+    if landmarks.ndim != 3 or landmarks.shape[1] != 68 or landmarks.shape[2] not in (2, 3):
+        raise FormatError(f"{path.name}: landmarks have the shape {landmarks.shape}, expected (n, 68, 2 or 3)")
+    if len(found) != len(landmarks) or len(set(found)) != len(found):
+        raise FormatError(f"{path.name} has {len(found)} names, some perhaps twice, for {len(landmarks)} faces")
+    row = {name: number for number, name in enumerate(found)}
+    if missing := [name for name in names if name not in row]:
+        raise FormatError(f"{path.name} lacks {len(missing)} of {len(names)} faces, the first is {missing[0]}")
+    chosen = landmarks[[row[name] for name in names]]
+    if not np.isfinite(chosen).all():
+        raise FormatError(f"{path.name} holds numbers that are not finite")
+    return chosen
+
+
+def _read_list(path: Path) -> list[str]:
+    if not path.is_file():
+        raise ConfigurationError(f"{path} does not exist: it is one of the benchmark's public files")
+    return path.read_text(encoding="utf-8").split()
+
+
+def _rows_of(names: list[str], listed: list[str]) -> list[int]:
+    place = {Path(name).stem: row for row, name in enumerate(listed)}
+    if strange := [name for name in names if name not in place]:
+        raise FormatError(f"{strange[0]} is not in the public list of AFLW2000-3D")
+    return [place[name] for name in names]
+
+
+def _find_images(root: Path, names: list[str]) -> tuple[Path, ...]:
+    if not root.is_dir():
+        raise ConfigurationError(f"the folder {root} does not exist")
+    here = {path.stem: path for path in sorted(root.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg", ".png")}
+    if missing := [name for name in names if name not in here]:
+        raise ConfigurationError(f"{root} lacks {len(missing)} of {len(names)} images, the first is {missing[0]}")
+    return tuple(here[name] for name in names)
+
+
+def _read_fits(root: Path, names: list[str]) -> tuple[npt.NDArray[np.float32], FloatArray]:
+    poses, points = [], []
+    for name in names:
+        try:
+            fit = read_fit(root / f"{name}.mat")
+        except SampleError as error:
+            raise FormatError(f"AFLW2000-3D: {error}") from error
+        if fit.keypoints_3d is None:
+            raise FormatError(f"AFLW2000-3D: {name}.mat has no pt3d_68")
+        poses.append(fit.pose)
+        points.append(fit.keypoints_3d[:2].T.astype(np.float64))
+    return np.stack(poses), np.stack(points)
+
+
+def _points(path: Path, count: int) -> FloatArray:
+    """(n, P, 2) from a label file of (n, 2 or 3, P)."""
+    labels = _load(path)
+    if labels.ndim != 3 or labels.shape[1] not in (2, 3) or labels.shape[2] != count:
+        raise FormatError(f"{path.name} has the shape {labels.shape}, expected (n, 2, {count})")
+    return np.ascontiguousarray(labels[:, :2].transpose(0, 2, 1), np.float64)
+
+
+def _numbers(path: Path, shape: tuple[int, ...]) -> FloatArray:
+    numbers = _load(path)
+    if numbers.shape != shape:
+        raise FormatError(f"{path.name} has the shape {numbers.shape}, expected {shape}")
+    return numbers.astype(np.float64)
+
+
+def _load(path: Path) -> npt.NDArray[Any]:
+    if not path.is_file():
+        raise ConfigurationError(f"{path} does not exist: it is one of the benchmark's public files")
+    if path.stat().st_size > MAX_LABEL_BYTES:
+        raise FormatError(f"{path.name} is larger than {MAX_LABEL_BYTES >> 30} GiB: not a label file")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise FormatError(f"{path.name} is not a readable NumPy file: {error}") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        raise FormatError(f"{path.name} does not hold finite numbers")
+    return array

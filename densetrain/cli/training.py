@@ -1,0 +1,76 @@
+"""``densetrain fit``, ``augmented`` and ``settings``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+__all__ = ["augmented", "fit", "settings"]
+
+PATH = click.Path(path_type=Path)
+SETTINGS = click.option(
+    "--settings", "source", help="YAML file, or paper, demo, fast-gpu  [default: every setting's default]"
+)
+SET = click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="trainer.epochs=5; may be repeated")
+
+
+@click.command()
+@click.argument("folders", metavar="SHARDS...", nargs=-1, required=True, type=PATH)
+@click.option("--out", type=PATH, required=True, help="folder for checkpoints and logs; a stopped run goes on there")
+@SETTINGS
+@SET
+def fit(folders: tuple[Path, ...], out: Path, source: str | None, changes: tuple[str, ...]) -> None:
+    """Train on the SHARDS of finished builds.
+
+    Run the same command again after an interruption: it goes on from the last epoch's end, to the same weights. Under
+    'torchrun', or with trainer.devices, several processes share the work.
+    """
+    from densetrain.config import read_settings
+
+    chosen = read_settings(source, changes)
+    from densetrain.fit import fit as run_fit
+
+    made = run_fit(folders, chosen, out, progress=sys.stderr.isatty())
+    if made:
+        click.echo(
+            f"{out}: validation NME {made['val_nme']:.3f} % (3D {made['val_nme_3d']:.3f} %); the training set's mean "
+            f"landmarks alone: {made['val_nme_constant']:.3f} %"
+        )
+
+
+@click.command()
+@click.argument("folders", metavar="SHARDS...", nargs=-1, required=True, type=PATH)
+@click.option("--out", type=PATH, required=True, help="picture to write (PNG)")
+@click.option("--samples", type=click.IntRange(1, 400), default=24, show_default=True)
+@SETTINGS
+@SET
+def augmented(folders: tuple[Path, ...], out: Path, samples: int, source: str | None, changes: tuple[str, ...]) -> None:
+    """Draw a contact sheet of augmented training samples with their landmarks."""
+    from densetrain.config import read_settings
+
+    chosen = read_settings(source, changes)
+    from densetrain.dataset import open_shards
+    from densetrain.preview import draw_augmented
+
+    draw_augmented(open_shards(folders), chosen, samples, out)
+    click.echo(str(out))
+
+
+@click.command()
+@click.argument("source", required=False)
+@SET
+@click.option("--schema", is_flag=True, help="the JSON Schema, for editors that check while you type")
+def settings(source: str | None, changes: tuple[str, ...], schema: bool) -> None:
+    """Print settings, all of them, as YAML: the defaults, those of a file, or paper, demo, fast-gpu."""
+    import json
+
+    import yaml
+
+    from densetrain.config import FitSettings, read_settings
+
+    if schema:
+        click.echo(json.dumps(FitSettings.model_json_schema(), indent=2))
+    else:
+        click.echo(yaml.safe_dump(read_settings(source, changes).model_dump(mode="json"), sort_keys=False), nl=False)

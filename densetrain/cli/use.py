@@ -1,0 +1,156 @@
+"""``densetrain predict`` and ``export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from densetrain.regressor import Regressor
+
+__all__ = ["export", "predict"]
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("paths", metavar="[RUN] IMAGES...", nargs=-1, type=PATH)
+@click.option("--onnx", type=PATH, help="an exported .onnx file instead of RUN; needs no torch")
+@click.option("--out", type=PATH, required=True, help="folder for what is written")
+@click.option("--box", type=float, nargs=4, help="left top right bottom of the face's 68 points, pixels")
+@click.option("--boxes", "boxes_file", type=PATH, help='JSON file: {"a.jpg": [[left, top, right, bottom], ...]}')
+@click.option("--detector", type=click.Choice(["cascade", "opencv", "mediapipe"]), default="cascade", show_default=True)
+@click.option("--refine", type=click.IntRange(0, 5), help="lay the crop again around what was found "
+              "[default: 1 for a detector's box, 0 for a given one]")  # fmt: skip
+@click.option("--write", "outputs", multiple=True, type=click.Choice(["png", "json", "csv", "ply", "obj"]),
+              help="may be repeated  [default: png, json]")  # fmt: skip
+@click.option("--webcam", type=click.IntRange(0), help="number of a webcam; Ctrl-C ends the recording")
+@click.option("--smooth/--no-smooth", default=True, show_default=True, help="landmarks of video over time")
+@click.option("--limit", type=click.IntRange(1), help="only so many frames of video")
+@click.option("--device", default="cpu", show_default=True, help="torch's name of it")
+def predict(paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, device: str, **options: Any) -> None:
+    """Find landmarks on images, folders of them, video files or a webcam.
+
+    RUN is a run's folder, a checkpoint or .safetensors. Draws the mesh, the landmarks and the 68, and writes
+    coordinates and the head pose.
+    """
+    from densegen.errors import ConfigurationError
+    from densegen.index_exchange import landmark_triangles
+    from densetrain.predict import list_images, read_boxes
+    from densetrain.regressor import open_regressor
+
+    if onnx is None and not paths:
+        raise click.UsageError("give a RUN, or --onnx")
+    if onnx is not None and onnx.suffix != ".onnx":
+        raise ConfigurationError(f"{onnx} is no .onnx file: give a run's folder or checkpoint before the images")
+    images = paths if onnx is not None else paths[1:]
+    if not images and webcam is None:
+        raise click.UsageError("give images, a folder, a video, or --webcam")
+    # What is wrong with the inputs is said before a network is loaded.
+    inputs = list_images(images) if images else []
+    boxes = read_boxes(options["boxes_file"]) if options["boxes_file"] is not None else {}
+    regressor = open_regressor(onnx or paths[0], device)
+    about = getattr(regressor, "about", {})
+    reference = about.get("reference_face")
+    job = _Job(regressor, landmark_triangles(regressor.index), reference, boxes, options)
+    for path in inputs:
+        job.run(path)
+    if webcam is not None:
+        job.film(webcam, options["out"] / f"webcam-{webcam}")
+
+
+class _Job:
+    """One call of ``predict``: the network, and what to do with each input."""
+
+    def __init__(
+        self, regressor: Regressor, triangles: Any, reference: Any, boxes: dict[str, Any], options: dict[str, Any]
+    ) -> None:
+        import numpy as np
+
+        self.regressor, self.triangles, self.boxes, self.options = regressor, triangles, boxes, options
+        self.reference = None if reference is None else np.array(reference)
+        self.detector: Any = None
+        self.written: set[Path] = set()
+
+    def run(self, path: Path) -> None:
+        from densetrain.predict import VIDEO_SUFFIXES, find_faces, read_image, write_faces
+
+        stem = self.options["out"] / path.stem
+        if stem in self.written:
+            stem = self.options["out"] / f"{path.stem}-{path.suffix[1:]}"
+        self.written.add(stem)
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            self.film(path, stem)
+            return
+        image = read_image(path)
+        boxes, refine = self._boxes_of(path, image)
+        faces = find_faces(self.regressor, image, boxes, refine=refine, reference=self.reference)
+        made = write_faces(faces, image, stem, self.options["outputs"] or ("png", "json"), self.triangles)
+        click.echo(f"{path}: {len(faces)} face{'s' if len(faces) != 1 else ''}: {', '.join(map(str, made))}")
+
+    def _boxes_of(self, path: Path, image: Any) -> tuple[Any, int]:
+        import numpy as np
+
+        from densegen.errors import ConfigurationError
+        from densetrain.predict import check_boxes, detect_boxes
+
+        refine = self.options["refine"]
+        if self.options["box"]:
+            try:
+                return check_boxes(np.array([self.options["box"]], np.float64)), refine or 0
+            except ValueError as error:
+                raise ConfigurationError(f"--box: {error}") from error
+        if path.name in self.boxes:
+            return self.boxes[path.name], refine or 0
+        if self.options["boxes_file"] is not None:
+            raise ConfigurationError(f"{self.options['boxes_file'].name} has no box for {path.name}")
+        return detect_boxes(self._open_detector(), image, path.name), 1 if refine is None else refine
+
+    def _open_detector(self) -> Any:
+        from densetrain.detect import open_detector
+
+        self.detector = self.detector or open_detector(self.options["detector"])
+        return self.detector
+
+    def film(self, source: Path | int, stem: Path) -> None:
+        from densegen.cli.progress import ProgressBar
+        from densetrain.video import process_video
+
+        with ProgressBar("filming", "frames") as bar:
+            frames, seen = process_video(
+                source, self.regressor, self._open_detector(), stem, self.triangles, smooth=self.options["smooth"],
+                reference=self.reference, limit=self.options["limit"], progress=lambda n: bar.advance(n, 0),
+            )  # fmt: skip
+        click.echo(f"{source}: {frames:,} frames, a face in {seen:,}: {stem}.mp4, {stem}.json")
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.option("--out", type=PATH, required=True, help="folder for the files")
+@click.option("--variant", "variants", multiple=True, type=click.Choice(["fp32", "fp16", "int8"]),
+              help="of ONNX; may be repeated  [default: fp32]")  # fmt: skip
+@click.option("--calibrate", type=PATH, help="finished build: its crops calibrate int8 and check the files")
+@click.option("--samples", type=click.IntRange(1), default=64, show_default=True, help="crops of --calibrate")
+def export(run: Path, out: Path, variants: tuple[str, ...], calibrate: Path | None, samples: int) -> None:
+    """Write RUN as ONNX and safetensors with a model card; each ONNX file is checked against torch."""
+    from densegen.files import write_text
+    from densetrain.checkpoint import load_regressor
+    from densetrain.export import export_onnx, export_safetensors, model_card
+
+    regressor = load_regressor(run)
+    crops = None
+    if calibrate is not None:
+        import numpy as np
+
+        from densetrain.dataset import open_shards
+
+        shards = open_shards([calibrate])
+        rows = shards.rows("train")
+        reader = shards.open()
+        crops = np.stack([reader.image(int(row)) for row in rows[:: max(len(rows) // samples, 1)][:samples]])
+        reader.close()
+    made = export_onnx(regressor, out, variants or ("fp32",), crops, click.echo)
+    click.echo(str(export_safetensors(regressor, out)))
+    write_text(out / "README.md", model_card(regressor, made))

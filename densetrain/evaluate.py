@@ -1,0 +1,185 @@
+"""Evaluation: a trained network, or anybody's predictions, scored by a benchmark's own protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.errors import ConfigurationError, FormatError
+from densegen.files import read_json, write_text
+from densetrain.benchmarks import Benchmark
+from densetrain.detect import Detector
+from densetrain.metrics import Score, box_size, score
+from densetrain.regressor import Regressor, landmarks_in_image
+
+__all__ = ["Result", "evaluate_benchmark", "evaluate_shards", "predict_benchmark", "read_result", "write_result"]
+
+FloatArray = npt.NDArray[np.float64]
+Progress = Callable[[int], None]
+
+BATCH = 32
+STRENGTHS = ("weakest third", "middle third", "strongest third")
+RESULT_FORMAT = "densetrain evaluation"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluation, as it is kept in a file.
+
+    errors : NME in percent, a face, in the order of ``names``; yaw_deg : of the same faces
+    groups : further tables by title: a mean NME by the name of a group of faces or of landmarks
+    """
+
+    method: str
+    protocol: str
+    score: Score
+    names: list[str]
+    errors: list[float]
+    yaw_deg: list[float]
+    groups: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def predict_benchmark(
+    regressor: Regressor, benchmark: Benchmark, detector: Detector | None = None, progress: Progress = lambda n: None
+) -> tuple[npt.NDArray[np.float32], int]:
+    """(n, 68, 3) keypoints in pixels of the benchmark's images, and how many faces the detector did not find.
+
+    Crops are laid around the true boxes, or around the detector's where one is given; a face that it does not find
+    is cropped by its true box, and counted.
+    """
+    found: list[npt.NDArray[np.float32]] = []
+    missed = 0
+    for image, box in zip(benchmark.read_images(), benchmark.boxes, strict=True):
+        if detector is not None:
+            box, seen = _nearest(detector(image), box)
+            missed += not seen
+        found.append(regressor.index.subset("ibug68", landmarks_in_image(regressor, image, box[None]))[0])
+        progress(1)
+    return np.stack(found), missed
+
+
+def _nearest(found: FloatArray, truth: FloatArray) -> tuple[FloatArray, bool]:
+    """The box whose centre lies in the true one, nearest to its centre; else the true one and False."""
+    if len(found):
+        centre = (truth[:2] + truth[2:]) / 2
+        distance = np.linalg.norm((found[:, :2] + found[:, 2:]) / 2 - centre, axis=1)
+        best = int(np.argmin(distance))
+        if distance[best] < (truth[2:] - truth[:2]).mean() / 2:
+            return found[best], True
+    return truth, False
+
+
+def evaluate_benchmark(
+    benchmark: Benchmark, predicted: npt.NDArray[np.floating], method: str, crops: str, *, as_labels: bool = False,
+    threshold: float = 10.0, seed: int = 0,
+) -> Result:  # fmt: skip
+    """Score (n, 68, 2 or 3) predictions, pixels of the images; ``crops`` says in the protocol where they come from."""
+    errors = benchmark.errors(predicted, as_labels=as_labels)
+    if not np.isfinite(errors).all():
+        bad = benchmark.names[int(np.argmin(np.isfinite(errors)))]
+        raise FormatError(f"{benchmark.title}: {bad} has no finite error: no visible point, or an empty box")
+    return Result(
+        method=method,
+        protocol=f"{benchmark.protocol}, {crops}",
+        score=score(errors, benchmark.yaw_deg, threshold=threshold, seed=seed),
+        names=list(benchmark.names),
+        errors=[float(e) for e in errors],
+        yaw_deg=[float(y) for y in benchmark.yaw_deg],
+    )
+
+
+def evaluate_shards(
+    regressor: Regressor | None, folders: list[Path], split: str, *, constant: npt.NDArray[np.floating] | None = None,
+    threshold: float = 10.0, seed: int = 0, progress: Progress = lambda n: None,
+) -> Result:  # fmt: skip
+    """Score all landmarks on a split of finished builds: NME in 2D, and in 3D, by region, yaw and expression.
+
+    regressor : a network whose vertex index is the shards'; or None, and ``constant``, (N, 3) landmarks that are
+        "predicted" for every sample
+
+    Raises :class:`ConfigurationError` where the indices differ or the split is empty.
+    """
+    from densetrain.dataset import open_shards
+
+    shards = open_shards(folders)
+    if regressor is not None and regressor.index.fingerprint != shards.index.fingerprint:
+        raise ConfigurationError(
+            f"{regressor.name} was trained with another vertex index than the shards have: "
+            f"{regressor.index.fingerprint[:12]}, not {shards.index.fingerprint[:12]}"
+        )
+    rows, reader = shards.rows(split), shards.open()
+    size = box_size(shards.keypoints68[rows])
+    # By axis, so that sums over faces need no second pass: distances in 2D and 3D of every landmark.
+    flat, solid = np.empty((len(rows), len(shards.index))), np.empty((len(rows), len(shards.index)))
+    for first in range(0, len(rows), BATCH):
+        batch = rows[first : first + BATCH]
+        truth = np.stack([reader.landmarks(int(row)) for row in batch])
+        if regressor is not None:
+            predicted = regressor(np.stack([reader.image(int(row)) for row in batch]))
+        else:
+            assert constant is not None
+            predicted = np.broadcast_to(constant.astype(np.float32), truth.shape)
+        difference = predicted.astype(np.float64) - truth
+        flat[first : first + len(batch)] = np.linalg.norm(difference[..., :2], axis=-1)
+        solid[first : first + len(batch)] = np.linalg.norm(difference, axis=-1)
+        progress(len(batch))
+    reader.close()
+    flat, solid = 100 * flat / size[:, None], 100 * solid / size[:, None]
+    errors, yaw_deg = flat.mean(axis=1), np.rad2deg(shards.pose[rows, 1].astype(np.float64))
+    return Result(
+        method="mean landmarks of the training set" if regressor is None else regressor.name,
+        protocol=f"shards, split {split}, {len(rows):,} samples, {len(shards.index)} landmarks of {shards.index.name} "
+        f"{shards.index.version}, 2D, normalised by sqrt(w h) of the true 68 points' box, the shards' own crops",
+        score=score(errors, yaw_deg, threshold=threshold, seed=seed),
+        names=[str(name) for name in shards.sample_ids[rows]],
+        errors=[float(e) for e in errors],
+        yaw_deg=[float(y) for y in yaw_deg],
+        groups={
+            "dimensions": {"2D": float(flat.mean()), "3D": float(solid.mean())},
+            "region": _by_region(flat, [landmark.region for landmark in shards.index.landmarks]),
+            "expression strength": _by_strength(errors, shards.expression[rows]),
+        },
+    )
+
+
+def _by_region(distances: FloatArray, regions: list[str]) -> dict[str, float]:
+    names = np.array(regions)
+    return {region: float(distances[:, names == region].mean()) for region in dict.fromkeys(regions)}
+
+
+def _by_strength(errors: FloatArray, expression: npt.NDArray[np.float32]) -> dict[str, float]:
+    """Thirds of the faces by the length of their expression, each component in units of its own spread."""
+    spread = np.maximum(expression.std(axis=0), 1e-12)
+    order = np.argsort(np.linalg.norm(expression / spread, axis=1), kind="stable")
+    parts = np.array_split(order, 3)
+    return {name: float(errors[part].mean()) for name, part in zip(STRENGTHS, parts, strict=True) if part.size}
+
+
+def worst_cases(result: Result, count: int) -> Iterator[tuple[str, float]]:
+    """Names and errors of the worst faces, worst first."""
+    for row in np.argsort(result.errors)[::-1][:count]:
+        yield result.names[row], result.errors[row]
+
+
+def write_result(result: Result, path: Path) -> None:
+    """Write a result as JSON, whole or not at all."""
+    write_text(path, json.dumps({"format": RESULT_FORMAT, **asdict(result)}, indent=1) + "\n")
+
+
+def read_result(path: Path) -> Result:
+    """Read what :func:`write_result` wrote; raises :class:`FormatError` where it is something else."""
+    contents: Any = read_json(path)
+    if not isinstance(contents, dict) or contents.pop("format", None) != RESULT_FORMAT:
+        raise FormatError(f"{path} is no result of 'densetrain evaluate'")
+    try:
+        summed = contents.pop("score")
+        bins, counts = tuple(summed.pop("bins")), tuple(summed.pop("counts"))
+        return Result(score=Score(bins=bins, counts=counts, **summed), **contents)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise FormatError(f"{path} is a damaged result: {error}") from error

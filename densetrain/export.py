@@ -1,0 +1,231 @@
+"""Trained networks as files for elsewhere: ONNX (fp32, fp16, int8) and safetensors, each with its description."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.errors import ConfigurationError, DensegenError
+from densegen.files import replace_file, write_text
+from densetrain.checkpoint import TorchRegressor
+from densetrain.module import CHECKPOINT_VERSION
+from densetrain.regressor import ONNX_METADATA, OnnxRegressor
+
+__all__ = ["LIMITS_PX", "Parity", "ParityError", "export_onnx", "export_safetensors", "model_card"]
+
+LIMITS_PX = {"fp32": 1e-3, "fp16": 1.0, "int8": 8.0}
+"""How far a variant's landmarks may lie from torch's: the largest distance of a coordinate, pixels."""
+
+OPSET = 18
+
+
+class ParityError(DensegenError):
+    """An exported file does not compute what the network computes."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an exported file's landmarks lie from torch's, pixels: the largest and the mean difference."""
+
+    variant: str
+    path: Path
+    largest_px: float
+    mean_px: float
+    bytes: int
+
+
+def description(regressor: TorchRegressor) -> dict[str, Any]:
+    """What every exported file says about itself: plain values."""
+    size = regressor.crop_size
+    return {
+        "version": CHECKPOINT_VERSION,
+        "input": f"images: float32 (batch, 3, {size}, {size}), RGB, 0 to 255; the network normalises",
+        "output": f"landmarks: float32 (batch, {len(regressor.index)}, 3), x right, y down, z towards the viewer, "
+        "pixels of the crop, centres at integers from 0",
+        "crop": f"a square of side {regressor.margin} times the mean side of the 68 keypoints' box, about its centre; "
+        f"its corners map to the centres of pixels 0 and {size - 1}; bilinear, black outside",
+        "colour_order": "RGB",
+        "range": [0, 255],
+        "crop_size": size,
+        "margin": regressor.margin,
+        **{key: regressor.about[key] for key in ("settings", "vertex_index", "vertex_index_fingerprint")},
+        "reference_face": regressor.about.get("reference_face"),
+    }
+
+
+def export_safetensors(regressor: TorchRegressor, folder: Path) -> Path:
+    """Write ``model.safetensors`` and ``config.json``; ``densetrain`` reads them like a checkpoint."""
+    from safetensors.torch import save_file
+
+    state = {name: value.contiguous().clone() for name, value in regressor.net.state_dict().items()}
+    path = folder / "model.safetensors"
+    with replace_file(path) as temporary:
+        save_file(state, temporary, metadata={"format": "pt"})
+    write_text(folder / "config.json", json.dumps(description(regressor), indent=1) + "\n")
+    return path
+
+
+def export_onnx(
+    regressor: TorchRegressor,
+    folder: Path,
+    variants: tuple[str, ...] = ("fp32",),
+    crops: npt.NDArray[np.uint8] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Parity]:
+    """Write ``model.onnx``, ``model-fp16.onnx``, ``model-int8.onnx``, each compared with torch on the same crops.
+
+    crops : (n, S, S, 3) uint8 for the comparison, and to calibrate int8, which needs them; smooth noise where None
+
+    Raises :class:`ParityError`, and leaves no file, where a variant's landmarks differ by more than ``LIMITS_PX``;
+    :class:`ConfigurationError` where int8 is asked for without crops or a library is missing.
+    """
+    if "int8" in variants and crops is None:
+        raise ConfigurationError("int8 is calibrated on crops: give shards with --calibrate")
+    shown = crops if crops is not None else _smooth_noise(regressor.crop_size)
+    made = []
+    folder.mkdir(parents=True, exist_ok=True)
+    with replace_file(folder / "model.onnx") as plain:
+        _write_fp32(regressor, plain)
+        _describe(plain, regressor)
+        for variant in ("fp32", *(v for v in ("fp16", "int8") if v in variants)):
+            path = folder / ("model.onnx" if variant == "fp32" else f"model-{variant}.onnx")
+            if variant == "fp32":
+                made.append(_compare(regressor, plain, path, variant, shown))
+            else:
+                with replace_file(path) as temporary:
+                    (_write_fp16 if variant == "fp16" else _write_int8)(plain, temporary, shown)
+                    _describe(temporary, regressor)
+                    made.append(_compare(regressor, temporary, path, variant, shown))
+            say(f"{path}: largest difference {made[-1].largest_px:.2g} px, mean {made[-1].mean_px:.2g} px")
+    return made
+
+
+def _smooth_noise(size: int) -> npt.NDArray[np.uint8]:
+    from scipy.ndimage import zoom
+
+    coarse = np.random.default_rng(0).uniform(0, 255, (8, 16, 16, 3))
+    smooth = zoom(coarse, (1, size / 16, size / 16, 1), order=1)
+    return np.asarray(smooth.clip(0, 255), np.uint8)
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError("ONNX export needs more: pip install 'densegen[export]'") from error
+    return onnx
+
+
+def _write_fp32(regressor: TorchRegressor, path: Path) -> None:
+    import torch
+
+    _onnx()
+    size = regressor.crop_size
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's, about its own insides
+        torch.onnx.export(
+            regressor.net.cpu(),
+            (torch.zeros(2, 3, size, size),),
+            str(path),
+            input_names=["images"],
+            output_names=["landmarks"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _describe(path: Path, regressor: TorchRegressor) -> None:
+    onnx = _onnx()
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {ONNX_METADATA: json.dumps(description(regressor))})
+    model.doc_string = "Dense 3D face landmarks; see the metadata"
+    onnx.save(model, str(path))
+
+
+def _write_fp16(source: Path, path: Path, crops: npt.NDArray[np.uint8]) -> None:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    onnx = _onnx()
+    # Input and output stay float32; so do sums of products beyond half precision's range.
+    onnx.save(convert_float_to_float16(onnx.load(str(source)), keep_io_types=True), str(path))
+
+
+def _write_int8(source: Path, path: Path, crops: npt.NDArray[np.uint8]) -> None:
+    import logging
+
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Crops(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.batches = iter([crops[n : n + 1] for n in range(len(crops))])
+
+        def get_next(self) -> dict[str, Any] | None:
+            crop = next(self.batches, None)
+            return None if crop is None else {"images": crop.transpose(0, 3, 1, 2).astype(np.float32)}
+
+    logging.getLogger().setLevel(logging.ERROR)  # the quantiser's advice goes to the root logger
+    onnx = _onnx()
+    prepared = path.with_name(f"{path.name}.prepared")
+    try:
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        nodes = [node.name for node in onnx.load(str(prepared)).graph.node if node.op_type in ("Conv", "Gemm")]
+        quantize_static(
+            str(prepared), str(path), Crops(), quant_format=QuantFormat.QDQ, per_channel=True,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            # The last layer's output is pixels: it stays exact.
+            nodes_to_quantize=nodes[:-1],
+        )  # fmt: skip
+    finally:
+        prepared.unlink(missing_ok=True)
+
+
+def _compare(regressor: TorchRegressor, file: Path, path: Path, variant: str, crops: npt.NDArray[np.uint8]) -> Parity:
+    exported = OnnxRegressor.open(file)
+    difference = np.concatenate(
+        [np.abs(exported(crops[n : n + 8]) - regressor(crops[n : n + 8])) for n in range(0, len(crops), 8)]
+    )
+    largest = float(difference.max())
+    if not largest <= LIMITS_PX[variant]:
+        raise ParityError(
+            f"{path.name} is not written: its landmarks differ from torch's by {largest:.3g} px, at most "
+            f"{LIMITS_PX[variant]:g} are allowed for {variant}"
+        )
+    return Parity(variant, path, largest, float(difference.mean()), file.stat().st_size)
+
+
+def model_card(regressor: TorchRegressor, made: list[Parity]) -> str:
+    """The text of ``README.md`` beside exported files."""
+    about, settings = description(regressor), regressor.settings
+    rows = [f"| `{p.path.name}` | {p.bytes / 1e6:.1f} | {p.largest_px:.2g} | {p.mean_px:.2g} |" for p in made]
+    table = ["| file | MB | largest difference to torch, px | mean, px |", "|---|---|---|---|", *rows] if rows else []
+    return "\n".join(
+        [
+            f"# Dense face landmarks: {settings.model.backbone}",
+            "",
+            f"{len(regressor.index)} landmarks of the vertex index {regressor.index.name} {regressor.index.version} "
+            "from one face crop. Made with densetrain.",
+            "",
+            f"- Input: {about['input']}.",
+            f"- Output: {about['output']}.",
+            f"- Crop: {about['crop']}.",
+            "- `densetrain predict --onnx model.onnx photo.jpg` does all of this.",
+            "- What it may be used for depends on the data it was trained with: models trained on 300W-LP are for "
+            "research only.",
+            "",
+            *table,
+            "",
+        ]
+    )

@@ -1,0 +1,124 @@
+"""Normalised mean errors, by yaw bin, and what is read off them. NumPy alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.vertex_index import AFLW21
+
+__all__ = ["Score", "area_under_curve", "box_size", "cumulative_errors", "nme", "points21", "score", "yaw_bins"]
+
+FloatArray = npt.NDArray[np.float64]
+
+YAW_EDGES_DEG = (30.0, 60.0)
+BALANCED_DRAWS = 100
+
+
+def box_size(points: npt.NDArray[np.floating]) -> FloatArray:
+    """(n,) sqrt(w h) of the box around (n, P, 2 or 3) points: the normaliser, pixels."""
+    extent = np.ptp(points[..., :2].astype(np.float64), axis=-2)
+    size: FloatArray = np.sqrt(extent[..., 0] * extent[..., 1])
+    return size
+
+
+def nme(
+    predicted: npt.NDArray[np.floating],
+    truth: npt.NDArray[np.floating],
+    normaliser: npt.NDArray[np.floating],
+    visible: npt.NDArray[np.bool_] | None = None,
+) -> FloatArray:
+    """(n,) NME in percent: ``100 * mean distance / normaliser``.
+
+    predicted, truth : (n, P, D) pixels, distances over the D axes that they have; normaliser : (n,) pixels
+    visible : (n, P), points that count
+    """
+    distance = np.linalg.norm(predicted.astype(np.float64) - truth.astype(np.float64), axis=-1)
+    if visible is None:
+        visible = np.ones(distance.shape, bool)
+    counted = visible.sum(axis=-1)
+    with np.errstate(invalid="ignore"):
+        result: FloatArray = 100 * np.where(visible, distance, 0).sum(axis=-1) / counted / normaliser
+    return result
+
+
+def points21(points68: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """AFLW's (n, 21, D) points from (n, 68, D) iBUG ones: eye and mouth centres are means."""
+    rows = [[p] if isinstance(p, int) else list(p) for p in AFLW21]
+    return np.stack([points68[:, row].mean(axis=1) for row in rows], axis=1)
+
+
+def yaw_bins(yaw_deg: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    """(n,) 0, 1, 2 for |yaw| in [0, 30], (30, 60], (60, ...]; larger angles count in the last."""
+    size = np.abs(yaw_deg)
+    number: npt.NDArray[np.int64] = (size > YAW_EDGES_DEG[0]).astype(np.int64) + (size > YAW_EDGES_DEG[1])
+    return number
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a protocol's errors say, in percent.
+
+    bins, counts : NME and number of faces in each yaw bin; NaN and 0 where a bin is empty
+    mean, std : unweighted mean of the bins and their population standard deviation
+    all_images : mean over all faces
+    balanced, balanced_std : mean over random subsets with an equal number from each bin, and its spread over the draws
+    auc, failures : area under the CED curve up to ``threshold`` and the share above it, percent
+    """
+
+    bins: tuple[float, ...]
+    counts: tuple[int, ...]
+    mean: float
+    std: float
+    all_images: float
+    balanced: float
+    balanced_std: float
+    auc: float
+    failures: float
+    threshold: float
+
+
+def score(errors: FloatArray, yaw_deg: npt.NDArray[np.floating], *, threshold: float = 10.0, seed: int = 0) -> Score:
+    """Sum up (n,) NMEs by yaw, as published tables do.
+
+    The headline is the unweighted mean over the bins that hold faces.
+    """
+    number = yaw_bins(yaw_deg)
+    members = [np.flatnonzero(number == b) for b in range(3)]
+    bins = [float(errors[m].mean()) if m.size else float("nan") for m in members]
+    filled = [m for m in members if m.size]
+    smallest = min(m.size for m in filled)
+    generator = np.random.default_rng(seed)
+    draws = [
+        float(np.mean([errors[generator.choice(m, smallest, replace=False)].mean() for m in filled]))
+        for _ in range(BALANCED_DRAWS)
+    ]
+    return Score(
+        bins=tuple(bins),
+        counts=tuple(int(m.size) for m in members),
+        mean=float(np.nanmean(bins)),
+        std=float(np.nanstd(bins)),
+        all_images=float(errors.mean()),
+        balanced=float(np.mean(draws)),
+        balanced_std=float(np.std(draws)),
+        auc=area_under_curve(errors, threshold),
+        failures=100 * float((errors > threshold).mean()),
+        threshold=threshold,
+    )
+
+
+def cumulative_errors(errors: FloatArray, threshold: float) -> tuple[FloatArray, FloatArray]:
+    """The CED curve up to ``threshold``: NMEs, and the percent of faces with at most that NME; a step function."""
+    ordered = np.sort(errors)
+    kept = ordered[ordered <= threshold]
+    share = 100 * np.arange(1, len(kept) + 1) / len(ordered)
+    x = np.concatenate([[0.0], np.repeat(kept, 2), [threshold]])
+    y = np.repeat(np.concatenate([[0.0], share]), 2)
+    return x, y
+
+
+def area_under_curve(errors: FloatArray, threshold: float) -> float:
+    """The area under the CED curve up to ``threshold``, as percent of the whole: exact, without bins."""
+    return 100 * float(np.clip(threshold - errors, 0, None).mean()) / threshold

@@ -1,0 +1,163 @@
+"""The network: a torchvision backbone that regresses landmarks. It owns pixel normalisation and colour order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from densegen.errors import ConfigurationError, FormatError
+from densetrain.config import ModelSettings
+
+__all__ = ["LandmarkNet", "load_pretrained", "read_weights"]
+
+# Those of ImageNet, which torchvision's weights were trained with.
+MEAN_RGB = (0.485, 0.456, 0.406)
+STD_RGB = (0.229, 0.224, 0.225)
+
+MAX_WEIGHT_BYTES = 4 << 30
+
+
+class LandmarkNet(nn.Module):
+    """(B, 3, S, S) RGB crops, 0 to 255, uint8 or float -> (B, N, 3) float landmarks, pixels, crop frame.
+
+    The backbone sees the crop at ``input_size``; its N x 3 outputs are standard deviations from the mean landmarks of
+    the training set, both kept in the weights, so that the output is in pixels whatever reads them.
+
+    Raises :class:`ConfigurationError` where the backbone is unknown or has no width multiplier.
+    """
+
+    mean_landmarks: Tensor
+    spread_px: Tensor
+    mean_rgb: Tensor
+    std_rgb: Tensor
+
+    def __init__(self, settings: ModelSettings, landmarks: int, crop_size: int) -> None:
+        super().__init__()
+        self.settings, self.landmarks, self.crop_size = settings, landmarks, crop_size
+        self.backbone = _make_backbone(settings, landmarks * 3)
+        self.register_buffer("mean_landmarks", torch.zeros(landmarks, 3))
+        self.register_buffer("spread_px", torch.tensor(32.0))
+        self.register_buffer("mean_rgb", torch.tensor(MEAN_RGB)[:, None, None] * 255, persistent=False)
+        self.register_buffer("std_rgb", torch.tensor(STD_RGB)[:, None, None] * 255, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = (images.float() - self.mean_rgb) / self.std_rgb
+        size = self.settings.input_size
+        if size < self.crop_size and self.crop_size % size == 0:
+            pixels = F.avg_pool2d(pixels, self.crop_size // size)
+        elif size != self.crop_size:
+            pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", align_corners=False)
+        output = self.backbone(pixels)
+        if not isinstance(output, Tensor):
+            raise ConfigurationError(f"model.backbone: {self.settings.backbone} has more than one output")
+        offsets = output.float().reshape(-1, self.landmarks, 3)
+        landmarks: Tensor = self.mean_landmarks + self.spread_px * offsets
+        return landmarks
+
+    def start_from(self, landmarks: Tensor) -> None:
+        """Start at the mean of (S, N, 3) training landmarks, with their spread as the unit of the output."""
+        with torch.no_grad():
+            self.mean_landmarks.copy_(landmarks.mean(dim=0))
+            self.spread_px.copy_((landmarks - self.mean_landmarks).square().mean().sqrt().clamp(min=1.0))
+
+
+def _make_backbone(settings: ModelSettings, outputs: int) -> nn.Module:
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    if settings.backbone not in names:
+        raise ConfigurationError(f"model.backbone: torchvision has no classification network {settings.backbone!r}")
+    options: dict[str, Any] = {"weights": None, "num_classes": outputs}
+    if settings.width != 1.0:
+        options["width_mult"] = settings.width
+    if settings.backbone.startswith(("vit_", "maxvit_")):
+        options["image_size"] = settings.input_size
+    if settings.backbone in ("googlenet", "inception_v3"):
+        options |= {"aux_logits": False, "init_weights": True}
+    try:
+        backbone: nn.Module = models.get_model(settings.backbone, **options)
+        return backbone
+    except (TypeError, ValueError) as error:
+        if settings.width != 1.0:
+            raise ConfigurationError(f"model.width: {settings.backbone} has no width multiplier") from error
+        raise ConfigurationError(f"model.backbone: {settings.backbone}: {error}") from error
+
+
+def load_pretrained(net: LandmarkNet, source: str) -> tuple[int, int]:
+    """Load a backbone's weights from a file, or ``torchvision``'s from its cache; nothing is downloaded.
+
+    Layers of another shape, the classifier above all, keep their start. Returns how many tensors were taken, of how
+    many the backbone has. Raises :class:`ConfigurationError` where the file is not there, :class:`FormatError` where it
+    holds no weights of this backbone.
+    """
+    path = _cached_weights(net.settings.backbone) if source == "torchvision" else Path(source)
+    weights = read_weights(path)
+    state = net.backbone.state_dict()
+    named = {name.removeprefix("module.").removeprefix("net.backbone."): value for name, value in weights.items()}
+    fitting = {name: value for name, value in named.items() if name in state and value.shape == state[name].shape}
+    if len(fitting) < len(state) // 2:
+        raise FormatError(
+            f"{path.name} holds {len(fitting)} of the {len(state)} tensors of {net.settings.backbone}: another network?"
+        )
+    net.backbone.load_state_dict(fitting, strict=False)
+    return len(fitting), len(state)
+
+
+def _cached_weights(backbone: str) -> Path:
+    from torchvision import models
+
+    url = models.get_model_weights(backbone).DEFAULT.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / str(url).rsplit("/", 1)[-1]
+    if not path.is_file():
+        raise ConfigurationError(
+            f"model.pretrained: torchvision's weights of {backbone} are not in its cache ({path}): densetrain "
+            "downloads nothing, so put the file there, or name one"
+        )
+    return path
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Named tensors from a ``.safetensors`` file or a ``torch.save`` file; nothing in it is executed.
+
+    Raises :class:`ConfigurationError` where it does not exist, :class:`FormatError` where it is something else.
+    """
+    if not path.is_file():
+        raise ConfigurationError(f"the weights {path} do not exist")
+    if path.stat().st_size > MAX_WEIGHT_BYTES:
+        raise FormatError(f"{path.name} is larger than {MAX_WEIGHT_BYTES >> 30} GiB: not a network's weights")
+    contents: Any
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            contents = load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise FormatError(f"{path.name} is not a readable safetensors file: {error}") from error
+    else:
+        contents = load_torch(path)
+    if isinstance(contents, dict) and isinstance(contents.get("state_dict"), dict):
+        contents = contents["state_dict"]
+    if not isinstance(contents, dict) or not all(isinstance(value, Tensor) for value in contents.values()):
+        raise FormatError(f"{path.name} holds no named tensors")
+    return contents
+
+
+def load_torch(path: Path, device: str = "cpu") -> Any:
+    """``torch.load`` of plain values and tensors alone; raises :class:`FormatError` for everything else."""
+    import pickle
+    import warnings
+    import zipfile
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's guesses about a foreign file; what it refuses is said below
+            return torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise FormatError(f"{path.name} is refused: it is damaged, or asks to run code when it is opened") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, OSError) as error:
+        raise FormatError(f"{path.name} is not a readable torch file: {str(error).splitlines()[0][:120]}") from error

@@ -1,0 +1,183 @@
+"""The LightningModule: what a step does. Devices, precision, loops and files are Lightning's."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+
+from densegen.vertex_index import VertexIndex
+from densetrain.augment import augment, draw
+from densetrain.config import FitSettings
+from densetrain.dataset import Batch
+from densetrain.errors import TrainingError
+from densetrain.losses import LandmarkLoss
+from densetrain.model import LandmarkNet
+
+__all__ = ["CHECKPOINT_KEY", "CHECKPOINT_VERSION", "LandmarkModule"]
+
+CHECKPOINT_KEY = "densetrain"
+CHECKPOINT_VERSION = 1
+
+
+class LandmarkModule(pl.LightningModule):
+    """A network, its loss, its augmentation, its optimiser, and what its checkpoints say about themselves.
+
+    about : plain values for the checkpoint: settings, vertex index, crop recipe
+    sample_ids : names for errors; device_images : (R, S, S, 3) uint8, moved to the device when training starts
+    """
+
+    mirror: Tensor
+
+    def __init__(
+        self,
+        settings: FitSettings,
+        index: VertexIndex,
+        crop_size: int,
+        about: dict[str, Any],
+        sample_ids: np.ndarray | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings, self.about = settings, about
+        self.net = LandmarkNet(settings.model, len(index), crop_size)
+        self.loss = LandmarkLoss(settings.loss, index)
+        self.register_buffer("mirror", torch.from_numpy(index.mirror), persistent=False)
+        self._outside: dict[str, Any] = {"sample_ids": sample_ids, "images": None, "compiled": None}
+        self._pending: tuple[Tensor, Tensor] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Weight averaging copies the module: the weights alone, not the images and names beside them.
+        return dict(super().__getstate__()) | {"_outside": {}, "_pending": None}
+
+    def hold_images(self, images: Tensor | None) -> None:
+        """Keep the training set's decoded images for the device."""
+        self._outside["images"] = images
+
+    def on_fit_start(self) -> None:
+        images = self._outside.get("images")
+        if images is not None and images.device != self.device:
+            self._outside["images"] = images.to(self.device)
+        if self.settings.trainer.compile:
+            self._outside["compiled"] = torch.compile(self.net)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) RGB 0 to 255 -> (B, N, 3) landmarks, pixels, crop frame."""
+        if self.settings.trainer.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        net = self._outside.get("compiled") or self.net
+        landmarks: Tensor = net(images)
+        return landmarks
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self._raise_if_not_finite()
+        # Everything random in a step depends on where in the training it is: a resumed run repeats it.
+        seed = _step_seed(self.settings.seed, batch["epoch"], batch["number"])
+        torch.manual_seed(seed)
+        images, landmarks = self._images(batch), batch["landmarks"]
+        draws = draw(len(images), self.settings.augment, torch.Generator().manual_seed(seed))
+        images, landmarks = augment(images, landmarks, draws, self.mirror)
+        losses = self.loss(self(images), landmarks)
+        self._pending = (losses.detach(), batch["rows"])
+        loss: Tensor = losses.mean()
+        self.log("train_loss", loss.detach(), on_step=True, on_epoch=True, prog_bar=True, batch_size=len(images))
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self._raise_if_not_finite()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        predicted, truth, weight = self(self._images(batch)), batch["landmarks"], batch["weight"]
+        box = batch["keypoints68"][..., :2]
+        size = (box.amax(dim=1) - box.amin(dim=1)).prod(dim=1).sqrt()
+        difference = predicted.float() - truth
+        flat = 100 * difference[..., :2].norm(dim=2).mean(dim=1) / size
+        solid = 100 * difference.norm(dim=2).mean(dim=1) / size
+        constant = 100 * (self.net.mean_landmarks - truth)[..., :2].norm(dim=2).mean(dim=1) / size
+        for name, value in {
+            "val_loss": self.loss(predicted, truth),
+            "val_nme": flat,
+            "val_nme_3d": solid,
+            "val_nme_constant": constant,
+        }.items():
+            self._sums[name] = self._sums.get(name, 0.0) + (value.double() * weight).sum()
+        self._sums["count"] = self._sums.get("count", 0.0) + weight.double().sum()
+
+    def on_validation_epoch_start(self) -> None:
+        self._sums: dict[str, Any] = {}
+
+    def on_validation_epoch_end(self) -> None:
+        sums = {name: self._sum_over_processes(value) for name, value in self._sums.items()}
+        for name, value in sums.items():
+            if name != "count":
+                # Single precision is what loggers and checkpoints of every device hold.
+                mean = (value / sums["count"]).float()
+                self.log(name, mean, prog_bar=name == "val_nme", rank_zero_only=False)
+
+    def _sum_over_processes(self, value: Tensor) -> Tensor:
+        summed: Any = self.trainer.strategy.reduce(value, reduce_op="sum")
+        return torch.as_tensor(summed)
+
+    def configure_optimizers(self) -> Any:
+        settings = self.settings.optimiser
+        decayed = [p for p in self.net.parameters() if p.ndim > 1]
+        plain = [p for p in self.net.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        optimiser: torch.optim.Optimizer
+        if settings.name == "sgd":
+            optimiser = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+        else:
+            optimiser = torch.optim.AdamW(groups, lr=settings.lr)
+        steps = max(int(self.trainer.estimated_stepping_batches), 1)
+        per_epoch = max(steps / self.settings.trainer.epochs, 1)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.rate(step, steps, per_epoch))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def rate(self, step: int, steps: int, per_epoch: float) -> float:
+        """The learning rate at a step, as a share of the settings' own."""
+        schedule = self.settings.schedule
+        warmup = schedule.warmup_epochs * per_epoch
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        done = min((step - warmup) / max(steps - warmup, 1), 1.0)
+        if schedule.name == "step":
+            passed = sum(step >= milestone * per_epoch for milestone in schedule.milestones)
+            return float(schedule.gamma**passed)
+        if schedule.name == "cosine":
+            return schedule.final + (1 - schedule.final) * (1 + math.cos(math.pi * done)) / 2
+        if schedule.name == "polynomial":
+            return float(schedule.final + (1 - schedule.final) * (1 - done) ** schedule.power)
+        return 1.0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CHECKPOINT_KEY] = {"version": CHECKPOINT_VERSION, **self.about}
+
+    def _images(self, batch: Batch) -> Tensor:
+        """(B, 3, S, S) uint8 on the device."""
+        images = batch["images"]
+        if images is None:
+            images = self._outside["images"][batch["position"]]
+        return images.permute(0, 3, 1, 2)  # type: ignore[no-any-return]
+
+    def _raise_if_not_finite(self) -> None:
+        """Look at the last step's losses: a step late, so that the device need not be waited for."""
+        if self._pending is None:
+            return
+        losses, rows = self._pending
+        self._pending = None
+        bad = ~losses.isfinite()
+        if bool(bad.any()):
+            ids = self._outside.get("sample_ids")
+            worst = [int(row) for row in rows[bad][:3]]
+            names = ", ".join(map(str, worst if ids is None else [ids[row] for row in worst]))
+            raise TrainingError(
+                f"the loss is not finite in epoch {self.current_epoch}, for {int(bad.sum())} of {len(losses)} samples, "
+                f"the first {names}: the last checkpoint is kept; try a smaller optimiser.lr or trainer.clip"
+            )
+
+
+def _step_seed(seed: int, epoch: int, number: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch, number]).generate_state(1, np.uint32)[0])

@@ -1,0 +1,247 @@
+"""Landmarks on photographs and video: find faces, crop, regress, and write what was found. No torch here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.errors import ConfigurationError, FormatError, SampleError
+from densegen.files import read_json, write_bytes, write_text
+from densegen.overlay import KEYPOINT_COLOUR, depth_colours, draw_points, write_png
+from densegen.photograph import read_photograph
+from densetrain.detect import Detector
+from densetrain.head_pose import head_pose
+from densetrain.regressor import Regressor, landmarks_in_image
+
+__all__ = [
+    "OUTPUTS",
+    "Face",
+    "Smoother",
+    "draw_faces",
+    "find_faces",
+    "list_images",
+    "read_boxes",
+    "write_faces",
+]
+
+FloatArray = npt.NDArray[np.float32]
+ImageArray = npt.NDArray[np.uint8]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+OUTPUTS = ("png", "json", "csv", "ply", "obj")
+
+MESH_COLOUR = (90, 200, 250)
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face in one image.
+
+    box : (4,) left, top, right, bottom that the crop was laid around, pixels
+    landmarks : (N, 3) float32; keypoints68 : (68, 3) float32 or None; pixels, image frame, z without an origin
+    pose_deg : (3,) pitch, yaw, roll in degrees, or None where the model knows no reference face
+    """
+
+    box: npt.NDArray[np.float64]
+    landmarks: FloatArray
+    keypoints68: FloatArray | None
+    pose_deg: npt.NDArray[np.float64] | None
+
+
+def list_images(inputs: tuple[Path, ...]) -> list[Path]:
+    """The image and video files among files and folders; raises :class:`ConfigurationError` where there are none."""
+    found: list[Path] = []
+    for path in inputs:
+        if path.is_dir():
+            found += sorted(p for p in path.iterdir() if p.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise ConfigurationError(f"{path} does not exist")
+    if not found:
+        raise ConfigurationError(f"{', '.join(map(str, inputs))}: no image here ({', '.join(IMAGE_SUFFIXES)})")
+    return found
+
+
+def read_boxes(path: Path) -> dict[str, npt.NDArray[np.float64]]:
+    """(n, 4) boxes by file name, from a JSON file like ``{"a.jpg": [[left, top, right, bottom], ...]}``."""
+    contents = read_json(path)
+    if not isinstance(contents, dict):
+        raise FormatError(f"{path} is not a JSON file of boxes by file name")
+    boxes = {}
+    for name, rows in contents.items():
+        try:
+            boxes[name] = check_boxes(np.atleast_2d(np.array(rows, np.float64)))
+        except (ValueError, TypeError) as error:
+            raise FormatError(f"{path.name}: {name}: {error}") from error
+    return boxes
+
+
+def check_boxes(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The boxes; raises ``ValueError`` where they are not (n, 4) with right > left and bottom > top."""
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+        raise ValueError("a box is four numbers: left, top, right, bottom")
+    if not ((boxes[:, 2:] - boxes[:, :2]) >= 1).all():
+        raise ValueError("a box's right and bottom lie at least a pixel beyond its left and top")
+    return boxes
+
+
+def find_faces(
+    regressor: Regressor, image: ImageArray, boxes: npt.NDArray[np.float64], *, refine: int = 0,
+    reference: npt.NDArray[np.float64] | None = None,
+) -> list[Face]:  # fmt: skip
+    """The landmarks of the faces in (n, 4) boxes of an (H, W, 3) uint8 RGB image.
+
+    refine : how often the crop is laid again, around the 68 that were found: a detector's box is only near
+    """
+    if not len(boxes):
+        return []
+    has68 = "ibug68" in regressor.index.subsets
+    landmarks = landmarks_in_image(regressor, image, boxes)
+    for _ in range(refine if has68 else 0):
+        points = regressor.index.subset("ibug68", landmarks)[..., :2]
+        again = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1).astype(np.float64)
+        # A face that got lost keeps the box that it had.
+        plausible = np.all(again[:, 2:] - again[:, :2] >= 8, axis=1, keepdims=True)
+        boxes = np.where(plausible, again, boxes)
+        landmarks = landmarks_in_image(regressor, image, boxes)
+    keypoints = regressor.index.subset("ibug68", landmarks) if has68 else [None] * len(boxes)
+    poses = [None] * len(boxes) if reference is None else list(head_pose(landmarks, reference))
+    return [Face(*parts) for parts in zip(boxes, landmarks, keypoints, poses, strict=True)]
+
+
+def read_image(path: Path) -> ImageArray:
+    """(H, W, 3) uint8 RGB; raises :class:`FormatError` where it cannot be read."""
+    try:
+        return read_photograph(path)
+    except SampleError as error:
+        raise FormatError(str(error)) from error
+
+
+def detect_boxes(detector: Detector, image: ImageArray, name: str) -> npt.NDArray[np.float64]:
+    """Boxes of all faces; raises :class:`FormatError` where the detector finds none."""
+    boxes = detector(image)
+    if not len(boxes):
+        raise FormatError(f"{name}: no face found; give its box with --box or --boxes, or try another --detector")
+    return boxes
+
+
+def draw_faces(
+    image: ImageArray, faces: list[Face], triangles: npt.NDArray[np.int64] | None, *, scale: int = 2
+) -> ImageArray:
+    """The image, ``scale`` times as large, with the landmark mesh, the landmarks by depth, and the 68 in white."""
+    from PIL import Image, ImageDraw
+
+    canvas = Image.fromarray(image).resize((image.shape[1] * scale, image.shape[0] * scale))
+    pen = ImageDraw.Draw(canvas)
+    for face in faces:
+        points = (face.landmarks[:, :2].astype(np.float64) + 0.5) * scale - 0.5
+        if triangles is not None:
+            edges = np.unique(np.sort(triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1), axis=0)
+            for a, b in edges:
+                pen.line([tuple(points[a]), tuple(points[b])], fill=MESH_COLOUR, width=1)
+    drawn = np.asarray(canvas, np.uint8)
+    for face in faces:
+        places = (face.landmarks + 0.5) * scale - 0.5
+        drawn = draw_points(drawn, places, depth_colours(face.landmarks), scale=1, radius=1.4)
+        if face.keypoints68 is not None:
+            drawn = draw_points(drawn, (face.keypoints68 + 0.5) * scale - 0.5, KEYPOINT_COLOUR, scale=1, radius=2.0)
+    return drawn
+
+
+def write_faces(
+    faces: list[Face], image: ImageArray, stem: Path, outputs: tuple[str, ...], triangles: npt.NDArray[np.int64]
+) -> list[Path]:
+    """Write the faces of one image: ``STEM.png``, ``STEM.json``, ``STEM.csv``, ``STEM-0.ply``, ``STEM-0.obj``."""
+    written = []
+    for kind in outputs:
+        path = stem.with_name(f"{stem.name}.{kind}")
+        if kind == "png":
+            write_png(draw_faces(image, faces, triangles), path)
+        elif kind == "json":
+            write_text(path, json.dumps(faces_as_json(faces), indent=1) + "\n")
+        elif kind == "csv":
+            write_text(path, faces_as_csv(faces))
+        else:
+            for number, face in enumerate(faces):
+                path = stem.with_name(f"{stem.name}-{number}.{kind}")
+                write_bytes(path, _mesh(face, triangles, kind))
+                written.append(path)
+            continue
+        written.append(path)
+    return written
+
+
+def faces_as_json(faces: list[Face]) -> dict[str, Any]:
+    """Faces as plain values, with their frame in words."""
+    return {
+        "frame": "pixels of the image, centres at integers from 0, x right, y down, z towards the viewer",
+        "faces": [
+            {
+                "box": np.round(face.box, 2).tolist(),
+                "pose_deg": None
+                if face.pose_deg is None
+                else dict(zip(("pitch", "yaw", "roll"), np.round(face.pose_deg, 2).tolist(), strict=True)),
+                "landmarks": np.round(face.landmarks.astype(np.float64), 3).tolist(),
+                "keypoints68": None
+                if face.keypoints68 is None
+                else np.round(face.keypoints68.astype(np.float64), 3).tolist(),
+            }
+            for face in faces
+        ],
+    }
+
+
+def faces_as_csv(faces: list[Face]) -> str:
+    """One row a landmark: face, id, x, y, z."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["face", "landmark", "x", "y", "z"])
+    for number, face in enumerate(faces):
+        writer.writerows([number, row, *(f"{v:.3f}" for v in point)] for row, point in enumerate(face.landmarks))
+    return text.getvalue()
+
+
+def _mesh(face: Face, triangles: npt.NDArray[np.int64], kind: str) -> bytes:
+    """The landmark mesh, y up as mesh viewers have it."""
+    import trimesh
+
+    mesh = trimesh.Trimesh(face.landmarks.astype(np.float64) * [1, -1, 1], triangles, process=False)
+    data: Any = mesh.export(file_type="obj", digits=4) if kind == "obj" else mesh.export(file_type=kind)
+    return data.encode() if isinstance(data, str) else bytes(data)
+
+
+class Smoother:
+    """Landmarks over time: the One Euro filter (Casiez, Roussel, Vogel, CHI 2012), every coordinate by itself.
+
+    Slow movement is smoothed strongly, fast movement follows at once. min_cutoff : Hz at rest; beta : by how much the
+    cutoff rises with speed, in Hz per (pixels per second)
+    """
+
+    def __init__(self, rate_hz: float, min_cutoff: float = 1.5, beta: float = 0.02) -> None:
+        self.rate, self.min_cutoff, self.beta = rate_hz, min_cutoff, beta
+        self.value: npt.NDArray[np.float64] | None = None
+        self.speed: npt.NDArray[np.float64] | None = None
+
+    def __call__(self, landmarks: FloatArray) -> FloatArray:
+        """The next frame's landmarks, smoothed; same shape."""
+        new = landmarks.astype(np.float64)
+        if self.value is None or self.speed is None or self.value.shape != new.shape:
+            self.value, self.speed = new, np.zeros_like(new)
+            return landmarks
+        share = self._share(np.full_like(new, 1.0))
+        self.speed = self.speed + share * ((new - self.value) * self.rate - self.speed)
+        self.value = self.value + self._share(self.min_cutoff + self.beta * np.abs(self.speed)) * (new - self.value)
+        return self.value.astype(np.float32)
+
+    def _share(self, cutoff_hz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        step: npt.NDArray[np.float64] = 2 * np.pi * cutoff_hz / self.rate
+        return step / (step + 1)

@@ -1,0 +1,120 @@
+"""What evaluation and prediction ask of a trained network, whatever runs it. No torch here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.crop import Crop, warp
+from densegen.errors import ConfigurationError, FormatError
+from densegen.vertex_index import VertexIndex, parse_index
+
+__all__ = ["ONNX_METADATA", "OnnxRegressor", "Regressor", "crop_of_box", "landmarks_in_image", "open_regressor"]
+
+FloatArray = npt.NDArray[np.float32]
+
+ONNX_METADATA = "densetrain"
+"""The key of an ONNX file's metadata that holds the model's description as JSON."""
+
+
+class Regressor(Protocol):
+    """A trained network.
+
+    index : the vertex index of its landmarks; crop_size : S; margin : a crop's side in units of the face box's mean
+    side; name : for tables
+    """
+
+    index: VertexIndex
+    crop_size: int
+    margin: float
+    name: str
+
+    def __call__(self, crops: npt.NDArray[np.uint8]) -> FloatArray:
+        """(B, S, S, 3) uint8 RGB crops -> (B, N, 3) float32 landmarks, pixels, crop frame."""
+        ...
+
+
+@dataclass(eq=False)
+class OnnxRegressor:
+    """An exported network in ONNX Runtime; the file's metadata says the rest."""
+
+    session: Any
+    index: VertexIndex
+    crop_size: int
+    margin: float
+    name: str
+    about: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path, threads: int | None = None) -> OnnxRegressor:
+        """Open an ``.onnx`` file of ``densetrain export``.
+
+        Raises :class:`ConfigurationError` where it does not exist or ONNX Runtime is not installed,
+        :class:`FormatError` where it is another network or damaged.
+        """
+        if not path.is_file():
+            raise ConfigurationError(f"the model {path} does not exist")
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ConfigurationError("ONNX files need ONNX Runtime: pip install 'densegen[export]'") from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # ONNX Runtime's errors have no common base but this.
+        except Exception as error:
+            raise FormatError(f"{path.name} is not a readable ONNX file: {str(error).splitlines()[0][:120]}") from error
+        try:
+            about = json.loads(session.get_modelmeta().custom_metadata_map[ONNX_METADATA])
+            size, margin, text = int(about["crop_size"]), float(about["margin"]), str(about["vertex_index"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise FormatError(f"{path.name} was not exported by densetrain: it lacks its description") from error
+        return cls(session, parse_index(text, f"{path.name}: vertex index"), size, margin, path.name, about)
+
+    def __call__(self, crops: npt.NDArray[np.uint8]) -> FloatArray:
+        images = np.ascontiguousarray(crops.transpose(0, 3, 1, 2)).astype(np.float32)
+        landmarks: FloatArray = self.session.run(None, {"images": images})[0]
+        return landmarks.astype(np.float32)
+
+
+def open_regressor(path: Path, device: str = "cpu") -> Regressor:
+    """A run's folder, a checkpoint, a ``.safetensors`` or an ``.onnx`` file as a network ready to use."""
+    if path.suffix == ".onnx":
+        return OnnxRegressor.open(path)
+    try:
+        from densetrain.checkpoint import load_regressor
+    except ImportError as error:
+        raise ConfigurationError("checkpoints need torch: pip install 'densegen[train]', or give --onnx") from error
+    return load_regressor(path, device)
+
+
+def crop_of_box(box: npt.NDArray[np.floating], margin: float, size: int) -> Crop:
+    """The square about a face box, as in training but without its jitter.
+
+    box : (4,) left, top, right, bottom of the 68 keypoints, pixels, image frame. The square's side is ``margin`` times
+    the box's mean side.
+    """
+    left, top, right, bottom = map(float, box)
+    side = margin * ((right - left) + (bottom - top)) / 2
+    scale = (size - 1) / max(side, 1e-6)
+    return Crop(scale, -scale * ((left + right) / 2 - side / 2), -scale * ((top + bottom) / 2 - side / 2), size=size)
+
+
+def landmarks_in_image(
+    regressor: Regressor, image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.floating]
+) -> FloatArray:
+    """Landmarks of the faces in (n, 4) boxes of an (H, W, 3) uint8 RGB image.
+
+    returns : (n, N, 3) float32, pixels, image frame; z has the scale of x and y, and no origin
+    """
+    crops = [crop_of_box(box, regressor.margin, regressor.crop_size) for box in boxes]
+    landmarks = regressor(np.stack([warp(image, crop) for crop in crops]))
+    return np.stack([crop.invert(points) for crop, points in zip(crops, landmarks, strict=True)])

@@ -1,0 +1,182 @@
+"""One page from several evaluations: tables beside the published rows, CED curves; Markdown, HTML and pictures."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from densegen.errors import ConfigurationError
+from densegen.files import replace_file, write_text
+from densetrain.evaluate import Result
+from densetrain.metrics import cumulative_errors
+from densetrain.published import AFLW2000_ROWS, AFLW_ROWS, BACKBONE_ROWS
+
+if TYPE_CHECKING:
+    from densetrain.profile import Profile
+
+__all__ = ["Table", "draw_ced", "profile_table", "result_lines", "result_table", "write_report"]
+
+BINS = ("[0, 30]", "(30, 60]", "(60, 90]")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a title; ``note`` says how the numbers were made."""
+
+    title: str
+    note: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def as_markdown(self) -> str:
+        lines = [
+            f"## {self.title}",
+            "",
+            self.note,
+            "",
+            f"| {' | '.join(self.header)} |",
+            "|---" * len(self.header) + "|",
+        ]
+        return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in self.rows)])
+
+    def as_html(self) -> str:
+        def cells(row: tuple[str, ...], tag: str) -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
+
+        body = "\n".join(cells(row, "td") for row in self.rows)
+        return (
+            f"<h2>{html.escape(self.title)}</h2>\n<p>{html.escape(self.note)}</p>\n"
+            f"<table>\n{cells(self.header, 'th')}\n{body}\n</table>"
+        )
+
+
+def result_lines(result: Result) -> list[str]:
+    """What ``densetrain evaluate`` prints: the protocol, then every number."""
+    s = result.score
+    bins = "  ".join(
+        f"{name} {value:.4f} ({count:,})" for name, value, count in zip(BINS, s.bins, s.counts, strict=True)
+    )
+    lines = [
+        f"{result.method}",
+        f"protocol: {result.protocol}",
+        f"NME, %, by yaw: {bins}",
+        f"mean of the bins {s.mean:.4f}, std {s.std:.4f}; all images {s.all_images:.4f}; "
+        f"balanced subsets {s.balanced:.4f} +- {s.balanced_std:.4f}",
+        f"AUC at {s.threshold:g} %: {s.auc:.2f} %; failures above {s.threshold:g} %: {s.failures:.2f} %",
+    ]
+    for title, values in result.groups.items():
+        lines.append(f"{title}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
+    return lines
+
+
+def result_table(results: Sequence[Result]) -> Table:
+    """Evaluations of one protocol in the layout of the published tables, with the published rows above."""
+    protocol = results[0].protocol
+    published = AFLW2000_ROWS if "AFLW2000-3D" in protocol else AFLW_ROWS if protocol.startswith("AFLW,") else ()
+    rows = [(f"{name} (published)", *(_number(v, 2) for v in values), "") for name, *values in published]
+    for result in results:
+        s = result.score
+        numbers = (*(_number(v, 3) for v in s.bins), _number(s.mean, 3), _number(s.all_images, 3))
+        rows.append((result.method, *numbers))
+    return Table(
+        title=f"NME, {protocol.split(',', 1)[0]}",
+        note=f"Protocol: {protocol}.",
+        header=("method", *BINS, "mean of bins", "all images"),
+        rows=tuple(rows),
+    )
+
+
+def profile_table(profiles: Sequence[Profile]) -> Table:
+    """What backbones cost, beside the published figures."""
+    known = {name: (macs, parameters) for name, macs, parameters in BACKBONE_ROWS}
+    rows = []
+    for p in profiles:
+        macs, parameters = known.get(p.backbone, (None, None)) if p.input_size == 256 else (None, None)
+        one, every = (f"{ms:.1f}" for ms in p.latency_ms) if p.latency_ms is not None else ("", "")
+        rows.append(
+            (p.backbone, str(p.input_size), f"{p.parameters / 1e6:.3f}", f"{p.macs / 1e9:.3f}", one, every,
+             _number(parameters, 3), _number(macs, 3))
+        )  # fmt: skip
+    return Table(
+        title="Backbones",
+        note="Batch 1. MACs of convolutions and matrix products; latency is the median on this machine's CPU.",
+        header=("backbone", "input, px", "parameters, M", "GMACs", "1 thread, ms", "all threads, ms",
+                "published M", "published GMACs"),
+        rows=tuple(rows),
+    )  # fmt: skip
+
+
+def draw_ced(results: Sequence[Result], path: Path) -> None:
+    """Write the cumulative error distributions of several evaluations as one picture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    threshold = max(result.score.threshold for result in results)
+    for result in results:
+        x, y = cumulative_errors(np.array(result.errors), threshold)
+        axes.plot(x, y, label=f"{result.method}: AUC {result.score.auc:.1f} %")
+    axes.set(xlim=(0, threshold), ylim=(0, 100), xlabel="NME, %", ylabel="faces, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    axes.set_title(results[0].protocol.split(", normalised")[0], fontsize=8)
+    with replace_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def write_report(
+    results: Sequence[Result], profiles: Sequence[Profile], out: Path, pictures: Sequence[Path] = ()
+) -> None:
+    """Write ``report.md``, ``report.html`` and a CED picture a protocol to the folder ``out``.
+
+    pictures : further ones, in ``out``, to show. Raises :class:`ConfigurationError` where there is nothing to report.
+    """
+    if not results and not profiles:
+        raise ConfigurationError("nothing to report: run 'densetrain evaluate' first")
+    out.mkdir(parents=True, exist_ok=True)
+    markdown, page = ["# Evaluation"], ["<h1>Evaluation</h1>"]
+    for number, protocol in enumerate(dict.fromkeys(result.protocol for result in results)):
+        same = [result for result in results if result.protocol == protocol]
+        picture = out / f"ced-{number}.png"
+        draw_ced(same, picture)
+        table = result_table(same)
+        markdown += [table.as_markdown(), f"![CED]({picture.name})"]
+        page += [table.as_html(), f'<p><img src="{picture.name}" alt="CED"></p>']
+        for further in _group_tables(same):
+            markdown.append(further.as_markdown())
+            page.append(further.as_html())
+    if profiles:
+        table = profile_table(profiles)
+        markdown.append(table.as_markdown())
+        page.append(table.as_html())
+    for picture in pictures:
+        markdown.append(f"![{picture.stem}]({picture.name})")
+        page.append(f'<p><img src="{html.escape(picture.name)}" alt="{html.escape(picture.stem)}"></p>')
+    write_text(out / "report.md", "\n\n".join(markdown) + "\n")
+    style = (
+        "body{font:15px sans-serif;margin:2em;max-width:70em}td,th{padding:.2em .8em;text-align:left}"
+        "img{max-width:100%}"
+    )
+    head = f'<!doctype html>\n<meta charset="utf-8"><title>Evaluation</title><style>{style}</style>\n'
+    write_text(out / "report.html", head + "\n".join(page) + "\n")
+
+
+def _group_tables(results: Sequence[Result]) -> list[Table]:
+    tables = []
+    for title in dict.fromkeys(title for result in results for title in result.groups):
+        having = [result for result in results if title in result.groups]
+        names = tuple(dict.fromkeys(name for result in having for name in result.groups[title]))
+        rows = tuple(
+            (result.method, *(_number(result.groups[title].get(name), 3) for name in names)) for result in having
+        )
+        tables.append(Table(f"NME by {title}", "Percent; the same protocol.", ("method", *names), rows))
+    return tables
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None or np.isnan(value) else f"{value:.{digits}f}"

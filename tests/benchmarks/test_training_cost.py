@@ -1,0 +1,110 @@
+"""What training costs beside what it must cost; ratios, each measured in one run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from densegen.build import build, plan_build
+from densegen.files import find_data_file
+from densegen.manifest import BuildSettings, Manifest
+from densetrain.config import FitSettings, read_settings
+from densetrain.dataset import BatchDataset, BatchSampler, ShardSet, open_shards
+from densetrain.fit import ShardBatches, make_module, make_trainer
+
+pytestmark = pytest.mark.benchmark
+
+ROUNDS = 5
+BATCH = 16
+
+
+@pytest.fixture(scope="module")
+def folder(corpus: Path, manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cost") / "shards"
+    split = manifest.split.model_copy(update={"seed": 2, "validation": 0.3})
+    changed = manifest.model_copy(update={"split": split})
+    index_file = find_data_file("vertex_index_520.yaml")
+    build(plan_build(changed, corpus, corpus / "model.h5", index_file, BuildSettings(shard_size=16)), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def shards(folder: Path) -> ShardSet:
+    return open_shards([folder] * 16)
+
+
+def median_seconds(run: Callable[[], Any], rounds: int = ROUNDS) -> float:
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def test_loading_a_sample_costs_little_more_than_decoding_its_jpeg(shards: ShardSet) -> None:
+    rows = np.resize(np.arange(len(shards)), 512).astype(np.int64)
+    dataset, reader = BatchDataset(shards), shards.open()
+    jpegs = [reader.jpeg(int(row)) for row in rows]
+    batches = [key[2] for key in BatchSampler(rows, 128, 0, shuffle=True)]
+
+    def load() -> None:
+        for number, batch in enumerate(batches):
+            assert isinstance(dataset[(0, number, batch, 1.0)], dict)
+
+    def decode() -> None:
+        for jpeg in jpegs:
+            simplejpeg.decode_jpeg(jpeg, "RGB")
+
+    load(), decode()
+    ratios = [median_seconds(load, 1) / median_seconds(decode, 1) for _ in range(ROUNDS)]
+    print(f"\nloading a sample: {np.median(ratios):.2f} decodes of its JPEG")
+    assert np.median(ratios) <= 1.3
+
+
+class Clock(Callback):
+    """Times each step of the trainer, and after it a bare step: both see the same machine."""
+
+    def __init__(self, bare: Callable[[], None]) -> None:
+        self.bare, self.fitted, self.alone = bare, list[float](), list[float]()
+        self.start: float | None = None
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        end = time.perf_counter()
+        if self.start is not None:
+            self.fitted.append(end - self.start)
+        self.bare()
+        self.start = time.perf_counter()
+        if self.fitted:
+            self.alone.append(self.start - end)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_step_of_fit_costs_little_more_than_the_bare_step(shards: ShardSet, tmp_path: Path) -> None:
+    """MobileNetV2 at 256 px, with augmentation, decoding in a worker, logs and checks, against the network alone."""
+    sets = [f"data.batch_size={BATCH}", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.epochs=1"]
+    settings: FitSettings = read_settings("paper", [*sets, "data.workers=1", "data.validate_on=train"])
+    net = make_module(shards, settings).train()
+    images, truth = torch.rand(BATCH, 3, 256, 256) * 255, torch.rand(BATCH, 520, 3) * 255
+    optimiser = torch.optim.SGD(net.parameters(), lr=1e-6, momentum=0.9)
+
+    def bare() -> None:
+        optimiser.zero_grad()
+        net.loss(net(images), truth).mean().backward()
+        optimiser.step()
+
+    clock = Clock(bare)
+    trainer = make_trainer(settings, tmp_path, progress=False, limit_val_batches=0, enable_checkpointing=False,
+                           callbacks=[clock])  # fmt: skip
+    trainer.fit(make_module(shards, settings), ShardBatches(shards, settings))
+    ratio = float(np.median(np.array(clock.fitted) / clock.alone))
+    print(f"\na step of fit: {ratio:.2f} bare steps, {len(clock.fitted)} steps at batch {BATCH}")
+    assert ratio <= 1.10

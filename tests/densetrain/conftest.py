@@ -1,0 +1,63 @@
+"""A tiny run on the small dataset of procedural faces."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from densegen.build import build, plan_build
+from densegen.files import find_data_file
+from densegen.manifest import BuildSettings, Manifest
+from densetrain.config import FitSettings, read_settings
+from densetrain.dataset import ShardSet, open_shards
+from densetrain.fit import fit
+
+TINY = (
+    "data.batch_size=4",
+    "data.workers=0",
+    "model.width=0.25",
+    "model.input_size=32",
+    "trainer.epochs=2",
+    "trainer.accelerator=cpu",
+    "trainer.devices=1",
+)
+
+
+def tiny(*changes: str) -> FitSettings:
+    return read_settings(None, (*TINY, *changes))
+
+
+@pytest.fixture(scope="session")
+def dataset(corpus: Path, manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished build in eight shards of four samples, some of them for validation; not to be written to."""
+    out = tmp_path_factory.mktemp("trainset") / "shards"
+    split = manifest.split.model_copy(update={"seed": 2, "validation": 0.3})
+    settings = BuildSettings(shard_size=4)
+    index_file = find_data_file("vertex_index_520.yaml")
+    build(
+        plan_build(manifest.model_copy(update={"split": split}), corpus, corpus / "model.h5", index_file, settings), out
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def shards(dataset: Path) -> ShardSet:
+    return open_shards([dataset])
+
+
+@pytest.fixture(scope="session")
+def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished tiny run; not to be written to."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    fit([dataset], tiny(), out)
+    return out
+
+
+def edit_manifest(folder: Path, change: Any) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))

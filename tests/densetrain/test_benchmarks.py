@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from densegen.errors import ConfigurationError, FormatError
+from densegen.vertex_index import AFLW21
+from densetrain.benchmarks import aflw, aflw2000, read_predictions
+from densetrain.cli import main
+from densetrain.metrics import points21
+
+REALDATA = os.environ.get("DENSE_REALDATA")
+
+FACES = 30
+
+
+@pytest.fixture
+def folder(corpus: Path, tmp_path: Path) -> Path:
+    """Portraits as AFLW2000-3D pairs."""
+    root = tmp_path / "aflw2000"
+    shutil.copytree(corpus / "SYNTH", root)
+    return root
+
+
+@pytest.fixture
+def protocol(folder: Path, tmp_path: Path) -> Path:
+    """Public label files for the same faces; the re-annotated labels are a pixel off in x, and count from 0."""
+    out = tmp_path / "protocol"
+    out.mkdir()
+    benchmark = aflw2000(folder, None)
+    names = [f"{name}.jpg" for name in benchmark.names]
+    (out / "AFLW2000-3D_crop.list").write_text("\n".join(reversed(names)))
+    labels = benchmark.raw[::-1].transpose(0, 2, 1).astype(np.float32)
+    np.save(out / "AFLW2000-3D.pts68.npy", np.concatenate([labels, labels[:, :1]], axis=1))
+    np.save(out / "AFLW2000-3D-Reannotated.pts68.npy", labels - np.float32([[0], [1]]))
+    np.save(out / "AFLW2000-3D.pose.npy", benchmark.yaw_deg[::-1].astype(np.float32))
+    np.save(out / "AFLW2000-3D-new.pose.npy", np.zeros(len(names), np.float32))
+    return out
+
+
+def test_the_truth_itself_has_no_error(folder: Path) -> None:
+    benchmark = aflw2000(folder, None)
+    assert benchmark.errors(benchmark.truth).max() == 0
+    assert benchmark.errors(benchmark.raw, as_labels=True).max() == 0
+    # Label files count from 1: read as pixels from 0 they are a diagonal off.
+    shifted = benchmark.errors(benchmark.raw)
+    np.testing.assert_allclose(shifted, 100 * np.sqrt(2) / benchmark.normaliser)
+
+
+def test_the_true_points_lie_on_the_photographs(folder: Path, corpus: Path) -> None:
+    from densegen.fits import read_fit
+    from densegen.morphable_model import read_model
+    from densegen.pipeline import mesh_in_image
+
+    model, benchmark = read_model(corpus / "model.h5"), aflw2000(folder, None)
+    image = next(iter(benchmark.read_images()))
+    mesh = mesh_in_image(model, read_fit(folder / f"{benchmark.names[0]}.mat"), image.shape[0])
+    np.testing.assert_allclose(benchmark.truth[0], mesh[model.keypoints68][:, :2], atol=1e-2)
+
+
+def test_label_files_are_matched_by_name(folder: Path, protocol: Path) -> None:
+    own, listed = aflw2000(folder, None), aflw2000(folder, protocol)
+    np.testing.assert_allclose(own.truth, listed.truth, atol=1e-3)
+    np.testing.assert_allclose(own.yaw_deg, listed.yaw_deg, atol=1e-4)
+    other = aflw2000(folder, protocol, "reannotated", "new-pose")
+    assert (other.yaw_deg == 0).all()
+    np.testing.assert_allclose(other.truth - own.truth, np.broadcast_to([1.0, 0.0], own.truth.shape), atol=1e-3)
+    assert "labels reannotated, yaw new-pose" in other.protocol
+    assert "16 of 2,000 images" in other.protocol
+
+
+def test_predictions_are_matched_by_name_and_checked(folder: Path, tmp_path: Path) -> None:
+    benchmark = aflw2000(folder, None)
+    path = tmp_path / "p.npz"
+    names = np.array([f"{name}.jpg" for name in benchmark.names])
+    np.savez(path, names=names[::-1], landmarks=benchmark.truth[::-1])
+    assert (read_predictions(path, benchmark.names) == benchmark.truth).all()
+    for change, words in [
+        ({"names": names[1:], "landmarks": benchmark.truth[1:]}, "lacks 1 of 16 faces"),
+        ({"names": names, "landmarks": benchmark.truth[:, :50]}, "expected \\(n, 68"),
+        ({"names": names, "landmarks": benchmark.truth * np.nan}, "not finite"),
+        ({"names": names[[0] * 16], "landmarks": benchmark.truth}, "perhaps twice"),
+        ({"landmarks": benchmark.truth}, "not an .npz of 'names'"),
+    ]:
+        np.savez(path, **change)
+        with pytest.raises(FormatError, match=words):
+            read_predictions(path, benchmark.names)
+    path.write_text("hello")
+    with pytest.raises(FormatError, match="not an .npz"):
+        read_predictions(path, benchmark.names)
+
+
+def test_a_folder_with_missing_files_is_refused(folder: Path, protocol: Path, tmp_path: Path) -> None:
+    (folder / "SYNTH_00001_1.jpg").unlink()
+    with pytest.raises(ConfigurationError, match="lacks 1 of 16 images, the first is SYNTH_00001_1"):
+        aflw2000(folder, None)
+    with pytest.raises(ConfigurationError, match="holds no .mat file"):
+        aflw2000(tmp_path, None)
+    with pytest.raises(ConfigurationError, match="give their --protocol folder"):
+        aflw2000(folder, None, "reannotated")
+    (protocol / "AFLW2000-3D.pose.npy").unlink()
+    with pytest.raises(ConfigurationError, match="does not exist: it is one of the benchmark's public files"):
+        aflw2000(None, protocol)
+    np.save(protocol / "AFLW2000-3D.pts68.npy", np.zeros((16, 3, 50)))
+    with pytest.raises(FormatError, match=r"shape \(16, 3, 50\), expected \(n, 2, 68\)"):
+        aflw2000(None, protocol, yaw="new-pose")
+
+
+def test_aflw_counts_visible_points_in_the_crops_frame(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    points68 = generator.uniform(300, 500, (FACES, 68, 2))
+    truth = points21(points68)
+    truth[:, 3] = -1
+    roi = np.tile([250.0, 260.0, 550.0, 560.0], (FACES, 1))
+    (tmp_path / "AFLW_GT_crop.list").write_text("\n".join(f"f{n}.jpg" for n in range(FACES)))
+    np.save(tmp_path / "AFLW_GT_pts68.npy", points68.transpose(0, 2, 1))
+    np.save(tmp_path / "AFLW_GT_pts21.npy", truth.transpose(0, 2, 1))
+    np.save(tmp_path / "AFLW_GT_crop_roi_box.npy", roi)
+    np.save(tmp_path / "AFLW_GT_crop_yaws.npy", np.linspace(-90, 90, FACES))
+    benchmark = aflw(None, tmp_path)
+    assert len(AFLW21) == benchmark.truth.shape[1] == 21
+    in_crop = (points68 - roi[:, None, :2]) * 120 / 300
+    assert benchmark.errors(in_crop).max() < 1e-9
+    off = benchmark.errors(in_crop + [120 / 300, 0])
+    np.testing.assert_allclose(off, 100 / benchmark.normaliser)
+    np.testing.assert_allclose(benchmark.boxes[:, :2], in_crop.min(axis=1))
+    with pytest.raises(ConfigurationError, match="images are needed"):
+        next(benchmark.read_images())
+
+
+@pytest.mark.skipif(REALDATA is None, reason="DENSE_REALDATA is not set: the public label files are not here")
+@pytest.mark.parametrize(
+    ("labels", "yaw", "known"),
+    [
+        ("original", "pose", (2.8116, 3.2341, 4.0962, 3.3806)),
+        ("original", "new-pose", (2.8136, 3.2864, 4.2412, 3.4471)),
+        ("reannotated", "pose", (2.7899, 3.1978, 4.2006, 3.3961)),
+        ("reannotated", "new-pose", (2.7920, 3.2597, 4.3710, 3.4742)),
+    ],
+)
+def test_the_known_answers_of_the_public_labels(labels: str, yaw: str, known: tuple[float, ...]) -> None:
+    other = {"original": "reannotated", "reannotated": "original"}[labels]
+    arguments = ["evaluate", "--benchmark", "aflw2000-3d", "--protocol", f"{REALDATA}/aflw2000_protocol"]
+    printed = CliRunner().invoke(main, [*arguments, "--labels", labels, "--yaw", yaw, "--predictions", other])
+    assert printed.exit_code == 0, printed.output
+    for name, value in zip(("[0, 30]", "(30, 60]", "(60, 90]", "mean of the bins"), known, strict=True):
+        assert f"{name} {value:.4f}" in printed.output
+    if (labels, yaw) == ("original", "pose"):
+        assert "std 0.5346; all images 3.0884" in printed.output

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from densegen.errors import ConfigurationError, FormatError
+from densetrain.config import READY_SETTINGS, FitSettings, read_settings
+
+
+@pytest.mark.parametrize("name", READY_SETTINGS)
+def test_ready_settings_are_valid(name: str) -> None:
+    assert read_settings(name) != FitSettings()
+
+
+def test_the_paper_is_as_published() -> None:
+    paper = read_settings("paper")
+    assert (paper.trainer.epochs, paper.data.batch_size, paper.model.input_size) == (40, 128, 256)
+    assert (paper.loss.wing_w, paper.loss.wing_eps, paper.loss.wing_weight, paper.loss.mse_weight) == (15, 3, 1.5, 0.5)
+
+
+def test_changes_are_yaml_and_win(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("trainer: {epochs: 3}\nseed: 4\n")
+    made = read_settings(tmp_path / "s.yaml", ["trainer.epochs=5", "loss.axis_weights=[1, 1, 2]", "trainer.clip=null"])
+    assert (made.trainer.epochs, made.seed, made.loss.axis_weights) == (5, 4, (1, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("trainer.epochs=0", "trainer.epochs: Input should be greater"),
+        ("trainer.epoch=3", "trainer.epoch: Extra inputs"),
+        ("seed.x=3", "seed"),
+        ("nonsense", "not key=value"),
+        ("schedule.name=step", "needs milestones"),
+        ("trainer.epochs=[", "not readable YAML"),
+    ],
+)
+def test_a_wrong_setting_is_named(change: str, words: str) -> None:
+    with pytest.raises((ConfigurationError, FormatError), match=words):
+        read_settings(None, [change])
+
+
+def test_a_file_that_is_no_settings_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.yaml").write_text("[1, 2]")
+    with pytest.raises(ConfigurationError, match="holds no keys"):
+        read_settings(tmp_path / "list.yaml")
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        read_settings(tmp_path / "none.yaml")

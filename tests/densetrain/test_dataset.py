@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from torch.utils.data import DataLoader
+
+from densegen.build import Plan, build, plan_build
+from densegen.errors import ConfigurationError, FormatError
+from densegen.files import find_data_file
+from densegen.manifest import BuildSettings, Manifest
+from densegen.shards import ShardReader
+from densetrain.dataset import BatchDataset, BatchSampler, ShardSet, decode_all, open_shards
+from tests.densetrain.conftest import edit_manifest
+
+
+def keys(sampler: BatchSampler, epoch: int = 0) -> list[tuple[int, list[int], float]]:
+    sampler.epoch = lambda: epoch
+    return [(number, rows.tolist(), weight) for _, number, rows, weight in sampler]
+
+
+def test_samples_are_read_as_the_shards_hold_them(dataset: Path, shards: ShardSet) -> None:
+    reader = shards.open()
+    row = 0
+    for path in sorted(dataset.glob("shard-*.h5")):
+        with ShardReader(path) as shard:
+            landmarks = shard.array("landmarks")
+            for place, sample_id in enumerate(shard.sample_ids):
+                assert shards.sample_ids[row] == sample_id
+                assert (reader.landmarks(row) == landmarks[place]).all()
+                assert (reader.image(row) == simplejpeg.decode_jpeg(shard.jpeg(place), "RGB")).all()
+                row += 1
+    assert row == len(shards) == 32
+    reader.close()
+
+
+def test_an_epochs_order_is_a_function_of_seed_and_epoch() -> None:
+    rows = np.arange(50)
+    one = keys(BatchSampler(rows, 8, seed=3, shuffle=True), 5)
+    assert one == keys(BatchSampler(rows, 8, seed=3, shuffle=True), 5)
+    assert one != keys(BatchSampler(rows, 8, seed=3, shuffle=True), 6)
+    assert one != keys(BatchSampler(rows, 8, seed=4, shuffle=True), 5)
+    assert len(one) == 6
+    seen = [row for _, batch, _ in one for row in batch]
+    assert len(set(seen)) == len(seen) == 48
+
+
+def test_processes_share_the_batches_that_one_process_would_see() -> None:
+    rows = np.arange(50)
+    whole = keys(BatchSampler(rows, 8, seed=3, shuffle=True))
+    parts = [keys(BatchSampler(rows, 8, seed=3, shuffle=True, rank=rank, world=2)) for rank in range(2)]
+    assert [batch for pair in zip(*parts, strict=True) for batch in pair] == whole
+    checked = [keys(BatchSampler(rows, 8, seed=0, shuffle=False, rank=rank, world=2)) for rank in range(2)]
+    assert [len(part) for part in checked] == [4, 4]
+    counted = [row for part in checked for _, batch, weight in part if weight for row in batch]
+    assert sorted(counted) == list(range(50))
+
+
+def test_a_batch_size_that_leaves_a_process_without_work_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="fewer than the 4 processes"):
+        BatchSampler(np.arange(20), 8, seed=0, shuffle=True, world=4)
+
+
+def test_workers_and_caches_give_the_same_batches(shards: ShardSet) -> None:
+    rows = shards.rows("train")
+    sampler = BatchSampler(rows, 4, seed=0, shuffle=True)
+
+    def batches(dataset: BatchDataset, workers: int = 0) -> list[dict[str, Any]]:
+        return list(DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=workers))
+
+    plain = batches(BatchDataset(shards))
+    for other in (batches(BatchDataset(shards), 2), batches(BatchDataset(shards, decode_all(shards, rows), rows))):
+        for one, two in zip(plain, other, strict=True):
+            assert torch.equal(one["images"], two["images"])
+            assert torch.equal(one["landmarks"], two["landmarks"])
+            assert torch.equal(one["rows"], two["rows"])
+    on_device = batches(BatchDataset(shards, None, rows, on_device=True))
+    assert all(batch["images"] is None for batch in on_device)
+
+
+def test_a_corrupt_image_is_an_error_that_names_shard_and_sample(dataset: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(dataset, broken)
+    with h5py.File(broken / "shard-00001.h5", "r+") as file:
+        start = int(file["image/offsets"][1])
+        file["image/bytes"][start : start + 400] = 0
+    damaged = open_shards([broken])
+    row = 5  # the second of the second shard
+    item = BatchDataset(damaged)[(0, 0, np.array([row]), 1.0)]
+    assert isinstance(item, FormatError)
+    assert str(item).startswith(f"shard-00001.h5: sample {damaged.sample_ids[row]} is not a readable JPEG")
+
+
+def test_a_file_cut_while_it_is_read_is_an_error(dataset: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(dataset, broken)
+    shards = open_shards([broken])
+    with (broken / "shard-00000.h5").open("r+b") as file:
+        file.truncate(2000)
+    with pytest.raises(FormatError, match="behind the end of its file"):
+        shards.open().landmarks(3)
+
+
+def test_damaged_and_mixed_sets_are_refused(
+    dataset: Path, plan: Plan, corpus: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    def copy(name: str) -> Path:
+        shutil.copytree(dataset, tmp_path / name)
+        return tmp_path / name
+
+    missing = copy("missing")
+    (missing / "shard-00002.h5").unlink()
+    with pytest.raises(FormatError, match="shard-00002.h5 is missing"):
+        open_shards([missing])
+    longer = copy("longer")
+    with (longer / "shard-00002.h5").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(FormatError, match="its manifest says"):
+        open_shards([longer])
+    with pytest.raises(FormatError, match="does not exist: is the build finished"):
+        open_shards([tmp_path])
+    empty = copy("empty")
+    edit_manifest(empty, lambda manifest: manifest.update(shards=[]))
+    with pytest.raises(ConfigurationError, match="hold no samples"):
+        open_shards([empty])
+    schema = copy("schema")
+    with h5py.File(schema / "shard-00000.h5", "r+") as file:
+        file.attrs["schema_version"] = 99
+    size = (schema / "shard-00000.h5").stat().st_size
+    edit_manifest(schema, lambda manifest: manifest["shards"][0].update(bytes=size))
+    with pytest.raises(FormatError, match="has schema 99, expected 1"):
+        open_shards([schema])
+    index = tmp_path / "few.yaml"
+    index.write_text(_half_an_index())
+    settings = BuildSettings(shard_size=64, limit=2)
+    build(plan_build(manifest, corpus, corpus / "model.h5", index, settings), tmp_path / "other")
+    with pytest.raises(ConfigurationError, match="has another vertex index than"):
+        open_shards([dataset, tmp_path / "other"])
+    assert len(open_shards([dataset, dataset])) == 64
+
+
+def _half_an_index() -> str:
+    """The 68 alone."""
+    import yaml
+
+    contents = yaml.safe_load(find_data_file("vertex_index_520.yaml").read_text())
+    contents |= {"landmarks": contents["landmarks"][:68], "name": "few"}
+    return str(yaml.safe_dump(contents))
+
+
+def test_a_cache_that_does_not_fit_is_refused_before_it_is_made(
+    shards: ShardSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("densetrain.dataset._free_memory", lambda: 1_000_000)
+    with pytest.raises(ConfigurationError, match="data.cache needs"):
+        decode_all(shards, shards.rows("train"))
+
+
+def test_a_split_without_samples_is_refused(shards: ShardSet) -> None:
+    with pytest.raises(ConfigurationError, match="no sample of the split 'test'"):
+        shards.rows("test")

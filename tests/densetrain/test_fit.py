@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from densegen.errors import ConfigurationError, FormatError
+from densetrain.checkpoint import BEST, LAST, load_regressor, read_checkpoint
+from densetrain.config import FitSettings
+from densetrain.dataset import ShardSet, open_shards
+from densetrain.errors import TrainingError
+from densetrain.fit import fit, make_module
+from tests.densetrain.conftest import TINY, tiny
+
+
+def weights(run: Path, name: str = LAST) -> dict[str, Any]:
+    return dict(read_checkpoint(run / name)["state_dict"])
+
+
+def same(one: dict[str, Any], two: dict[str, Any]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def command(dataset: Path, out: Path, *changes: str) -> list[str]:
+    sets = [word for change in (*TINY, *changes) for word in ("--set", change)]
+    return [sys.executable, "-m", "densetrain", "fit", str(dataset), "--out", str(out), *sets]
+
+
+@pytest.mark.slow
+def test_trained_twice_gives_the_same_weights(dataset: Path, run: Path, tmp_path: Path) -> None:
+    fit([dataset], tiny(), tmp_path / "again")
+    assert same(weights(run), weights(tmp_path / "again"))
+    fit([dataset], tiny("seed=1"), tmp_path / "other")
+    assert not same(weights(run), weights(tmp_path / "other"))
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_gives_the_same_weights(dataset: Path, tmp_path: Path) -> None:
+    """With weight averaging, accumulation, a schedule and dropout: all of their state must come back."""
+    changes = ("trainer.epochs=6", "trainer.ema_decay=0.9", "trainer.accumulate=2", "data.workers=1")
+    fit([dataset], tiny(*changes), tmp_path / "whole")
+    cut = tmp_path / "cut"
+    process = subprocess.Popen(command(dataset, cut, *changes), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (cut / LAST).is_file() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL, process.stderr.read() if process.stderr else ""
+    process.stderr and process.stderr.close()
+    at = read_checkpoint(cut / LAST)["epoch"]
+    assert at < 5
+    fit([dataset], tiny(*changes), cut)
+    assert same(weights(tmp_path / "whole"), weights(cut))
+    assert read_checkpoint(cut / LAST)["epoch"] == 5
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns_that_accumulates(dataset: Path, tmp_path: Path) -> None:
+    """One step of plain SGD: the same gradient, to 0.1 % of its norm."""
+    rate = ("optimiser.name=sgd", "optimiser.lr=1e-4", "optimiser.momentum=0", "optimiser.weight_decay=0")
+    changes = ("trainer.epochs=1", "data.limit=8", *rate, "schedule.warmup_epochs=0")
+    fit([dataset], tiny(*changes, "trainer.accumulate=2"), tmp_path / "one")
+    made = subprocess.run(
+        command(dataset, tmp_path / "two", *changes, "trainer.devices=2"), capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    start = make_module(open_shards([dataset]), tiny(*changes)).state_dict()
+    # Each process has batch statistics of its own; everything else moved by the same gradient.
+    learnt = [name for name in start if "running" not in name and "num_batches" not in name]
+    step = torch.cat([(one[name] - start[name]).flatten() for name in learnt])
+    other = torch.cat([(two[name] - start[name]).flatten() for name in learnt])
+    assert step.norm() > 1e-3
+    assert (other - step).norm() < 1e-3 * step.norm()
+
+
+@pytest.mark.slow
+def test_a_run_learns(dataset: Path, tmp_path: Path) -> None:
+    plain = ("augment.rotate_deg=0", "augment.scale=0", "augment.shift=0", "data.validate_on=train")
+    network = ("model.backbone=resnet18", "model.width=1.0", "model.input_size=32", "trainer.epochs=16")
+    made = fit([dataset], tiny(*plain, *network), tmp_path / "run")
+    assert made["val_nme"] < 0.8 * made["val_nme_constant"]
+
+
+def test_a_run_is_checkpoints_settings_and_logs(run: Path, shards: ShardSet) -> None:
+    names = {path.name for path in run.iterdir()}
+    assert {BEST, LAST, "settings.yaml", "csv", "tensorboard"} <= names
+    regressor = load_regressor(run)
+    assert regressor.index.fingerprint == shards.index.fingerprint
+    assert (regressor.crop_size, regressor.margin) == (256, 1.5)
+    assert regressor(shards.open().image(0)[None]).shape == (1, 520, 3)
+
+
+def test_a_finished_run_is_left_as_it_is(dataset: Path, run: Path) -> None:
+    before = (run / LAST).read_bytes()
+    fit([dataset], tiny(), run)
+    assert (run / LAST).read_bytes() == before
+
+
+def test_another_runs_folder_is_refused(dataset: Path, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"run of other settings \(seed differs\)"):
+        fit([dataset], tiny("seed=7"), run)
+    shutil.copy(run / LAST, tmp_path / LAST)
+    with pytest.raises(ConfigurationError, match=r"checkpoints, but no settings.yaml"):
+        fit([dataset], tiny(), tmp_path)
+
+
+def test_a_checkpoint_of_another_index_or_version_is_refused(dataset: Path, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    contents = torch.load(run / LAST, weights_only=True)
+    contents["densetrain"]["vertex_index_fingerprint"] = "f" * 64
+    torch.save(contents, tmp_path / "run" / LAST)
+    with pytest.raises(ConfigurationError, match="another vertex index than the shards have"):
+        fit([dataset], tiny(), tmp_path / "run")
+    contents["densetrain"]["version"] = 99
+    torch.save(contents, tmp_path / "run" / LAST)
+    with pytest.raises(FormatError, match="has checkpoint version 99, expected 1: update densetrain"):
+        fit([dataset], tiny(), tmp_path / "run")
+    torch.save({"state_dict": {}}, tmp_path / "run" / LAST)
+    with pytest.raises(FormatError, match="no checkpoint of densetrain"):
+        read_checkpoint(tmp_path / "run" / LAST)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
+    dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from densetrain.losses import LandmarkLoss
+
+    plain = LandmarkLoss.forward
+    calls: list[int] = []
+
+    def poisoned(self: LandmarkLoss, predicted: Any, truth: Any) -> Any:
+        calls.append(1)
+        loss = plain(self, predicted, truth)
+        return loss * torch.tensor([1.0, float("nan"), 1.0, 1.0][: len(loss)]) if len(calls) == 11 else loss
+
+    monkeypatch.setattr(LandmarkLoss, "forward", poisoned)
+    with pytest.raises(TrainingError, match="not finite in epoch 1, for 1 of 4 samples, the first SYNTH/"):
+        fit([dataset], tiny("trainer.epochs=4"), tmp_path / "run")
+    kept = read_checkpoint(tmp_path / "run" / LAST)
+    assert kept["epoch"] == 0
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
+
+
+def test_a_full_disk_at_a_checkpoint_keeps_the_one_before(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, saved = torch.save, []
+
+    def full(contents: Any, path: Any, **options: Any) -> None:
+        saved.append(path)
+        if len(saved) > 2:
+            Path(path).write_bytes(b"half a checkpoint")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        plain(contents, path, **options)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match="could not be written \\(No space left on device\\)"):
+        fit([dataset], tiny("trainer.epochs=4"), tmp_path / "run")
+    monkeypatch.undo()
+    assert read_checkpoint(tmp_path / "run" / LAST)["epoch"] == 0
+    assert not list((tmp_path / "run").glob("*.partial"))
+    fit([dataset], tiny("trainer.epochs=4"), tmp_path / "run")
+    assert read_checkpoint(tmp_path / "run" / LAST)["epoch"] == 3
+
+
+def test_a_corrupt_shard_in_mid_epoch_is_one_line(dataset: Path, tmp_path: Path) -> None:
+    import h5py
+
+    broken = tmp_path / "broken"
+    shutil.copytree(dataset, broken)
+    with h5py.File(broken / "shard-00001.h5", "r+") as file:
+        file["image/bytes"][:300] = 0
+    made = subprocess.run(
+        command(broken, tmp_path / "run", "data.workers=1", "data.validate_on=train"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 1
+    assert made.stderr.splitlines()[-1].startswith("densetrain: error: shard-00001.h5: sample ")
+    assert "Traceback" not in made.stderr
+
+
+def test_flips_are_refused_where_the_shards_hold_flips(shards: ShardSet) -> None:
+    with pytest.raises(ConfigurationError, match="hold flips already"):
+        make_module(shards, tiny("augment.flip=0.5"))
+
+
+@pytest.mark.parametrize("name", ["cosine", "step", "polynomial", "constant"])
+def test_schedules_warm_up_and_end_where_they_say(shards: ShardSet, name: str) -> None:
+    settings = FitSettings.model_validate(
+        {"schedule": {"name": name, "warmup_epochs": 1, "milestones": [5, 8], "gamma": 0.1, "final": 0.02},
+         "model": {"width": 0.25, "input_size": 32}}
+    )  # fmt: skip
+    module = make_module(shards, settings, start=False)
+    rates = [module.rate(step, 100, 10) for step in range(101)]
+    assert rates[0] < rates[5] < rates[9] < 1
+    assert rates[10] == pytest.approx(1)
+    end = {"cosine": 0.02, "polynomial": 0.02, "step": 0.01, "constant": 1.0}[name]
+    assert rates[100] == pytest.approx(end)
+    assert all(one >= two for one, two in itertools.pairwise(rates[10:]))

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from densegen.errors import ConfigurationError, FormatError
+from densetrain.config import ModelSettings
+from densetrain.model import LandmarkNet, load_pretrained, read_weights
+from densetrain.profile import profile
+
+
+class Harm:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("harm-was-done",)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "gmacs", "millions"),
+    [("mobilenet_v2", 0.393, 4.222), ("resnet18", 2.370, 11.977), ("resnet50", 5.341, 26.704)],
+)
+def test_backbones_cost_what_is_published(backbone: str, gmacs: float, millions: float) -> None:
+    made = profile(ModelSettings(backbone=backbone), 520, latency=False)
+    assert round(made.macs / 1e9, 3) == gmacs
+    assert round(made.parameters / 1e6, 3) == millions
+
+
+def test_the_output_is_in_pixels_about_the_training_mean() -> None:
+    net = LandmarkNet(ModelSettings(width=0.25, input_size=64), 5, 256).eval()
+    landmarks = torch.rand(40, 5, 3) * 200
+    net.start_from(landmarks)
+    torch.testing.assert_close(net.mean_landmarks, landmarks.mean(dim=0))
+    images = torch.randint(0, 256, (2, 3, 256, 256), dtype=torch.uint8)
+    with torch.inference_mode():
+        made = net(images)
+        torch.testing.assert_close(net(images.float()), made)
+        net.backbone.classifier[1].weight.zero_()
+        net.backbone.classifier[1].bias.zero_()
+        torch.testing.assert_close(net(images)[1], landmarks.mean(dim=0))
+    assert made.shape == (2, 5, 3)
+
+
+@pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "vit_b_16", "googlenet"])
+def test_other_networks_of_torchvision_work_by_name(backbone: str) -> None:
+    net = LandmarkNet(ModelSettings(backbone=backbone, input_size=64), 7, 64).eval()
+    assert net(torch.zeros(1, 3, 64, 64)).shape == (1, 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"backbone": "nonesuch"}, "no classification network 'nonesuch'"),
+        ({"backbone": "resnet18", "width": 0.5}, "no width"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        LandmarkNet(ModelSettings.model_validate(settings), 5, 64)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_pretrained_weights_come_from_a_local_file(tmp_path: Path, suffix: str) -> None:
+    source = LandmarkNet(ModelSettings(width=0.25), 10, 64)
+    path = tmp_path / f"weights.{suffix}"
+    state = {name: value.clone() for name, value in source.backbone.state_dict().items()}
+    save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
+    net = LandmarkNet(ModelSettings(width=0.25), 5, 64)
+    taken, total = load_pretrained(net, str(path))
+    assert taken == total - 2  # the classifier has another number of outputs
+    assert torch.equal(net.backbone.features[0][0].weight, source.backbone.features[0][0].weight)
+    with pytest.raises(FormatError, match="another network"):
+        load_pretrained(LandmarkNet(ModelSettings(backbone="resnet18"), 5, 64), str(path))
+
+
+def test_torchvisions_weights_come_from_its_cache_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    net = LandmarkNet(ModelSettings(), 5, 64)
+    with pytest.raises(ConfigurationError, match="not in its cache"):
+        load_pretrained(net, "torchvision")
+    (tmp_path / "checkpoints").mkdir()
+    from torchvision.models import MobileNet_V2_Weights
+
+    name = MobileNet_V2_Weights.DEFAULT.url.rsplit("/", 1)[-1]
+    torch.save(LandmarkNet(ModelSettings(), 9, 64).backbone.state_dict(), tmp_path / "checkpoints" / name)
+    assert load_pretrained(net, "torchvision")[0] > 300
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, write in {
+        "a.pth": lambda p: torch.save({"x": Harm()}, p),
+        "b.pth": lambda p: p.write_bytes(pickle.dumps(Harm())),
+    }.items():
+        write(tmp_path / name)
+        with pytest.raises(FormatError, match="refused|not a readable"):
+            read_weights(tmp_path / name)
+    assert not (tmp_path / "harm-was-done").exists()
+
+
+def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.pth").write_text("hello")
+    (tmp_path / "text.safetensors").write_text("hello")
+    torch.save({"a": 1}, tmp_path / "number.pth")
+    for name in ("text.pth", "text.safetensors", "number.pth"):
+        with pytest.raises(FormatError):
+            read_weights(tmp_path / name)
+    with pytest.raises(ConfigurationError, match="do not exist"):
+        read_weights(tmp_path / "none.pth")
