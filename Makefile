@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick check bench pictures clean
+.PHONY: demo test quick check bench pictures training-pictures clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "densegen needs Python 3.11 or newer")'
@@ -13,11 +13,15 @@ $(VENV)/.ready: pyproject.toml
 	touch $@
 
 demo: $(VENV)/.ready
-	$(BIN)/densegen build demo --out demo/shards
+	$(BIN)/densegen synth demo/corpus --samples 400 --manifest
+	$(BIN)/densegen build demo/corpus/manifest.yaml --out demo/shards
 	$(BIN)/densegen verify demo/shards
 	$(BIN)/densegen inspect demo/shards --sample SYNTH/SYNTH_00003_2+mirror \
-		--model demo/shards-corpus/model.h5 --out demo/sample.png
-	@echo "The shards are in demo/shards; look at demo/shards/contact_sheet.png and demo/sample.png."
+		--model demo/corpus/model.h5 --out demo/sample.png
+	$(BIN)/densetrain fit demo/shards --settings demo --out demo/run
+	$(BIN)/densetrain evaluate demo/run --shards demo/shards
+	$(BIN)/densetrain report demo/run --out demo/report
+	@echo "Look at demo/sample.png, demo/run/evaluation/shards-validation-worst.png and demo/report/report.html."
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
@@ -36,6 +40,9 @@ bench: $(VENV)/.ready
 
 pictures: $(VENV)/.ready
 	$(BIN)/python docs/make_pictures.py
+
+training-pictures: demo
+	$(BIN)/python docs/make_training_pictures.py
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -71,8 +71,15 @@ def check_about(about: dict[str, Any], name: str) -> None:
 def load_regressor(path: Path, device: str = "cpu") -> TorchRegressor:
     """The network of a run's folder (its best checkpoint), of a ``.ckpt``, or of an exported ``.safetensors``.
 
-    Raises what :func:`read_checkpoint` raises.
+    device : torch's name of it
+
+    Raises what :func:`read_checkpoint` raises, and :class:`ConfigurationError` where there is no such device.
     """
+    try:
+        torch.empty(1, device=device)
+    # What torch raises depends on the device that is missing, and on how torch was built.
+    except Exception as error:
+        raise ConfigurationError(f"torch has no device {device!r} here: {str(error).splitlines()[0][:100]}") from error
     if path.is_dir():
         path = next((path / name for name in (BEST, LAST) if (path / name).is_file()), path / BEST)
     if path.suffix == ".safetensors":

@@ -58,7 +58,7 @@ def _cascade() -> Detector:
 
 
 def _opencv() -> Detector:
-    cv2 = _import("cv2", "opencv", "pip install 'densegen[video]'")
+    cv2 = _import("cv2", "opencv", "CascadeClassifier", "pip install 'densegen[detect]'")
     classifier = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_alt2.xml")
 
     def detect(image: ImageArray) -> FloatArray:
@@ -70,7 +70,7 @@ def _opencv() -> Detector:
 
 
 def _mediapipe() -> Detector:
-    mediapipe = _import("mediapipe", "mediapipe", "pip install mediapipe")
+    mediapipe = _import("mediapipe", "mediapipe", "solutions", "pip install mediapipe==0.10.21")
     finder = mediapipe.solutions.face_detection.FaceDetection(model_selection=1)
 
     def detect(image: ImageArray) -> FloatArray:
@@ -82,13 +82,18 @@ def _mediapipe() -> Detector:
     return detect
 
 
-def _import(module: str, name: str, line: str) -> Any:
+def _import(module: str, name: str, needed: str, line: str) -> Any:
+    """A library with the part that is ``needed``: newer releases of both come without their models."""
     import importlib
 
     try:
-        return importlib.import_module(module)
+        library = importlib.import_module(module)
     except ImportError as error:
         raise ConfigurationError(f"the detector {name} is not installed: {line}") from error
+    if not hasattr(library, needed):
+        version = getattr(library, "__version__", "installed here")
+        raise ConfigurationError(f"the detector {name} does not come with release {version} of its library: {line}")
+    return library
 
 
 def _reduce(image: ImageArray) -> tuple[ImageArray, float]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.errors import ConfigurationError, DensegenError
-from densegen.files import replace_file, write_text
+from densegen.files import replace_file, write_bytes, write_text
 from densetrain.checkpoint import TorchRegressor
 from densetrain.module import CHECKPOINT_VERSION
 from densetrain.regressor import ONNX_METADATA, OnnxRegressor
@@ -62,12 +62,11 @@ def description(regressor: TorchRegressor) -> dict[str, Any]:
 
 def export_safetensors(regressor: TorchRegressor, folder: Path) -> Path:
     """Write ``model.safetensors`` and ``config.json``; ``densetrain`` reads them like a checkpoint."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {name: value.contiguous().clone() for name, value in regressor.net.state_dict().items()}
     path = folder / "model.safetensors"
-    with replace_file(path) as temporary:
-        save_file(state, temporary, metadata={"format": "pt"})
+    write_bytes(path, save(state, metadata={"format": "pt"}))
     write_text(folder / "config.json", json.dumps(description(regressor), indent=1) + "\n")
     return path
 

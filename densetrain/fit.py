@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from lightning.pytorch import callbacks as cb
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from densegen import __version__
@@ -53,6 +54,29 @@ class WholeFiles(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         contents: dict[str, Any] = load_torch(Path(path))
         return contents
+
+
+def warm_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """An exponential moving average that forgets its random start: after n steps it decays by (1 + n) / (10 + n)."""
+
+    def average(averaged: Any, current: Any, count: Any) -> None:
+        n = float(count)
+        step: Any = get_ema_multi_avg_fn
+        step(min(decay, (1 + n) / (10 + n)))(averaged, current, count)
+
+    return average
+
+
+class EpochLines(cb.Callback):
+    """A line after every epoch."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            nme = float(trainer.callback_metrics["val_nme"])
+            self.say(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: validation NME {nme:.3f} %")
 
 
 class ShardBatches(pl.LightningDataModule):
@@ -152,7 +176,9 @@ def _reference_face(shards: ShardSet) -> np.ndarray:
     return reference_face(landmarks, shards.pose[rows])
 
 
-def make_trainer(settings: FitSettings, out: Path, *, progress: bool, **options: Any) -> pl.Trainer:
+def make_trainer(
+    settings: FitSettings, out: Path, *, progress: bool, say: Callable[[str], None] = lambda line: None, **options: Any
+) -> pl.Trainer:
     """Lightning's trainer as the settings have it, writing checkpoints and logs to ``out``."""
     trainer = settings.trainer
     devices = trainer.devices
@@ -166,6 +192,7 @@ def make_trainer(settings: FitSettings, out: Path, *, progress: bool, **options:
         cb.ModelCheckpoint(filename=Path(BEST).stem, monitor="val_nme", **at_end),
         cb.ModelCheckpoint(filename=Path(LAST).stem, **at_end),
         cb.LearningRateMonitor(logging_interval="step"),
+        EpochLines(say),
     ]
     if trainer.keep_every is not None:
         watchers.append(
@@ -175,7 +202,7 @@ def make_trainer(settings: FitSettings, out: Path, *, progress: bool, **options:
             )
         )  # fmt: skip
     if trainer.ema_decay is not None:
-        watchers.append(cb.EMAWeightAveraging(decay=trainer.ema_decay))
+        watchers.append(cb.WeightAveraging(multi_avg_fn=warm_average(trainer.ema_decay)))
     if trainer.patience is not None:
         watchers.append(cb.EarlyStopping("val_nme", patience=trainer.patience))
     if progress:
@@ -205,8 +232,17 @@ def make_trainer(settings: FitSettings, out: Path, *, progress: bool, **options:
     ))  # fmt: skip
 
 
-def fit(folders: Sequence[Path], settings: FitSettings, out: Path, *, progress: bool = False) -> dict[str, float]:
+def fit(
+    folders: Sequence[Path],
+    settings: FitSettings,
+    out: Path,
+    *,
+    progress: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, float]:
     """Train on finished builds, or go on where an earlier run in ``out`` was cut off; the last epoch's metrics.
+
+    say : gets a line an epoch and a summary, in the first process alone
 
     Raises :class:`ConfigurationError` where ``out`` holds a run of other settings or another vertex index, and what
     :func:`open_shards` raises; :class:`TrainingError` where the loss is not finite or a checkpoint cannot be written.
@@ -221,9 +257,21 @@ def fit(folders: Sequence[Path], settings: FitSettings, out: Path, *, progress: 
     if settings.data.cache == "device":
         batches.setup("fit")
         module.hold_images(batches.images.pop("train"))
-    trainer = make_trainer(settings, out, progress=progress)
+    trainer = make_trainer(settings, out, progress=progress, say=say)
     trainer.fit(module, batches, ckpt_path=resume, weights_only=True)
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if trainer.is_global_zero:
+        say(f"{out}: {_summary(metrics, first_epoch)}")
+    return metrics
+
+
+def _summary(metrics: dict[str, float], first_epoch: int) -> str:
+    if "val_nme" not in metrics:
+        return f"trained already, {first_epoch} epochs"
+    return (
+        f"validation NME {metrics['val_nme']:.3f} % (3D {metrics['val_nme_3d']:.3f} %); the training set's mean "
+        f"landmarks alone: {metrics['val_nme_constant']:.3f} %"
+    )
 
 
 def _check_folder(out: Path, settings: FitSettings, shards: ShardSet) -> Path | None:

@@ -27,7 +27,8 @@ def draw_augmented(shards: ShardSet, settings: FitSettings, count: int, path: Pa
 
     from densetrain.augment import augment, draw
 
-    rows = np.resize(shards.rows("train"), count)
+    rows = shards.rows("train")
+    rows = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
     reader = shards.open()
     images = torch.from_numpy(np.stack([reader.image(int(row)) for row in rows])).permute(0, 3, 1, 2)
     landmarks = torch.from_numpy(np.stack([reader.landmarks(int(row)) for row in rows]))

@@ -88,6 +88,8 @@ class OnnxRegressor:
 def open_regressor(path: Path, device: str = "cpu") -> Regressor:
     """A run's folder, a checkpoint, a ``.safetensors`` or an ``.onnx`` file as a network ready to use."""
     if path.suffix == ".onnx":
+        if device != "cpu":
+            raise ConfigurationError(f"{path.name}: ONNX files run on the CPU here, not on {device!r}")
         return OnnxRegressor.open(path)
     try:
         from densetrain.checkpoint import load_regressor

@@ -161,10 +161,10 @@ def synth(out: Path, samples: int, seed: int, write_manifest: bool, jobs: int) -
         from densegen.files import find_data_file, write_text
 
         # The corpus is there: a build draws no other.
-        lines = find_data_file("demo.yaml").read_text(encoding="utf-8").splitlines()
+        lines = find_data_file("demo.yaml").read_text(encoding="utf-8").splitlines()[1:]
         kept = [line.replace("fits: 96", f"fits: {samples}") for line in lines if not line.startswith("synthetic:")]
-        text = "\n".join(kept) + "\n"
-        write_text(out / "manifest.yaml", text)
+        head = f"# Procedural faces, drawn by 'densegen synth --samples {samples} --seed {seed}'."
+        write_text(out / "manifest.yaml", "\n".join([head, *kept]) + "\n")
     click.echo(f"{out}: {samples} portraits and model.h5")
 
 

@@ -33,9 +33,10 @@ WORST = 12
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="validation", show_default=True)
 @click.option("--threshold", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="of AUC, %")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of the balanced subsets")
+@click.option("--device", default="cpu", show_default=True, help="torch's name of it")
 @click.option("--out", type=PATH, help="folder for the result, its CED curve and the worst cases "
               "[default: MODEL/evaluation where MODEL is a run's folder]")  # fmt: skip
-def evaluate(model: Path | None, predictions: str | None, out: Path | None, **options: Any) -> None:
+def evaluate(model: Path | None, predictions: str | None, out: Path | None, device: str, **options: Any) -> None:
     """Score MODEL (a run's folder, a checkpoint, .safetensors or .onnx), or --predictions, by a public protocol."""
     from densegen.errors import ConfigurationError
     from densetrain.evaluate import write_result
@@ -44,7 +45,7 @@ def evaluate(model: Path | None, predictions: str | None, out: Path | None, **op
 
     if (model is None) == (predictions is None):
         raise ConfigurationError("give a model or --predictions, one of them")
-    regressor = None if model is None else open_regressor(model)
+    regressor = None if model is None else open_regressor(model, device)
     if options["benchmark"] == "shards":
         results = _evaluate_shards(regressor, options)
     else:

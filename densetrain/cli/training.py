@@ -32,12 +32,7 @@ def fit(folders: tuple[Path, ...], out: Path, source: str | None, changes: tuple
     chosen = read_settings(source, changes)
     from densetrain.fit import fit as run_fit
 
-    made = run_fit(folders, chosen, out, progress=sys.stderr.isatty())
-    if made:
-        click.echo(
-            f"{out}: validation NME {made['val_nme']:.3f} % (3D {made['val_nme_3d']:.3f} %); the training set's mean "
-            f"landmarks alone: {made['val_nme_constant']:.3f} %"
-        )
+    run_fit(folders, chosen, out, progress=sys.stderr.isatty(), say=click.echo)
 
 
 @click.command()

@@ -85,6 +85,18 @@ def test_the_same_generator_gives_the_same_batch_and_arguments_stay() -> None:
     assert float(one[0].max()) <= 255
 
 
+def test_half_precision_around_it_changes_no_position() -> None:
+    """A training step runs under autocast, whose matrix products would round positions to 8 bits."""
+    images = torch.randint(0, 256, (4, 3, SIZE, SIZE), generator=generator(6), dtype=torch.uint8)
+    landmarks = torch.rand(4, 30, 3, generator=generator(7)) * 255
+    draws = draw(4, AugmentSettings(), generator(8))
+    plain = augment(images, landmarks, draws)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = augment(images, landmarks, draws)
+    assert torch.equal(inside[0], plain[0])
+    assert torch.equal(inside[1], plain[1])
+
+
 def test_what_comes_from_outside_has_the_colour_of_the_edge() -> None:
     images = torch.full((1, 3, SIZE, SIZE), 200.0)
     images[..., 64:192, 64:192] = 10.0

@@ -1,0 +1,80 @@
+"""Make the pictures of the training pages from what ``make demo`` left: ``make training-pictures``, half an hour."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from densegen.fits import read_fit
+from densegen.index_exchange import landmark_triangles
+from densegen.overlay import contact_sheet
+from densetrain.checkpoint import load_regressor
+from densetrain.config import read_settings
+from densetrain.dataset import open_shards
+from densetrain.evaluate import evaluate_shards
+from densetrain.fit import fit
+from densetrain.predict import draw_faces, find_faces
+from densetrain.preview import draw_augmented
+from densetrain.report import draw_ced
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES, DEMO = ROOT / "docs/images", ROOT / "demo"
+LOSSES = ("hybrid", "wing", "mse", "l1", "smooth-l1")
+EPOCHS = 12
+
+
+def save(image: np.ndarray, name: str) -> None:
+    Image.fromarray(image).save(IMAGES / name, quality=85)
+
+
+def augmented() -> None:
+    sheet = DEMO / "augmented.png"
+    draw_augmented(open_shards([DEMO / "shards"]), read_settings("paper"), 14, sheet, columns=7)
+    save(np.asarray(Image.open(sheet).convert("RGB").resize((1344, 384))), "augmented.jpg")
+
+
+def held_out() -> None:
+    worst = Image.open(DEMO / "run/evaluation/shards-validation-worst.png")
+    save(np.asarray(worst.convert("RGB")), "worst.jpg")
+
+
+def predicted() -> None:
+    """Three portraits of people that the network never saw."""
+    regressor, shards = load_regressor(DEMO / "run"), open_shards([DEMO / "shards"])
+    triangles, tiles = landmark_triangles(regressor.index), []
+    ids = [str(shards.sample_ids[row]) for row in shards.rows("validation")]
+    originals = [name for name in ids if not name.endswith("+mirror")]
+    turned = {name: abs(read_fit(DEMO / f"corpus/{name}.mat").pose[1]) for name in originals}
+    order = sorted(originals, key=lambda name: turned[name])
+    for name in (order[0], order[len(order) // 3], order[2 * len(order) // 3]):
+        fit_of, image = read_fit(DEMO / f"corpus/{name}.mat"), np.asarray(Image.open(DEMO / f"corpus/{name}.jpg"))
+        assert fit_of.keypoints_3d is not None
+        points = fit_of.keypoints_3d[:2].T - 1
+        box = np.concatenate([points.min(axis=0), points.max(axis=0)])
+        drawn = Image.fromarray(draw_faces(image, find_faces(regressor, image, box[None]), triangles))
+        centre, reach = box[:2] + box[2:], 1.7 * (box[2:] - box[:2]).max()
+        around = (*(centre - [reach, 1.2 * reach]), *(centre + [reach, 0.8 * reach]))
+        tiles.append(np.asarray(drawn.resize((448, 448), Image.Resampling.LANCZOS, tuple(map(float, around)))))
+    save(contact_sheet(tiles, 3), "predicted.jpg")
+
+
+def losses() -> None:
+    """The loss study: everything equal but the loss."""
+    results = []
+    for name in LOSSES:
+        run = DEMO / f"losses/{name}"
+        settings = read_settings("demo", (f"loss.name={name}", f"trainer.epochs={EPOCHS}"))
+        fit([DEMO / "shards"], settings, run, say=print)
+        result = evaluate_shards(load_regressor(run), [DEMO / "shards"], "validation", threshold=20.0)
+        results.append(replace(result, method=name))
+    draw_ced(results, IMAGES / "losses.png")
+
+
+if __name__ == "__main__":
+    augmented()
+    held_out()
+    predicted()
+    losses()
