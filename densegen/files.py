@@ -130,5 +130,5 @@ def read_json(path: Path) -> Any | None:
     """The contents of a JSON file; None where it does not exist or is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None

@@ -18,7 +18,7 @@ MAX_PIXELS = 64_000_000
 MAX_BYTES = 128 << 20
 
 
-def read_photograph(path: Path) -> npt.NDArray[np.uint8]:
+def read_photograph(path: Path, *, upright: bool = False) -> npt.NDArray[np.uint8]:
     """Read the image at ``path``: (H, W, 3) uint8, RGB. See :func:`decode_photograph`."""
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
@@ -28,36 +28,36 @@ def read_photograph(path: Path) -> npt.NDArray[np.uint8]:
         raise SampleError("image-missing", f"{path.name} does not exist") from error
     except OSError as error:
         raise SampleError("image-unreadable", f"{path.name}: {error.strerror}") from error
-    return decode_photograph(data, path.name)
+    return decode_photograph(data, path.name, upright=upright)
 
 
-def decode_photograph(data: bytes, name: str) -> npt.NDArray[np.uint8]:
+def decode_photograph(data: bytes, name: str, *, upright: bool = False) -> npt.NDArray[np.uint8]:
     """Decode image bytes: (H, W, 3) uint8, RGB, the pixels as they are stored.
+
+    upright : turn the pixels as an EXIF orientation says, as viewers do; without it such an image is refused, since the
+        frame of its fit would be ambiguous: MATLAB, which made the fits, ignores the tag
 
     Colour and grey JPEG take the fast way (libjpeg-turbo); CMYK JPEG and PNG go through Pillow.
     16-bit grey becomes 8-bit by its high byte.
 
-    Raises :class:`SampleError` where the file is truncated or no image, has more than ``MAX_PIXELS`` pixels, or
-    carries an EXIF orientation: the fit's frame is then ambiguous (MATLAB, which made the fits, ignores the tag;
-    most viewers obey it), so it is set aside rather than guessed.
+    Raises :class:`SampleError` where the file is truncated or no image, or has more than ``MAX_PIXELS`` pixels.
     """
     if not data.startswith(b"\xff\xd8"):
-        return _decode_with_pillow(data, name)
+        return _decode_with_pillow(data, name, upright)
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
         raise SampleError("image-unreadable", f"{name} is not a readable JPEG: {error}") from error
     _check_size(height, width, name)
     # The marker is looked for in the first segments only; without it there is no tag to parse.
-    if b"Exif\x00\x00" in data[:65536]:
-        _check_orientation(data, name)
+    orientation = _orientation(data, name, upright) if b"Exif\x00\x00" in data[:65536] else 1
     if colorspace in ("CMYK", "YCCK"):
-        return _decode_with_pillow(data, name)
+        return _decode_with_pillow(data, name, upright)
     if not data.rstrip(b"\x00").endswith(b"\xff\xd9"):
         # libjpeg fills a cut image with grey and says nothing: half a face would pass for a whole one.
         _check_complete(data, name)
     try:
-        return np.asarray(simplejpeg.decode_jpeg(data, "RGB"), np.uint8)
+        return _turn(np.asarray(simplejpeg.decode_jpeg(data, "RGB"), np.uint8), orientation)
     except ValueError as error:
         raise SampleError("image-unreadable", f"{name} is not a readable JPEG: {error}") from error
 
@@ -73,29 +73,44 @@ def _check_complete(data: bytes, name: str) -> None:
         raise SampleError("image-unreadable", f"{name} is cut off: it has no end-of-image marker")
 
 
-def _check_orientation(data: bytes, name: str) -> None:
+def _orientation(data: bytes, name: str, upright: bool) -> int:
+    """The EXIF orientation, 1 to 8, 1 where there is none; refused where it is another and not to be obeyed."""
     import io
 
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-            orientation = image.getexif().get(0x0112, 1)
+            return _checked_orientation(image.getexif().get(0x0112, 1), name, upright)
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
         raise SampleError("image-unreadable", f"{name} is not a readable image: {error}") from error
-    _refuse_rotated(orientation, name)
 
 
-def _refuse_rotated(orientation: int, name: str) -> None:
-    if orientation != 1:
+def _checked_orientation(orientation: object, name: str, upright: bool) -> int:
+    if orientation == 1 or (upright and orientation not in range(2, 9)):
+        return 1
+    if not upright:
         raise SampleError(
             "image-rotated",
             f"{name} carries EXIF orientation {orientation}, so its fit's frame is ambiguous: "
             "rotate the pixels or remove the tag",
         )
+    assert isinstance(orientation, int)
+    return orientation
 
 
-def _decode_with_pillow(data: bytes, name: str) -> npt.NDArray[np.uint8]:
+def _turn(image: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+    """Pixels upright, from those that are stored with an EXIF orientation (EXIF 2.3, tag 0x0112)."""
+    if orientation >= 5:
+        image = image.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
+
+
+def _decode_with_pillow(data: bytes, name: str, upright: bool) -> npt.NDArray[np.uint8]:
     import io
 
     from PIL import Image, UnidentifiedImageError
@@ -103,10 +118,10 @@ def _decode_with_pillow(data: bytes, name: str) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
             _check_size(image.height, image.width, name)
-            _refuse_rotated(image.getexif().get(0x0112, 1), name)
+            orientation = _checked_orientation(image.getexif().get(0x0112, 1), name, upright)
             if image.mode.startswith("I"):  # 16-bit grey
                 grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=2)
-            return np.asarray(image.convert("RGB"), np.uint8)
+                return _turn(np.repeat(grey[..., None], 3, axis=2), orientation)
+            return _turn(np.asarray(image.convert("RGB"), np.uint8), orientation)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise SampleError("image-unreadable", f"{name} is not a readable image: {type(error).__name__}") from error

@@ -217,9 +217,15 @@ class ShardReader:
             )
         if lacking := [dataset for dataset in _DATASETS if dataset not in self.file]:
             raise FormatError(f"{name} lacks {', '.join(lacking)}: rebuild it with 'densegen build'")
-        for dataset, dimensions in _DATASETS.items():
-            if self.file[dataset].ndim != dimensions:
-                raise FormatError(f"{name}: {dataset} has {self.file[dataset].ndim} dimensions, expected {dimensions}")
+        count = len(self)
+        for dataset, (dtype, shape) in _DATASETS.items():
+            found = self.file[dataset]
+            expected = (count, *shape) if dataset in _ROWS else shape
+            fits = found.ndim == len(expected) and all(
+                w in (None, h) for w, h in zip(expected, found.shape, strict=True)
+            )
+            if not fits or found.dtype != np.dtype(dtype):
+                raise FormatError(f"{name}: {dataset} is {found.dtype} {found.shape}: rebuild it with 'densegen build'")
 
     def __enter__(self) -> Self:
         return self
@@ -252,7 +258,28 @@ class ShardReader:
 
     @cached_property
     def splits(self) -> list[str]:
-        return [SPLITS[value] for value in self.file["split"][()]]
+        numbers = self.file["split"][()]
+        if (numbers >= len(SPLITS)).any():
+            raise FormatError(f"{self.path.name}: split names one of {len(SPLITS)}, not number {numbers.max()}")
+        return [SPLITS[number] for number in numbers]
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Landmarks, shape and expression components of every sample."""
+        return tuple(int(self.file[name].shape[1]) for name in ("landmarks", "shape", "expression"))  # type: ignore[return-value]
+
+    @cached_property
+    def image_offsets(self) -> npt.NDArray[np.int64]:
+        """(S + 1,) int64; raises :class:`FormatError` where they lead out of the images."""
+        offsets = np.asarray(self.file["image/offsets"][()])
+        if (
+            len(offsets) != len(self) + 1
+            or offsets[0] != 0
+            or (np.diff(offsets) < 0).any()
+            or (offsets[-1] != self.file["image/bytes"].shape[0])
+        ):
+            raise FormatError(f"{self.path.name}: image/offsets is damaged: rebuild it with 'densegen build'")
+        return offsets
 
     @property
     def has_position_maps(self) -> bool:
@@ -275,7 +302,7 @@ class ShardReader:
 
     def jpeg(self, row: int) -> bytes:
         """The JPEG file of sample ``row``."""
-        start, stop = self.file["image/offsets"][row : row + 2]
+        start, stop = self.image_offsets[row : row + 2]
         return bytes(self.file["image/bytes"][start:stop].tobytes())
 
     def position_map(self, row: int) -> npt.NDArray[np.uint16]:
@@ -283,11 +310,27 @@ class ShardReader:
         return np.asarray(self.file["position_maps"][row])
 
 
+_ROWS: dict[str, tuple[str, tuple[int | None, ...]]] = {
+    "landmarks": ("<f4", (None, 3)),
+    "keypoints68": ("<f4", (KEYPOINTS, 3)),
+    "pose": ("<f4", (len(POSE_FIELDS),)),
+    "shape": ("<f4", (None,)),
+    "expression": ("<f4", (None,)),
+    "crop": ("<f8", (4,)),
+    "image_size": ("<i4", (2,)),
+    "sample_id": ("O", ()),
+    "group": ("O", ()),
+    "split": ("u1", ()),
+    "flipped": ("?", ()),
+    "mirrored": ("?", ()),
+}
 _DATASETS = {
-    "vertex_index": 0, "image/bytes": 1, "image/offsets": 1, "landmarks": 3, "keypoints68": 3, "pose": 2, "shape": 2,
-    "expression": 2, "crop": 2, "image_size": 2, "sample_id": 1, "group": 1, "split": 1, "flipped": 1, "mirrored": 1,
-}  # fmt: skip
-"""What every shard holds, and in how many dimensions."""
+    **_ROWS,
+    "vertex_index": ("O", ()),
+    "image/bytes": ("u1", (None,)),
+    "image/offsets": ("<i8", (None,)),
+}
+"""What every shard holds: type, and shape, after the samples for what has a row a sample."""
 
 
 class _ShardRecord(BaseModel):

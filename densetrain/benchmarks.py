@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,9 @@ FIRST_PIXEL = {"original": 1.0, "reannotated": 0.0}
 
 AFLW_CROP = 120
 MAX_LABEL_BYTES = 1 << 30
+
+# What NumPy raises for files that are cut off, something else, or claim more than there is memory.
+_UNREADABLE = (ValueError, OSError, EOFError, MemoryError, BadZipFile)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +116,7 @@ def aflw2000(
     poses, fitted = _read_fits(root, names) if root is not None else (None, None)
     if protocol is not None:
         rows = _rows_of(names, listed)
-        raw = _points(protocol / LABEL_FILES[labels], 68)[rows]
+        raw = _points(protocol / LABEL_FILES[labels], 68, len(listed))[rows]
     else:
         assert fitted is not None
         raw = fitted
@@ -146,14 +150,10 @@ def aflw(root: Path | None, protocol: Path) -> Benchmark:
         ``AFLW_GT_pts21.npy`` and ``AFLW_GT_pts68.npy``; root : folder of the crops
     """
     names = _read_list(protocol / "AFLW_GT_crop.list")
-    points68 = _points(protocol / "AFLW_GT_pts68.npy", 68)
-    truth = _points(protocol / "AFLW_GT_pts21.npy", 21)
+    points68 = _points(protocol / "AFLW_GT_pts68.npy", 68, len(names))
+    truth = _points(protocol / "AFLW_GT_pts21.npy", 21, len(names))
     roi = _numbers(protocol / "AFLW_GT_crop_roi_box.npy", (len(names), 4))
     yaw_deg = _numbers(protocol / "AFLW_GT_crop_yaws.npy", (len(names),))
-    if not len(names) == len(points68) == len(truth):
-        raise FormatError(
-            f"AFLW: {len(names)} names, {len(points68)} and {len(truth)} labels, expected as many of each"
-        )
     scale = (roi[:, 2:] - roi[:, :2]) / AFLW_CROP
     low, high = points68.min(axis=1), points68.max(axis=1)
     boxes = np.concatenate([(low - roi[:, :2]) / scale, (high - roi[:, :2]) / scale], axis=1)
@@ -180,11 +180,13 @@ def read_predictions(path: Path, names: tuple[str, ...]) -> FloatArray:
     """
     if not path.is_file():
         raise ConfigurationError(f"the predictions {path} do not exist")
+    if path.stat().st_size > MAX_LABEL_BYTES:
+        raise FormatError(f"{path.name} is larger than {MAX_LABEL_BYTES >> 30} GiB: not predictions")
     try:
         with np.load(path, allow_pickle=False) as archive:
             found = [Path(str(name)).stem for name in archive["names"]]
             landmarks = np.asarray(archive["landmarks"], np.float64)
-    except (KeyError, ValueError, OSError, EOFError, TypeError, AttributeError) as error:
+    except (*_UNREADABLE, KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"{path.name} is not an .npz of 'names' and 'landmarks': {error}") from error
     if landmarks.ndim != 3 or landmarks.shape[1] != 68 or landmarks.shape[2] not in (2, 3):
         raise FormatError(f"{path.name}: landmarks have the shape {landmarks.shape}, expected (n, 68, 2 or 3)")
@@ -202,7 +204,13 @@ def read_predictions(path: Path, names: tuple[str, ...]) -> FloatArray:
 def _read_list(path: Path) -> list[str]:
     if not path.is_file():
         raise ConfigurationError(f"{path} does not exist: it is one of the benchmark's public files")
-    return path.read_text(encoding="utf-8").split()
+    try:
+        names = path.read_text(encoding="utf-8").split()
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path.name} is not a text file of names") from error
+    if not names or len({Path(name).stem for name in names}) != len(names):
+        raise FormatError(f"{path.name} names {'a face twice' if names else 'no face'}")
+    return names
 
 
 def _rows_of(names: list[str], listed: list[str]) -> list[int]:
@@ -235,11 +243,11 @@ def _read_fits(root: Path, names: list[str]) -> tuple[npt.NDArray[np.float32], F
     return np.stack(poses), np.stack(points)
 
 
-def _points(path: Path, count: int) -> FloatArray:
-    """(n, P, 2) from a label file of (n, 2 or 3, P)."""
+def _points(path: Path, count: int, faces: int) -> FloatArray:
+    """(n, P, 2) from a label file of (n, 2 or 3, P), n the number of ``faces``."""
     labels = _load(path)
-    if labels.ndim != 3 or labels.shape[1] not in (2, 3) or labels.shape[2] != count:
-        raise FormatError(f"{path.name} has the shape {labels.shape}, expected (n, 2, {count})")
+    if labels.ndim != 3 or labels.shape[1] not in (2, 3) or (labels.shape[0], labels.shape[2]) != (faces, count):
+        raise FormatError(f"{path.name} has the shape {labels.shape}, expected ({faces}, 2, {count})")
     return np.ascontiguousarray(labels[:, :2].transpose(0, 2, 1), np.float64)
 
 
@@ -257,7 +265,7 @@ def _load(path: Path) -> npt.NDArray[Any]:
         raise FormatError(f"{path.name} is larger than {MAX_LABEL_BYTES >> 30} GiB: not a label file")
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except _UNREADABLE as error:
         raise FormatError(f"{path.name} is not a readable NumPy file: {error}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
         raise FormatError(f"{path.name} does not hold finite numbers")

@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import ValidationError
 
 from densegen.errors import ConfigurationError, FormatError
-from densegen.files import first_problem
-from densegen.vertex_index import VertexIndex, parse_index
-from densetrain.config import FitSettings
+from densegen.vertex_index import VertexIndex
+from densetrain.description import Description, read_description
 from densetrain.model import LandmarkNet, load_torch
-from densetrain.module import CHECKPOINT_KEY, CHECKPOINT_VERSION
+from densetrain.module import CHECKPOINT_KEY
 
-__all__ = ["BEST", "LAST", "TorchRegressor", "check_about", "load_regressor", "read_checkpoint"]
+__all__ = ["BEST", "LAST", "TorchRegressor", "load_regressor", "read_checkpoint"]
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 
@@ -28,12 +26,9 @@ class TorchRegressor:
     """A trained network: crops in, landmarks out; see :class:`densetrain.regressor.Regressor`."""
 
     net: LandmarkNet
+    about: Description
     index: VertexIndex
-    crop_size: int
-    margin: float
-    settings: FitSettings
     name: str
-    about: dict[str, Any]
 
     def __call__(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(B, S, S, 3) uint8 RGB crops -> (B, N, 3) float32 landmarks, pixels, crop frame."""
@@ -41,6 +36,8 @@ class TorchRegressor:
         with torch.inference_mode():
             images = torch.from_numpy(np.ascontiguousarray(crops)).to(device).permute(0, 3, 1, 2)
             landmarks: npt.NDArray[np.float32] = self.net(images).float().cpu().numpy()
+        if not np.isfinite(landmarks).all():
+            raise FormatError(f"{self.name} gives landmarks that are not finite: its weights are damaged")
         return landmarks
 
 
@@ -53,19 +50,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigurationError(f"the checkpoint {path} does not exist")
     contents = load_torch(path)
-    about = contents.get(CHECKPOINT_KEY) if isinstance(contents, dict) else None
-    if not isinstance(about, dict):
+    if not isinstance(contents, dict) or CHECKPOINT_KEY not in contents:
         raise FormatError(f"{path.name} is no checkpoint of densetrain")
-    check_about(about, path.name)
-    return dict(contents)
-
-
-def check_about(about: dict[str, Any], name: str) -> None:
-    """Raise :class:`FormatError` where a model's own description is of an unknown version or incomplete."""
-    if (found := about.get("version")) != CHECKPOINT_VERSION:
-        raise FormatError(f"{name} has checkpoint version {found}, expected {CHECKPOINT_VERSION}: update densetrain")
-    if lacking := {"settings", "vertex_index", "crop_size", "margin"} - set(about):
-        raise FormatError(f"{name} does not say its {', '.join(sorted(lacking))}")
+    read_description(contents[CHECKPOINT_KEY], path.name)
+    return contents
 
 
 def load_regressor(path: Path, device: str = "cpu") -> TorchRegressor:
@@ -76,45 +64,35 @@ def load_regressor(path: Path, device: str = "cpu") -> TorchRegressor:
     Raises what :func:`read_checkpoint` raises, and :class:`ConfigurationError` where there is no such device.
     """
     try:
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).cpu()
     # What torch raises depends on the device that is missing, and on how torch was built.
     except Exception as error:
         raise ConfigurationError(f"torch has no device {device!r} here: {str(error).splitlines()[0][:100]}") from error
     if path.is_dir():
         path = next((path / name for name in (BEST, LAST) if (path / name).is_file()), path / BEST)
     if path.suffix == ".safetensors":
-        about, state = _read_safetensors(path)
+        contents, state = _read_safetensors(path)
     else:
-        contents = read_checkpoint(path)
-        about = contents[CHECKPOINT_KEY]
-        state = {
-            name.removeprefix("net."): value
-            for name, value in contents.get("state_dict", {}).items()
-            if name.startswith("net.")
-        }
-    try:
-        settings = FitSettings.model_validate(about["settings"])
-    except ValidationError as error:
-        raise FormatError(f"{path.name}: settings.{first_problem(error)}") from error
-    index = parse_index(about["vertex_index"], f"{path.name}: vertex index")
-    net = LandmarkNet(settings.model, len(index), int(about["crop_size"]))
+        checkpoint = read_checkpoint(path)
+        contents, weights = checkpoint[CHECKPOINT_KEY], checkpoint.get("state_dict")
+        if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
+            raise FormatError(f"{path.name} holds no named tensors")
+        state = {name.removeprefix("net."): value for name, value in weights.items() if name.startswith("net.")}
+    about, index = read_description(contents, path.name)
+    net = LandmarkNet(about.settings.model, len(index), about.crop_size)
     try:
         net.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise FormatError(f"{path.name} does not hold the weights of its own settings") from error
-    return TorchRegressor(
-        net.eval().to(device), index, int(about["crop_size"]), float(about["margin"]), settings,
-        f"{path.parent.name}/{path.name}", about,
-    )  # fmt: skip
+    return TorchRegressor(net.eval().to(device), about, index, f"{path.parent.name}/{path.name}")
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read_safetensors(path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     from densegen.files import read_json
     from densetrain.model import read_weights
 
     state = read_weights(path)
-    about = read_json(path.with_name("config.json"))
-    if not isinstance(about, dict):
+    contents = read_json(path.with_name("config.json"))
+    if contents is None:
         raise FormatError(f"{path.name} needs its config.json beside it")
-    check_about(about, "config.json")
-    return about, state
+    return contents, state

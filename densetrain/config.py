@@ -34,7 +34,7 @@ READY_SETTINGS = ("paper", "demo", "fast-gpu")
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataSettings(_Settings):
@@ -89,7 +89,7 @@ class ModelSettings(_Settings):
     """
 
     backbone: str = "mobilenet_v2"
-    width: Positive = 1.0
+    width: Annotated[float, Field(gt=0, le=16)] = 1.0
     input_size: Annotated[int, Field(ge=32, le=1024)] = 256
     pretrained: str | None = None
 
@@ -98,7 +98,7 @@ class LossSettings(_Settings):
     """The loss, in pixels of the crop.
 
     name : ``hybrid`` is ``wing_weight * Wing + mse_weight * MSE`` (Feng et al., CVPR 2018, for Wing)
-    mse_on : the landmarks that the hybrid's MSE sees
+    mse_on : the landmarks that the MSE sees, of ``hybrid`` and of ``mse``
     region_weights, axis_weights : factors on a landmark's error, by region and by axis (x, y, z)
     """
 
@@ -145,7 +145,9 @@ class ScheduleSettings(_Settings):
 class TrainerSettings(_Settings):
     """How long, how exactly, and on what.
 
-    clip : largest norm of the gradient; accumulate : batches a step; ema_decay : of the averaged weights
+    devices, nodes : ``torchrun`` decides both where it starts the processes
+    clip : largest norm of the gradient; accumulate : batches a step
+    ema_decay : of the averaged weights, which are validated and kept; it grows to that over the first steps
     patience : epochs without a better validation NME before training stops
     keep_every : keep a checkpoint every so many epochs, beside the best and the last
     """

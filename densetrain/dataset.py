@@ -6,215 +6,34 @@ the batches r, r + R, ..., so R processes see in a step what one process sees th
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
 import torch
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from densegen.errors import ConfigurationError, DensegenError, FormatError
-from densegen.schema import SPLITS
-from densegen.shards import ShardReader, read_dataset_manifest
-from densegen.vertex_index import VertexIndex, parse_index
+from densegen.errors import ConfigurationError, DensegenError
+from densetrain.config import FitSettings
+from densetrain.shard_set import ShardSet
 
-__all__ = ["Batch", "BatchDataset", "BatchSampler", "ShardSet", "decode_all", "open_shards"]
-
-FloatArray = npt.NDArray[np.float32]
+__all__ = ["Batch", "BatchDataset", "BatchSampler", "ShardBatches", "decode_all"]
 
 Batch = dict[str, Any]
 """``images`` (B, S, S, 3) uint8 RGB, or None where the device holds them; ``landmarks`` (B, N, 3) float32, pixels, crop
-frame; ``keypoints68`` (B, 68, 3) float32; ``rows`` (B,) int64; ``weight`` (B,) float32; ``epoch``, ``number``."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Shard:
-    path: Path
-    first: int
-    image_offsets: npt.NDArray[np.int64]
-    image_at: int
-    landmarks_at: int
-
-
-@dataclass(frozen=True, eq=False)
-class ShardSet:
-    """All samples of one or several builds, counted over their shards.
-
-    index : the vertex index that they share; crop_size : S
-    split : (S,) uint8, position in ``schema.SPLITS``; flipped : (S,) bool, a mirror image; mirrored : (S,) bool, whose
-        pose is that of the unmirrored fit; sample_ids : (S,) text
-    keypoints68 : (S, 68, 3) float32; pose : (S, 7) float32; expression : (S, Ke) float32
-    """
-
-    index: VertexIndex
-    index_text: str
-    crop_size: int
-    margin: float
-    split: npt.NDArray[np.uint8]
-    flipped: npt.NDArray[np.bool_]
-    mirrored: npt.NDArray[np.bool_]
-    sample_ids: npt.NDArray[np.object_]
-    keypoints68: FloatArray
-    pose: FloatArray
-    expression: FloatArray
-    shards: tuple[_Shard, ...]
-    shard_of: npt.NDArray[np.int32]
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def rows(self, split: str) -> npt.NDArray[np.int64]:
-        """The samples of a split; raises :class:`ConfigurationError` where there are none."""
-        rows = np.flatnonzero(self.split == SPLITS.index(split)).astype(np.int64)
-        if not rows.size:
-            raise ConfigurationError(
-                f"the shards hold no sample of the split {split!r}: build more fits, or another split"
-            )
-        return rows
-
-    def open(self) -> RowReader:
-        """A reader of single samples; each process opens its own."""
-        return RowReader(self)
-
-
-class RowReader:
-    """Reads samples where they lie in the files, with one file descriptor a shard, opened when it is first needed."""
-
-    def __init__(self, shards: ShardSet) -> None:
-        self.shards = shards
-        self.files: dict[int, int] = {}
-
-    def jpeg(self, row: int) -> bytes:
-        """The JPEG file of a sample."""
-        number = int(self.shards.shard_of[row])
-        shard = self.shards.shards[number]
-        start, stop = shard.image_offsets[row - shard.first : row - shard.first + 2]
-        return self._read(number, shard.image_at + int(start), int(stop - start), row)
-
-    def image(self, row: int) -> npt.NDArray[np.uint8]:
-        """(S, S, 3) uint8, RGB; raises :class:`FormatError`, naming shard and sample, where it is damaged."""
-        data = self.jpeg(row)
-        try:
-            image = np.asarray(simplejpeg.decode_jpeg(data, "RGB"))
-        except ValueError as error:
-            raise FormatError(f"{self._name(row)} is not a readable JPEG: run 'densegen verify'") from error
-        if image.shape != (self.shards.crop_size, self.shards.crop_size, 3):
-            raise FormatError(f"{self._name(row)} is {image.shape[1]}x{image.shape[0]}: run 'densegen verify'")
-        return image
-
-    def landmarks(self, row: int) -> FloatArray:
-        """(N, 3) float32, pixels, crop frame."""
-        number = int(self.shards.shard_of[row])
-        shard, count = self.shards.shards[number], len(self.shards.index)
-        data = self._read(number, shard.landmarks_at + (row - shard.first) * count * 12, count * 12, row)
-        return np.frombuffer(data, "<f4").reshape(count, 3)
-
-    def _read(self, number: int, offset: int, size: int, row: int) -> bytes:
-        try:
-            if number not in self.files:
-                self.files[number] = os.open(self.shards.shards[number].path, os.O_RDONLY)
-            data = os.pread(self.files[number], size, offset)
-        except OSError as error:
-            raise FormatError(f"{self._name(row)} cannot be read: {error.strerror}") from error
-        if len(data) < size:
-            raise FormatError(f"{self._name(row)} lies behind the end of its file: run 'densegen verify'")
-        return data
-
-    def _name(self, row: int) -> str:
-        shard = self.shards.shards[int(self.shards.shard_of[row])]
-        return f"{shard.path.name}: sample {self.shards.sample_ids[row]}"
-
-    def close(self) -> None:
-        for file in self.files.values():
-            os.close(file)
-        self.files.clear()
-
-
-def open_shards(folders: Sequence[Path]) -> ShardSet:
-    """Read what all shards of finished builds say, and where their samples lie.
-
-    Raises :class:`FormatError` where a shard is damaged or has another size than its manifest says,
-    :class:`ConfigurationError` where the builds differ in vertex index or crop size, or hold no samples.
-    """
-    parts: list[dict[str, Any]] = []
-    shards: list[_Shard] = []
-    first = 0
-    reference: dict[str, Any] = {}
-    for folder in folders:
-        for record in read_dataset_manifest(folder)["shards"]:
-            path = folder / record["file"]
-            if not path.is_file():
-                raise FormatError(f"{path} is missing: finish the build, or run 'densegen verify'")
-            if (size := path.stat().st_size) != record["bytes"]:
-                raise FormatError(f"{path} has {size:,} bytes, its manifest says {record['bytes']:,}")
-            with ShardReader(path) as reader:
-                _check_same(reader, folder, reference)
-                if not len(reader):
-                    continue
-                names = ("split", "flipped", "mirrored", "keypoints68", "pose", "expression")
-                parts.append({name: reader.array(name) for name in names} | {"ids": reader.sample_ids})
-                offsets = reader.array("image/offsets").astype(np.int64)
-                places = reader.byte_offset("image/bytes"), reader.byte_offset("landmarks")
-                shards.append(_Shard(path, first, offsets, *places))
-                first += len(reader)
-    if not shards:
-        raise ConfigurationError(f"{', '.join(map(str, folders))}: the shards hold no samples")
-    counts = [len(part["ids"]) for part in parts]
-
-    def joined(name: str) -> npt.NDArray[Any]:
-        return np.concatenate([part[name] for part in parts])
-
-    return ShardSet(
-        index=parse_index(reference["text"], "the shards' vertex index"),
-        index_text=reference["text"],
-        crop_size=reference["crop size"],
-        margin=reference["margin"],
-        split=joined("split").astype(np.uint8),
-        flipped=joined("flipped").astype(bool),
-        mirrored=joined("mirrored").astype(bool),
-        sample_ids=np.array([name for part in parts for name in part["ids"]], object),
-        keypoints68=joined("keypoints68").astype(np.float32),
-        pose=joined("pose").astype(np.float32),
-        expression=joined("expression").astype(np.float32),
-        shards=tuple(shards),
-        shard_of=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
-    )
-
-
-def _check_same(reader: ShardReader, folder: Path, reference: dict[str, Any]) -> None:
-    import json
-
-    attributes = reader.attributes
-    try:
-        margin = float(json.loads(str(attributes["configuration"]))["crop"]["margin"])
-        found = {
-            "vertex index": str(attributes["vertex_index_fingerprint"]),
-            "crop size": int(attributes["crop_size"]),
-            "expression components": int(reader.array("expression").shape[1]),
-        }
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise FormatError(f"{reader.path} does not say how it was made: {error}") from error
-    if not reference:
-        reference.update(found | {"text": reader.vertex_index, "folder": folder, "margin": margin})
-    for what, value in found.items():
-        if reference[what] != value:
-            raise ConfigurationError(
-                f"{reader.path} has another {what} than {reference['folder']}: {str(value)[:12]}, not "
-                f"{str(reference[what])[:12]}; train on builds that share it"
-            )
+frame; ``keypoints68`` (B, 68, 3) float32; ``rows`` (B,) int64, of the shard set; ``position`` (B,) int64, among the
+cached images; ``weight`` (B,) float32; ``epoch``, ``number``."""
 
 
 class BatchDataset(Dataset[Batch | DensegenError]):
     """A batch by its key ``(epoch, number, rows, weight)``, as :class:`BatchSampler` makes them.
 
-    images : (R, S, S, 3) uint8 decoded images of ``cached_rows``, instead of decoding; see :func:`decode_all`
-    on_device : the trainer's device holds the images, so batches carry none
+    cached_rows : (R,) rows whose images are decoded already: ``images`` (R, S, S, 3) uint8, see :func:`decode_all`; or,
+        where ``images`` is None, the trainer's device holds them, and batches say their ``position`` alone
 
     A damaged sample comes back as the error itself, which the trainer's process raises: an
     exception that crosses from a worker process would lose its type and grow a traceback.
@@ -225,12 +44,11 @@ class BatchDataset(Dataset[Batch | DensegenError]):
         shards: ShardSet,
         images: Tensor | None = None,
         cached_rows: npt.NDArray[np.int64] | None = None,
-        on_device: bool = False,
     ) -> None:
-        self.shards, self.images, self.on_device = shards, images, on_device
+        self.shards, self.images = shards, images
         self.reader = shards.open()
         self.position: npt.NDArray[np.int64] | None = None
-        if images is not None and cached_rows is not None:
+        if cached_rows is not None:
             self.position = np.full(len(shards), -1, np.int64)
             self.position[cached_rows] = np.arange(len(cached_rows))
 
@@ -254,11 +72,9 @@ class BatchDataset(Dataset[Batch | DensegenError]):
         }
 
     def _images(self, rows: npt.NDArray[np.int64]) -> Tensor | None:
-        if self.on_device:
-            return None
-        if self.images is not None and self.position is not None:
-            return self.images[torch.from_numpy(self.position[rows])]
-        return torch.from_numpy(np.stack([self.reader.image(int(row)) for row in rows]))
+        if self.position is None:
+            return torch.from_numpy(np.stack([self.reader.image(int(row)) for row in rows]))
+        return None if self.images is None else self.images[torch.from_numpy(self.position[rows])]
 
     def __getstate__(self) -> dict[str, Any]:
         # Another process opens its own files.
@@ -310,6 +126,59 @@ class BatchSampler(Sampler[Any]):
             there = number < self.total
             first = (number if there else 0) * self.batch_size
             yield epoch, number, rows[first : first + self.batch_size], 1.0 if there else 0.0
+
+
+class ShardBatches(LightningDataModule):
+    """The loaders of a training run that starts at ``first_epoch``; under several processes each gets its part."""
+
+    def __init__(self, shards: ShardSet, settings: FitSettings, first_epoch: int = 0) -> None:
+        super().__init__()
+        self.shards, self.settings, self.first_epoch = shards, settings, first_epoch
+        self.train_rows = shards.rows("train")[: settings.data.limit]
+        same = settings.data.validate_on == "train"
+        self.validation_rows = self.train_rows if same else shards.rows(settings.data.validate_on)
+        cached = settings.data.cache != "none"
+        self.train_images = decode_all(shards, self.train_rows) if cached else None
+        self.validation_images = self.train_images if same else None
+        if cached and not same:
+            self.validation_images = decode_all(shards, self.validation_rows)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        # The module holds what the device caches: see LandmarkModule.hold_images.
+        images = None if self.settings.data.cache == "device" else self.train_images
+        return self._loader(self.train_rows, images, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.validation_rows, self.validation_images, shuffle=False)
+
+    def on_before_batch_transfer(self, batch: Batch | DensegenError, dataloader_idx: int) -> Batch:
+        if isinstance(batch, DensegenError):
+            raise batch
+        return batch
+
+    def _sampler(self, rows: Any, *, shuffle: bool) -> BatchSampler:
+        trainer = self.trainer
+        assert trainer is not None
+        return BatchSampler(
+            rows, self.settings.data.batch_size, self.settings.seed, shuffle=shuffle, rank=trainer.global_rank,
+            world=trainer.world_size,
+            # A resumed trainer asks for its first batches before it has counted up to its epoch.
+            epoch=lambda: max(trainer.current_epoch, self.first_epoch),
+        )  # fmt: skip
+
+    def _loader(self, rows: Any, images: Tensor | None, *, shuffle: bool) -> DataLoader[Any]:
+        cached = self.settings.data.cache != "none"
+        # Decoded images are gathered faster than they could be sent from another process.
+        workers = 0 if cached else self.settings.data.workers
+        return DataLoader(
+            BatchDataset(self.shards, images, rows if cached else None),
+            batch_size=None,
+            sampler=self._sampler(rows, shuffle=shuffle),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(self.settings.seed),
+        )
 
 
 def decode_all(shards: ShardSet, rows: npt.NDArray[np.int64]) -> Tensor:

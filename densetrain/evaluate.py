@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from densegen.errors import ConfigurationError, FormatError
-from densegen.files import read_json, write_text
+from densegen.files import first_problem, read_json, write_text
 from densetrain.benchmarks import Benchmark
 from densetrain.detect import Detector
-from densetrain.metrics import Score, box_size, score
+from densetrain.metrics import BINS, Score, box_size, score, yaw_bins
 from densetrain.regressor import Regressor, landmarks_in_image
+from densetrain.shard_set import ShardSet, open_shards
 
 __all__ = ["Result", "evaluate_benchmark", "evaluate_shards", "predict_benchmark", "read_result", "write_result"]
 
@@ -28,21 +29,22 @@ STRENGTHS = ("weakest third", "middle third", "strongest third")
 RESULT_FORMAT = "densetrain evaluation"
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(BaseModel):
     """One evaluation, as it is kept in a file.
 
     errors : NME in percent, a face, in the order of ``names``; yaw_deg : of the same faces
     groups : further tables by title: a mean NME by the name of a group of faces or of landmarks
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     method: str
     protocol: str
     score: Score
     names: list[str]
-    errors: list[float]
+    errors: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
     yaw_deg: list[float]
-    groups: dict[str, dict[str, float]] = field(default_factory=dict)
+    groups: dict[str, dict[str, float]] = {}
 
 
 def predict_benchmark(
@@ -65,7 +67,7 @@ def predict_benchmark(
 
 
 def _nearest(found: FloatArray, truth: FloatArray) -> tuple[FloatArray, bool]:
-    """The box whose centre lies in the true one, nearest to its centre; else the true one and False."""
+    """The box whose centre is nearest to the true one's, within half its side; else the true box and False."""
     if len(found):
         centre = (truth[:2] + truth[2:]) / 2
         distance = np.linalg.norm((found[:, :2] + found[:, 2:]) / 2 - centre, axis=1)
@@ -105,14 +107,9 @@ def evaluate_shards(
 
     Raises :class:`ConfigurationError` where the indices differ or the split is empty.
     """
-    from densetrain.dataset import open_shards
-
     shards = open_shards(folders)
-    if regressor is not None and regressor.index.fingerprint != shards.index.fingerprint:
-        raise ConfigurationError(
-            f"{regressor.name} was trained with another vertex index than the shards have: "
-            f"{regressor.index.fingerprint[:12]}, not {shards.index.fingerprint[:12]}"
-        )
+    if regressor is not None:
+        check_belongs(regressor, shards)
     rows, reader = shards.rows(split), shards.open()
     size = box_size(shards.keypoints68[rows])
     # By axis, so that sums over faces need no second pass: distances in 2D and 3D of every landmark.
@@ -142,15 +139,35 @@ def evaluate_shards(
         yaw_deg=[float(y) for y in yaw_deg],
         groups={
             "dimensions": {"2D": float(flat.mean()), "3D": float(solid.mean())},
+            "yaw bin, 3D": _by_bin(solid.mean(axis=1), yaw_deg),
             "region": _by_region(flat, [landmark.region for landmark in shards.index.landmarks]),
             "expression strength": _by_strength(errors, shards.expression[rows]),
         },
     )
 
 
+def check_belongs(regressor: Regressor, shards: ShardSet) -> None:
+    """Raise :class:`ConfigurationError` where a network sees other crops than the shards hold, or other landmarks."""
+    about = regressor.about
+    for what, mine, theirs in (
+        ("vertex index", regressor.index.fingerprint[:12], shards.index.fingerprint[:12]),
+        ("crop size", about.crop_size, shards.crop_size),
+        ("margin", about.margin, shards.margin),
+    ):
+        if mine != theirs:
+            raise ConfigurationError(
+                f"{regressor.name} was trained with another {what} than the shards have: {mine}, not {theirs}"
+            )
+
+
 def _by_region(distances: FloatArray, regions: list[str]) -> dict[str, float]:
     names = np.array(regions)
     return {region: float(distances[:, names == region].mean()) for region in dict.fromkeys(regions)}
+
+
+def _by_bin(errors: FloatArray, yaw_deg: FloatArray) -> dict[str, float]:
+    number = yaw_bins(yaw_deg)
+    return {name: float(errors[number == b].mean()) for b, name in enumerate(BINS) if (number == b).any()}
 
 
 def _by_strength(errors: FloatArray, expression: npt.NDArray[np.float32]) -> dict[str, float]:
@@ -169,7 +186,8 @@ def worst_cases(result: Result, count: int) -> Iterator[tuple[str, float]]:
 
 def write_result(result: Result, path: Path) -> None:
     """Write a result as JSON, whole or not at all."""
-    write_text(path, json.dumps({"format": RESULT_FORMAT, **asdict(result)}, indent=1) + "\n")
+    # Bins without faces are NaN, which JSON as Python writes it can hold.
+    write_text(path, json.dumps({"format": RESULT_FORMAT, **result.model_dump()}, indent=1) + "\n")
 
 
 def read_result(path: Path) -> Result:
@@ -178,8 +196,6 @@ def read_result(path: Path) -> Result:
     if not isinstance(contents, dict) or contents.pop("format", None) != RESULT_FORMAT:
         raise FormatError(f"{path} is no result of 'densetrain evaluate'")
     try:
-        summed = contents.pop("score")
-        bins, counts = tuple(summed.pop("bins")), tuple(summed.pop("counts"))
-        return Result(score=Score(bins=bins, counts=counts, **summed), **contents)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise FormatError(f"{path} is a damaged result: {error}") from error
+        return Result.model_validate(contents)
+    except ValidationError as error:
+        raise FormatError(f"{path} is a damaged result: {first_problem(error)}") from error

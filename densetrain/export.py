@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ import numpy.typing as npt
 from densegen.errors import ConfigurationError, DensegenError
 from densegen.files import replace_file, write_bytes, write_text
 from densetrain.checkpoint import TorchRegressor
-from densetrain.module import CHECKPOINT_VERSION
 from densetrain.regressor import ONNX_METADATA, OnnxRegressor
 
 __all__ = ["LIMITS_PX", "Parity", "ParityError", "export_onnx", "export_safetensors", "model_card"]
@@ -42,21 +42,18 @@ class Parity:
 
 
 def description(regressor: TorchRegressor) -> dict[str, Any]:
-    """What every exported file says about itself: plain values."""
-    size = regressor.crop_size
+    """What every exported file says about itself: plain values, and how to feed it in words."""
+    about = regressor.about
+    size = about.crop_size
     return {
-        "version": CHECKPOINT_VERSION,
+        **about.model_dump(mode="json"),
         "input": f"images: float32 (batch, 3, {size}, {size}), RGB, 0 to 255; the network normalises",
         "output": f"landmarks: float32 (batch, {len(regressor.index)}, 3), x right, y down, z towards the viewer, "
         "pixels of the crop, centres at integers from 0",
-        "crop": f"a square of side {regressor.margin} times the mean side of the 68 keypoints' box, about its centre; "
+        "crop": f"a square of side {about.margin} times the mean side of the 68 keypoints' box, about its centre; "
         f"its corners map to the centres of pixels 0 and {size - 1}; bilinear, black outside",
         "colour_order": "RGB",
         "range": [0, 255],
-        "crop_size": size,
-        "margin": regressor.margin,
-        **{key: regressor.about[key] for key in ("settings", "vertex_index", "vertex_index_fingerprint")},
-        "reference_face": regressor.about.get("reference_face"),
     }
 
 
@@ -82,26 +79,26 @@ def export_onnx(
 
     crops : (n, S, S, 3) uint8 for the comparison, and to calibrate int8, which needs them; smooth noise where None
 
-    Raises :class:`ParityError`, and leaves no file, where a variant's landmarks differ by more than ``LIMITS_PX``;
+    Raises :class:`ParityError`, and writes none of them, where a variant's landmarks differ by more than ``LIMITS_PX``;
     :class:`ConfigurationError` where int8 is asked for without crops or a library is missing.
     """
     if "int8" in variants and crops is None:
         raise ConfigurationError("int8 is calibrated on crops: give shards with --calibrate")
-    shown = crops if crops is not None else _smooth_noise(regressor.crop_size)
+    shown = crops if crops is not None else _smooth_noise(regressor.about.crop_size)
     made = []
     folder.mkdir(parents=True, exist_ok=True)
-    with replace_file(folder / "model.onnx") as plain:
+    with ExitStack() as files:  # in place when all of them have passed
+        plain = files.enter_context(replace_file(folder / "model.onnx"))
         _write_fp32(regressor, plain)
         _describe(plain, regressor)
         for variant in ("fp32", *(v for v in ("fp16", "int8") if v in variants)):
-            path = folder / ("model.onnx" if variant == "fp32" else f"model-{variant}.onnx")
-            if variant == "fp32":
-                made.append(_compare(regressor, plain, path, variant, shown))
-            else:
-                with replace_file(path) as temporary:
-                    (_write_fp16 if variant == "fp16" else _write_int8)(plain, temporary, shown)
-                    _describe(temporary, regressor)
-                    made.append(_compare(regressor, temporary, path, variant, shown))
+            path, file = folder / "model.onnx", plain
+            if variant != "fp32":
+                path = folder / f"model-{variant}.onnx"
+                file = files.enter_context(replace_file(path))
+                (_write_fp16 if variant == "fp16" else _write_int8)(plain, file, shown)
+                _describe(file, regressor)
+            made.append(_compare(regressor, file, path, variant, shown))
             say(f"{path}: largest difference {made[-1].largest_px:.2g} px, mean {made[-1].mean_px:.2g} px")
     return made
 
@@ -128,7 +125,7 @@ def _write_fp32(regressor: TorchRegressor, path: Path) -> None:
     import torch
 
     _onnx()
-    size = regressor.crop_size
+    size = regressor.about.crop_size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's, about its own insides
         torch.onnx.export(
@@ -157,7 +154,7 @@ def _write_fp16(source: Path, path: Path, crops: npt.NDArray[np.uint8]) -> None:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     onnx = _onnx()
-    # Input and output stay float32; so do sums of products beyond half precision's range.
+    # Input and output stay float32.
     onnx.save(convert_float_to_float16(onnx.load(str(source)), keep_io_types=True), str(path))
 
 
@@ -207,7 +204,7 @@ def _compare(regressor: TorchRegressor, file: Path, path: Path, variant: str, cr
 
 def model_card(regressor: TorchRegressor, made: list[Parity]) -> str:
     """The text of ``README.md`` beside exported files."""
-    about, settings = description(regressor), regressor.settings
+    about, settings = description(regressor), regressor.about.settings
     rows = [f"| `{p.path.name}` | {p.bytes / 1e6:.1f} | {p.largest_px:.2g} | {p.mean_px:.2g} |" for p in made]
     table = ["| file | MB | largest difference to torch, px | mean, px |", "|---|---|---|---|", *rows] if rows else []
     return "\n".join(

@@ -41,7 +41,7 @@ class LandmarkLoss(torch.nn.Module):
         region = torch.tensor([settings.region_weights.get(name, 1.0) for name in regions])
         weights = region[:, None] * torch.tensor(settings.axis_weights)
         seen = torch.ones(len(index))
-        if settings.mse_on == "ibug68":
+        if settings.mse_on == "ibug68" and settings.name in ("hybrid", "mse"):
             if "ibug68" not in index.subsets:
                 raise ConfigurationError(f"loss.mse_on: {index.name} has no subset ibug68")
             seen = torch.zeros(len(index))
@@ -62,7 +62,7 @@ class LandmarkLoss(torch.nn.Module):
             return (loss * weights).sum(dim=(1, 2))
 
         if settings.name == "mse":
-            return mean(difference.square())
+            return mean(difference.square(), self.mse_weights)
         if settings.name == "l1":
             return mean(difference.abs())
         if settings.name == "smooth-l1":

@@ -9,11 +9,23 @@ import numpy.typing as npt
 
 from densegen.vertex_index import AFLW21
 
-__all__ = ["Score", "area_under_curve", "box_size", "cumulative_errors", "nme", "points21", "score", "yaw_bins"]
+__all__ = [
+    "BALANCED_DRAWS",
+    "BINS",
+    "Score",
+    "area_under_curve",
+    "box_size",
+    "cumulative_errors",
+    "nme",
+    "points21",
+    "score",
+    "yaw_bins",
+]
 
 FloatArray = npt.NDArray[np.float64]
 
 YAW_EDGES_DEG = (30.0, 60.0)
+BINS = ("[0, 30]", "(30, 60]", "(60, 90]")
 BALANCED_DRAWS = 100
 
 
@@ -65,6 +77,7 @@ class Score:
     mean, std : unweighted mean of the bins and their population standard deviation
     all_images : mean over all faces
     balanced, balanced_std : mean over random subsets with an equal number from each bin, and its spread over the draws
+    balanced_size, seed : faces from each bin, and of the generator that draws them
     auc, failures : area under the CED curve up to ``threshold`` and the share above it, percent
     """
 
@@ -75,6 +88,8 @@ class Score:
     all_images: float
     balanced: float
     balanced_std: float
+    balanced_size: int
+    seed: int
     auc: float
     failures: float
     threshold: float
@@ -103,6 +118,8 @@ def score(errors: FloatArray, yaw_deg: npt.NDArray[np.floating], *, threshold: f
         all_images=float(errors.mean()),
         balanced=float(np.mean(draws)),
         balanced_std=float(np.std(draws)),
+        balanced_size=smallest,
+        seed=seed,
         auc=area_under_curve(errors, threshold),
         failures=100 * float((errors > threshold).mean()),
         threshold=threshold,

@@ -27,7 +27,8 @@ class LandmarkNet(nn.Module):
     The backbone sees the crop at ``input_size``; its N x 3 outputs are standard deviations from the mean landmarks of
     the training set, both kept in the weights, so that the output is in pixels whatever reads them.
 
-    Raises :class:`ConfigurationError` where the backbone is unknown or has no width multiplier.
+    Raises :class:`ConfigurationError` where the backbone is unknown, has no width multiplier, or cannot see crops of
+    that size.
     """
 
     mean_landmarks: Tensor
@@ -51,10 +52,7 @@ class LandmarkNet(nn.Module):
             pixels = F.avg_pool2d(pixels, self.crop_size // size)
         elif size != self.crop_size:
             pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", align_corners=False)
-        output = self.backbone(pixels)
-        if not isinstance(output, Tensor):
-            raise ConfigurationError(f"model.backbone: {self.settings.backbone} has more than one output")
-        offsets = output.float().reshape(-1, self.landmarks, 3)
+        offsets = self.backbone(pixels).float().reshape(-1, self.landmarks, 3)
         landmarks: Tensor = self.mean_landmarks + self.spread_px * offsets
         return landmarks
 
@@ -74,17 +72,25 @@ def _make_backbone(settings: ModelSettings, outputs: int) -> nn.Module:
     options: dict[str, Any] = {"weights": None, "num_classes": outputs}
     if settings.width != 1.0:
         options["width_mult"] = settings.width
-    if settings.backbone.startswith(("vit_", "maxvit_")):
+    if settings.backbone.startswith("vit_"):
         options["image_size"] = settings.input_size
+    if settings.backbone.startswith("maxvit_"):
+        options["input_size"] = (settings.input_size, settings.input_size)
     if settings.backbone in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "init_weights": True}
     try:
-        backbone: nn.Module = models.get_model(settings.backbone, **options)
-        return backbone
-    except (TypeError, ValueError) as error:
-        if settings.width != 1.0:
+        backbone: nn.Module = models.get_model(settings.backbone, **options).eval()
+        with torch.no_grad():
+            output = backbone(torch.zeros(1, 3, settings.input_size, settings.input_size))
+    # What torchvision's networks raise for a size or a width that they cannot have.
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        if "width_mult" in str(error):
             raise ConfigurationError(f"model.width: {settings.backbone} has no width multiplier") from error
-        raise ConfigurationError(f"model.backbone: {settings.backbone}: {error}") from error
+        what = f"{settings.backbone} at {settings.input_size} px"
+        raise ConfigurationError(f"model: {what}: {str(error).splitlines()[0][:160]}") from error
+    if not isinstance(output, Tensor) or output.shape != (1, outputs):
+        raise ConfigurationError(f"model.backbone: {settings.backbone} does not end in one vector a picture")
+    return backbone.train()
 
 
 def load_pretrained(net: LandmarkNet, source: str) -> tuple[int, int]:
@@ -147,17 +153,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return contents
 
 
-def load_torch(path: Path, device: str = "cpu") -> Any:
+def load_torch(path: Path) -> Any:
     """``torch.load`` of plain values and tensors alone; raises :class:`FormatError` for everything else."""
     import pickle
     import warnings
-    import zipfile
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's guesses about a foreign file; what it refuses is said below
-            return torch.load(path, map_location=device, weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise FormatError(f"{path.name} is refused: it is damaged, or asks to run code when it is opened") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, OSError) as error:
-        raise FormatError(f"{path.name} is not a readable torch file: {str(error).splitlines()[0][:120]}") from error
+    # Bytes that are no torch file raise whatever the first of them happen to mean.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise FormatError(f"{path.name} is not a readable torch file: {reason}") from error

@@ -14,44 +14,42 @@ from densegen.vertex_index import VertexIndex
 from densetrain.augment import augment, draw
 from densetrain.config import FitSettings
 from densetrain.dataset import Batch
+from densetrain.description import Description
 from densetrain.errors import TrainingError
 from densetrain.losses import LandmarkLoss
 from densetrain.model import LandmarkNet
 
-__all__ = ["CHECKPOINT_KEY", "CHECKPOINT_VERSION", "LandmarkModule"]
+__all__ = ["CHECKPOINT_KEY", "LandmarkModule"]
 
 CHECKPOINT_KEY = "densetrain"
-CHECKPOINT_VERSION = 1
+
+ADVICE = "the last checkpoint is kept; try a smaller optimiser.lr or trainer.clip"
+
+LOOK_EVERY = 16
+"""Steps between looks at the losses: each look waits for the device."""
 
 
 class LandmarkModule(pl.LightningModule):
     """A network, its loss, its augmentation, its optimiser, and what its checkpoints say about themselves.
 
-    about : plain values for the checkpoint: settings, vertex index, crop recipe
-    sample_ids : names for errors; device_images : (R, S, S, 3) uint8, moved to the device when training starts
+    about : goes into the checkpoints; sample_ids : names for errors
     """
 
     mirror: Tensor
 
-    def __init__(
-        self,
-        settings: FitSettings,
-        index: VertexIndex,
-        crop_size: int,
-        about: dict[str, Any],
-        sample_ids: np.ndarray | None = None,
-    ) -> None:
+    def __init__(self, about: Description, index: VertexIndex, sample_ids: np.ndarray | None = None) -> None:
         super().__init__()
-        self.settings, self.about = settings, about
-        self.net = LandmarkNet(settings.model, len(index), crop_size)
-        self.loss = LandmarkLoss(settings.loss, index)
+        self.about = about
+        self.settings: FitSettings = about.settings
+        self.net = LandmarkNet(self.settings.model, len(index), about.crop_size)
+        self.loss = LandmarkLoss(self.settings.loss, index)
         self.register_buffer("mirror", torch.from_numpy(index.mirror), persistent=False)
         self._outside: dict[str, Any] = {"sample_ids": sample_ids, "images": None, "compiled": None}
-        self._pending: tuple[Tensor, Tensor] | None = None
+        self._watched: list[tuple[Tensor, Tensor]] = []
 
     def __getstate__(self) -> dict[str, Any]:
         # Weight averaging copies the module: the weights alone, not the images and names beside them.
-        return dict(super().__getstate__()) | {"_outside": {}, "_pending": None}
+        return dict(super().__getstate__()) | {"_outside": {}, "_watched": []}
 
     def hold_images(self, images: Tensor | None) -> None:
         """Keep the training set's decoded images for the device."""
@@ -68,12 +66,11 @@ class LandmarkModule(pl.LightningModule):
         """(B, 3, S, S) RGB 0 to 255 -> (B, N, 3) landmarks, pixels, crop frame."""
         if self.settings.trainer.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        net = self._outside.get("compiled") or self.net
-        landmarks: Tensor = net(images)
+        compiled = self._outside.get("compiled")
+        landmarks: Tensor = (self.net if compiled is None else compiled)(images)
         return landmarks
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        self._raise_if_not_finite()
         # Everything random in a step depends on where in the training it is: a resumed run repeats it.
         seed = _step_seed(self.settings.seed, batch["epoch"], batch["number"])
         torch.manual_seed(seed)
@@ -81,13 +78,15 @@ class LandmarkModule(pl.LightningModule):
         draws = draw(len(images), self.settings.augment, torch.Generator().manual_seed(seed))
         images, landmarks = augment(images, landmarks, draws, self.mirror)
         losses = self.loss(self(images), landmarks)
-        self._pending = (losses.detach(), batch["rows"])
+        self._watched.append((losses.detach(), batch["rows"]))
+        if len(self._watched) >= LOOK_EVERY:
+            self._raise_if_not_finite()
         loss: Tensor = losses.mean()
-        self.log("train_loss", loss.detach(), on_step=True, on_epoch=True, prog_bar=True, batch_size=len(images))
+        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(images))
+        self.log(
+            "train_loss_epoch", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(images)
+        )
         return loss
-
-    def on_train_epoch_end(self) -> None:
-        self._raise_if_not_finite()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         predicted, truth, weight = self(self._images(batch)), batch["landmarks"], batch["weight"]
@@ -103,11 +102,13 @@ class LandmarkModule(pl.LightningModule):
             "val_nme_3d": solid,
             "val_nme_constant": constant,
         }.items():
-            self._sums[name] = self._sums.get(name, 0.0) + (value.double() * weight).sum()
-        self._sums["count"] = self._sums.get("count", 0.0) + weight.double().sum()
+            self._sums[name] = self._sums.get(name, 0.0) + (value.to(self._exact) * weight).sum()
+        self._sums["count"] = self._sums.get("count", 0.0) + weight.to(self._exact).sum()
 
     def on_validation_epoch_start(self) -> None:
+        self._raise_if_not_finite()
         self._sums: dict[str, Any] = {}
+        self._exact = torch.float32 if self.device.type == "mps" else torch.float64  # Apple's devices have no float64
 
     def on_validation_epoch_end(self) -> None:
         sums = {name: self._sum_over_processes(value) for name, value in self._sums.items()}
@@ -115,7 +116,9 @@ class LandmarkModule(pl.LightningModule):
             if name != "count":
                 # Single precision is what loggers and checkpoints of every device hold.
                 mean = (value / sums["count"]).float()
-                self.log(name, mean, prog_bar=name == "val_nme", rank_zero_only=False)
+                if not bool(mean.isfinite()):
+                    raise TrainingError(f"{name} is not finite in epoch {self.current_epoch}: {ADVICE}")
+                self.log(name, mean, prog_bar=name == "val_nme", sync_dist=True)
 
     def _sum_over_processes(self, value: Tensor) -> Tensor:
         summed: Any = self.trainer.strategy.reduce(value, reduce_op="sum")
@@ -153,7 +156,7 @@ class LandmarkModule(pl.LightningModule):
         return 1.0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CHECKPOINT_KEY] = {"version": CHECKPOINT_VERSION, **self.about}
+        checkpoint[CHECKPOINT_KEY] = self.about.model_dump(mode="json")
 
     def _images(self, batch: Batch) -> Tensor:
         """(B, 3, S, S) uint8 on the device."""
@@ -163,20 +166,18 @@ class LandmarkModule(pl.LightningModule):
         return images.permute(0, 3, 1, 2)  # type: ignore[no-any-return]
 
     def _raise_if_not_finite(self) -> None:
-        """Look at the last step's losses: a step late, so that the device need not be waited for."""
-        if self._pending is None:
-            return
-        losses, rows = self._pending
-        self._pending = None
-        bad = ~losses.isfinite()
-        if bool(bad.any()):
-            ids = self._outside.get("sample_ids")
-            worst = [int(row) for row in rows[bad][:3]]
-            names = ", ".join(map(str, worst if ids is None else [ids[row] for row in worst]))
-            raise TrainingError(
-                f"the loss is not finite in epoch {self.current_epoch}, for {int(bad.sum())} of {len(losses)} samples, "
-                f"the first {names}: the last checkpoint is kept; try a smaller optimiser.lr or trainer.clip"
-            )
+        """Look at the losses since the last look."""
+        watched, self._watched = self._watched, []
+        for losses, rows in watched:
+            bad = ~losses.isfinite()
+            if bool(bad.any()):
+                ids = self._outside.get("sample_ids")
+                first = [int(row) for row in rows[bad][:3]]
+                names = ", ".join(map(str, first if ids is None else [ids[row] for row in first]))
+                raise TrainingError(
+                    f"the loss is not finite in epoch {self.current_epoch}, for {int(bad.sum())} of {len(losses)} "
+                    f"samples, the first {names}: {ADVICE}"
+                )
 
 
 def _step_seed(seed: int, epoch: int, number: int) -> int:

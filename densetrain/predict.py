@@ -38,6 +38,9 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 OUTPUTS = ("png", "json", "csv", "ply", "obj")
 
+FARTHEST_PX = 100_000
+"""Larger coordinates of a box are no pixels of a photograph."""
+
 MESH_COLOUR = (90, 200, 250)
 
 
@@ -80,7 +83,7 @@ def read_boxes(path: Path) -> dict[str, npt.NDArray[np.float64]]:
     for name, rows in contents.items():
         try:
             boxes[name] = check_boxes(np.atleast_2d(np.array(rows, np.float64)))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise FormatError(f"{path.name}: {name}: {error}") from error
     return boxes
 
@@ -89,8 +92,10 @@ def check_boxes(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The boxes; raises ``ValueError`` where they are not (n, 4) with right > left and bottom > top."""
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
         raise ValueError("a box is four numbers: left, top, right, bottom")
-    if not ((boxes[:, 2:] - boxes[:, :2]) >= 1).all():
-        raise ValueError("a box's right and bottom lie at least a pixel beyond its left and top")
+    if not ((boxes[:, 2:] - boxes[:, :2]) >= 1).all() or not (np.abs(boxes) <= FARTHEST_PX).all():
+        raise ValueError(
+            f"a box's right and bottom lie at least a pixel beyond its left and top, none beyond {FARTHEST_PX:,} px"
+        )
     return boxes
 
 
@@ -119,9 +124,9 @@ def find_faces(
 
 
 def read_image(path: Path) -> ImageArray:
-    """(H, W, 3) uint8 RGB; raises :class:`FormatError` where it cannot be read."""
+    """(H, W, 3) uint8 RGB, upright; raises :class:`FormatError` where it cannot be read."""
     try:
-        return read_photograph(path)
+        return read_photograph(path, upright=True)
     except SampleError as error:
         raise FormatError(str(error)) from error
 

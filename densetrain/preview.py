@@ -13,8 +13,8 @@ from densetrain.config import FitSettings
 
 if TYPE_CHECKING:
     from densetrain.benchmarks import Benchmark
-    from densetrain.dataset import ShardSet
     from densetrain.regressor import Regressor
+    from densetrain.shard_set import ShardSet
 
 __all__ = ["draw_augmented", "draw_held_out", "draw_worst_images"]
 
@@ -27,6 +27,8 @@ def draw_augmented(shards: ShardSet, settings: FitSettings, count: int, path: Pa
 
     from densetrain.augment import augment, draw
 
+    if settings.augment.flip > 0:
+        shards.check_flips()
     rows = shards.rows("train")
     rows = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
     reader = shards.open()
@@ -45,7 +47,7 @@ def draw_augmented(shards: ShardSet, settings: FitSettings, count: int, path: Pa
 
 def draw_held_out(regressor: Regressor, folders: list[Path], names: list[str], path: Path, columns: int = 6) -> None:
     """Write a contact sheet of samples by id: predictions coloured by depth, the truth of the 68 in white."""
-    from densetrain.dataset import open_shards
+    from densetrain.shard_set import open_shards
 
     shards = open_shards(folders)
     place = {str(name): row for row, name in enumerate(shards.sample_ids)}
@@ -73,7 +75,7 @@ def draw_worst_images(
     tiles: list[npt.NDArray[np.uint8]] = []
     for row in (place[name] for name in names):
         assert benchmark.images is not None
-        crop = crop_of_box(benchmark.boxes[row], regressor.margin, regressor.crop_size)
+        crop = crop_of_box(benchmark.boxes[row], regressor.about.margin, regressor.about.crop_size)
         image = warp(read_photograph(benchmark.images[row]), crop)
         points = regressor(image[None])[0]
         tile = draw_points(image, points, depth_colours(points), scale=1, radius=1.0)

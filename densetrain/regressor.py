@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from densegen.crop import Crop, warp
 from densegen.errors import ConfigurationError, FormatError
-from densegen.vertex_index import VertexIndex, parse_index
+from densegen.vertex_index import VertexIndex
+from densetrain.description import Description, read_description
 
 __all__ = ["ONNX_METADATA", "OnnxRegressor", "Regressor", "crop_of_box", "landmarks_in_image", "open_regressor"]
 
@@ -23,15 +24,10 @@ ONNX_METADATA = "densetrain"
 
 
 class Regressor(Protocol):
-    """A trained network.
+    """A trained network; ``index`` is the vertex index of its landmarks, ``name`` is for tables."""
 
-    index : the vertex index of its landmarks; crop_size : S; margin : a crop's side in units of the face box's mean
-    side; name : for tables
-    """
-
+    about: Description
     index: VertexIndex
-    crop_size: int
-    margin: float
     name: str
 
     def __call__(self, crops: npt.NDArray[np.uint8]) -> FloatArray:
@@ -44,11 +40,9 @@ class OnnxRegressor:
     """An exported network in ONNX Runtime; the file's metadata says the rest."""
 
     session: Any
+    about: Description
     index: VertexIndex
-    crop_size: int
-    margin: float
     name: str
-    about: dict[str, Any]
 
     @classmethod
     def open(cls, path: Path, threads: int | None = None) -> OnnxRegressor:
@@ -73,16 +67,25 @@ class OnnxRegressor:
         except Exception as error:
             raise FormatError(f"{path.name} is not a readable ONNX file: {str(error).splitlines()[0][:120]}") from error
         try:
-            about = json.loads(session.get_modelmeta().custom_metadata_map[ONNX_METADATA])
-            size, margin, text = int(about["crop_size"]), float(about["margin"]), str(about["vertex_index"])
-        except (KeyError, ValueError, TypeError) as error:
+            contents = json.loads(session.get_modelmeta().custom_metadata_map[ONNX_METADATA])
+        except (KeyError, ValueError, RecursionError) as error:
             raise FormatError(f"{path.name} was not exported by densetrain: it lacks its description") from error
-        return cls(session, parse_index(text, f"{path.name}: vertex index"), size, margin, path.name, about)
+        about, index = read_description(contents, path.name)
+        size = about.crop_size
+        for put, name, shape in (
+            (session.get_inputs(), "images", [3, size, size]),
+            (session.get_outputs(), "landmarks", [len(index), 3]),
+        ):
+            if [one.name for one in put] != [name] or put[0].shape[1:] != shape:
+                raise FormatError(f"{path.name} does not have {name} of shape (batch, {str(shape)[1:-1]})")
+        return cls(session, about, index, path.name)
 
     def __call__(self, crops: npt.NDArray[np.uint8]) -> FloatArray:
         images = np.ascontiguousarray(crops.transpose(0, 3, 1, 2)).astype(np.float32)
-        landmarks: FloatArray = self.session.run(None, {"images": images})[0]
-        return landmarks.astype(np.float32)
+        landmarks: FloatArray = self.session.run(None, {"images": images})[0].astype(np.float32)
+        if not np.isfinite(landmarks).all():
+            raise FormatError(f"{self.name} gives landmarks that are not finite: its weights are damaged")
+        return landmarks
 
 
 def open_regressor(path: Path, device: str = "cpu") -> Regressor:
@@ -117,6 +120,6 @@ def landmarks_in_image(
 
     returns : (n, N, 3) float32, pixels, image frame; z has the scale of x and y, and no origin
     """
-    crops = [crop_of_box(box, regressor.margin, regressor.crop_size) for box in boxes]
+    crops = [crop_of_box(box, regressor.about.margin, regressor.about.crop_size) for box in boxes]
     landmarks = regressor(np.stack([warp(image, crop) for crop in crops]))
     return np.stack([crop.invert(points) for crop, points in zip(crops, landmarks, strict=True)])

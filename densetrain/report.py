@@ -13,15 +13,13 @@ import numpy as np
 from densegen.errors import ConfigurationError
 from densegen.files import replace_file, write_text
 from densetrain.evaluate import Result
-from densetrain.metrics import cumulative_errors
+from densetrain.metrics import BALANCED_DRAWS, BINS, cumulative_errors
 from densetrain.published import AFLW2000_ROWS, AFLW_ROWS, BACKBONE_ROWS
 
 if TYPE_CHECKING:
     from densetrain.profile import Profile
 
 __all__ = ["Table", "draw_ced", "profile_table", "result_lines", "result_table", "write_report"]
-
-BINS = ("[0, 30]", "(30, 60]", "(60, 90]")
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,8 @@ def result_lines(result: Result) -> list[str]:
         f"protocol: {result.protocol}",
         f"NME, %, by yaw: {bins}",
         f"mean of the bins {s.mean:.4f}, std {s.std:.4f}; all images {s.all_images:.4f}; "
-        f"balanced subsets {s.balanced:.4f} +- {s.balanced_std:.4f}",
+        f"balanced subsets {s.balanced:.4f} +- {s.balanced_std:.4f} ({s.balanced_size:,} of each bin, "
+        f"{BALANCED_DRAWS} draws, seed {s.seed})",
         f"AUC at {s.threshold:g} %: {s.auc:.2f} %; failures above {s.threshold:g} %: {s.failures:.2f} %",
     ]
     for title, values in result.groups.items():
@@ -77,7 +76,7 @@ def result_lines(result: Result) -> list[str]:
 def result_table(results: Sequence[Result]) -> Table:
     """Evaluations of one protocol in the layout of the published tables, with the published rows above."""
     protocol = results[0].protocol
-    published = AFLW2000_ROWS if "AFLW2000-3D" in protocol else AFLW_ROWS if protocol.startswith("AFLW,") else ()
+    published = _published(protocol)
     rows = [(f"{name} (published)", *(_number(v, 2) for v in values), "") for name, *values in published]
     for result in results:
         s = result.score
@@ -85,10 +84,18 @@ def result_table(results: Sequence[Result]) -> Table:
         rows.append((result.method, *numbers))
     return Table(
         title=f"NME, {protocol.split(',', 1)[0]}",
-        note=f"Protocol: {protocol}.",
+        note=f"Protocol: {protocol}."
+        + (" Published rows as printed: all images, each method's own crops." if published else ""),
         header=("method", *BINS, "mean of bins", "all images"),
         rows=tuple(rows),
     )
+
+
+def _published(protocol: str) -> tuple[tuple[str, float | None, float | None, float | None, float], ...]:
+    """The rows that stand for the same faces and labels: none beside relabelled faces."""
+    if protocol.startswith("AFLW2000-3D,") and "labels original" in protocol and "compared as" not in protocol:
+        return AFLW2000_ROWS
+    return AFLW_ROWS if protocol.startswith("AFLW,") else ()
 
 
 def profile_table(profiles: Sequence[Profile]) -> Table:
@@ -120,13 +127,18 @@ def draw_ced(results: Sequence[Result], path: Path) -> None:
     threshold = max(result.score.threshold for result in results)
     for result in results:
         x, y = cumulative_errors(np.array(result.errors), threshold)
-        axes.plot(x, y, label=f"{result.method}: AUC {result.score.auc:.1f} %")
+        axes.plot(x, y, label=f"{_plain(result.method)}: AUC {result.score.auc:.1f} %")
     axes.set(xlim=(0, threshold), ylim=(0, 100), xlabel="NME, %", ylabel="faces, %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
-    axes.set_title(results[0].protocol.split(", normalised")[0], fontsize=8)
+    axes.set_title(_plain(results[0].protocol.split(", normalised")[0]), fontsize=8)
     with replace_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib does not take for a formula."""
+    return text.replace("$", r"\$")
 
 
 def write_report(

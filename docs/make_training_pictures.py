@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,12 @@ from densegen.index_exchange import landmark_triangles
 from densegen.overlay import contact_sheet
 from densetrain.checkpoint import load_regressor
 from densetrain.config import read_settings
-from densetrain.dataset import open_shards
 from densetrain.evaluate import evaluate_shards
 from densetrain.fit import fit
 from densetrain.predict import draw_faces, find_faces
 from densetrain.preview import draw_augmented
 from densetrain.report import draw_ced
+from densetrain.shard_set import open_shards
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES, DEMO = ROOT / "docs/images", ROOT / "demo"
@@ -69,7 +68,7 @@ def losses() -> None:
         settings = read_settings("demo", (f"loss.name={name}", f"trainer.epochs={EPOCHS}"))
         fit([DEMO / "shards"], settings, run, say=print)
         result = evaluate_shards(load_regressor(run), [DEMO / "shards"], "validation", threshold=20.0)
-        results.append(replace(result, method=name))
+        results.append(result.model_copy(update={"method": name}))
     draw_ced(results, IMAGES / "losses.png")
 
 

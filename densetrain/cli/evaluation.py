@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,13 @@ __all__ = ["evaluate", "profile", "report"]
 PATH = click.Path(path_type=Path)
 LABEL_SETS = ("original", "reannotated")
 WORST = 12
+
+READ = {
+    "shards": ("folders", "split"),
+    "aflw2000-3d": ("root", "protocol", "labels", "yaw", "box"),
+    "aflw": ("root", "protocol", "box"),
+}
+"""The options that belong to a benchmark."""
 
 
 @click.command()
@@ -45,6 +53,9 @@ def evaluate(model: Path | None, predictions: str | None, out: Path | None, devi
 
     if (model is None) == (predictions is None):
         raise ConfigurationError("give a model or --predictions, one of them")
+    if not math.isfinite(options["threshold"]):
+        raise ConfigurationError("--threshold is a number of percent")
+    _refuse_unread(options["benchmark"], predictions)
     regressor = None if model is None else open_regressor(model, device)
     if options["benchmark"] == "shards":
         results = _evaluate_shards(regressor, options)
@@ -56,14 +67,31 @@ def evaluate(model: Path | None, predictions: str | None, out: Path | None, devi
         out = model / "evaluation"
     if out is None:
         return
-    name = "-".join(filter(None, (options["benchmark"], options["labels"], options["yaw"], options["box"])))
-    name = f"shards-{options['split']}" if options["benchmark"] == "shards" else name
+    read = ("split", "labels", "yaw", "box")
+    name = "-".join(
+        [options["benchmark"], *(options[o] for o in read if o in READ[options["benchmark"]] and options[o])]
+    )
     for result, suffix in zip(results, ("", "-constant"), strict=False):
         write_result(result, out / f"{name}{suffix}.json")
     draw_ced(results, out / f"{name}-ced.png")
     if regressor is not None:
         _draw_worst(regressor, results[0], options, out / f"{name}-worst.png")
     click.echo(f"{out / name}.json, -ced.png" + (", -worst.png" if regressor is not None else ""))
+
+
+def _refuse_unread(benchmark: str, predictions: str | None) -> None:
+    """An option that is given and not read would make a number look like another."""
+    from densegen.errors import ConfigurationError
+
+    context = click.get_current_context()
+    unread = {name for names in READ.values() for name in names} - set(READ[benchmark])
+    if predictions is not None:
+        unread |= {"box", "device"}
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
+        if given and option.name in unread:
+            what = benchmark if predictions is None else f"{benchmark} with --predictions"
+            raise ConfigurationError(f"{option.opts[0]} means nothing to the benchmark {what}")
 
 
 def _evaluate_shards(regressor: Regressor | None, options: dict[str, Any]) -> list[Result]:
@@ -74,7 +102,7 @@ def _evaluate_shards(regressor: Regressor | None, options: dict[str, Any]) -> li
     if not options["folders"]:
         raise ConfigurationError("which shards? Give a finished build with --shards")
     if regressor is None:
-        raise ConfigurationError("--predictions score the public benchmarks; give a model for shards")
+        raise ConfigurationError("--predictions are for the public benchmarks; give a model for shards")
     folders, split = list(options["folders"]), options["split"]
     common = {"threshold": options["threshold"], "seed": options["seed"]}
     with ProgressBar("evaluating", "samples") as bar:
@@ -160,7 +188,7 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
 @click.command()
 @click.argument("backbones", nargs=-1)
 @click.option("--input-size", type=click.IntRange(32, 1024), default=256, show_default=True)
-@click.option("--width", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True)
+@click.option("--width", type=click.FloatRange(0, 16, min_open=True), default=1.0, show_default=True)
 @click.option("--landmarks", type=click.IntRange(1), default=520, show_default=True)
 def profile(backbones: tuple[str, ...], input_size: int, width: float, landmarks: int) -> None:
     """Print parameters, MACs and latency of BACKBONES [default: mobilenet_v2 resnet18 resnet50]."""

@@ -46,8 +46,8 @@ def augmented(folders: tuple[Path, ...], out: Path, samples: int, source: str | 
     from densetrain.config import read_settings
 
     chosen = read_settings(source, changes)
-    from densetrain.dataset import open_shards
     from densetrain.preview import draw_augmented
+    from densetrain.shard_set import open_shards
 
     draw_augmented(open_shards(folders), chosen, samples, out)
     click.echo(str(out))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,9 @@ def predict(paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, devi
     RUN is a run's folder, a checkpoint or .safetensors. Draws the mesh, the landmarks and the 68, and writes
     coordinates and the head pose.
     """
-    from densegen.errors import ConfigurationError
+    from densegen.errors import ConfigurationError, FormatError
     from densegen.index_exchange import landmark_triangles
-    from densetrain.predict import list_images, read_boxes
+    from densetrain.predict import VIDEO_SUFFIXES, list_images, read_boxes
     from densetrain.regressor import open_regressor
 
     if onnx is None and not paths:
@@ -50,63 +51,91 @@ def predict(paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, devi
         raise click.UsageError("give images, a folder, a video, or --webcam")
     # What is wrong with the inputs is said before a network is loaded.
     inputs = list_images(images) if images else []
+    if options["outputs"] and (webcam is not None or any(path.suffix.lower() in VIDEO_SUFFIXES for path in inputs)):
+        raise ConfigurationError("--write is for images: video gives .mp4 and .json")
     boxes = read_boxes(options["boxes_file"]) if options["boxes_file"] is not None else {}
     regressor = open_regressor(onnx or paths[0], device)
-    about = getattr(regressor, "about", {})
-    reference = about.get("reference_face")
-    job = _Job(regressor, landmark_triangles(regressor.index), reference, boxes, options)
+    job = _Job(regressor, landmark_triangles(regressor.index), boxes, inputs, options)
+    failed = []
     for path in inputs:
-        job.run(path)
+        try:
+            job.run(path)
+        except FormatError as error:
+            if len(inputs) == 1:
+                raise
+            click.echo(f"densetrain: {error}", err=True)
+            failed.append(path.name)
     if webcam is not None:
         job.film(webcam, options["out"] / f"webcam-{webcam}")
+    if failed:
+        raise FormatError(f"{len(failed)} of {len(inputs)} inputs have no result, the first is {failed[0]}")
 
 
 class _Job:
     """One call of ``predict``: the network, and what to do with each input."""
 
     def __init__(
-        self, regressor: Regressor, triangles: Any, reference: Any, boxes: dict[str, Any], options: dict[str, Any]
+        self, regressor: Regressor, triangles: Any, boxes: dict[str, Any], inputs: list[Path], options: dict[str, Any]
     ) -> None:
-        import numpy as np
-
         self.regressor, self.triangles, self.boxes, self.options = regressor, triangles, boxes, options
-        self.reference = None if reference is None else np.array(reference)
+        self.reference = regressor.about.reference
         self.detector: Any = None
+        # Names that results may not take: of other results, and of the inputs themselves.
         self.written: set[Path] = set()
+        self.inputs = {path.resolve() for path in inputs}
 
     def run(self, path: Path) -> None:
         from densetrain.predict import VIDEO_SUFFIXES, find_faces, read_image, write_faces
 
-        stem = self.options["out"] / path.stem
-        if stem in self.written:
-            stem = self.options["out"] / f"{path.stem}-{path.suffix[1:]}"
-        self.written.add(stem)
+        stem = self._stem(path)
         if path.suffix.lower() in VIDEO_SUFFIXES:
             self.film(path, stem)
             return
         image = read_image(path)
-        boxes, refine = self._boxes_of(path, image)
+        boxes = self._given_boxes(path)
+        refine = self.options["refine"] or 0
+        if boxes is None:
+            boxes, refine = self._detect(image, path), self._refine
         faces = find_faces(self.regressor, image, boxes, refine=refine, reference=self.reference)
         made = write_faces(faces, image, stem, self.options["outputs"] or ("png", "json"), self.triangles)
         click.echo(f"{path}: {len(faces)} face{'s' if len(faces) != 1 else ''}: {', '.join(map(str, made))}")
 
-    def _boxes_of(self, path: Path, image: Any) -> tuple[Any, int]:
+    def _stem(self, path: Path) -> Path:
+        names = itertools.chain([path.stem], (f"{path.stem}-{number}" for number in itertools.count(2)))
+        for name in names:
+            stem: Path = self.options["out"] / name
+            taken = {stem.with_name(f"{name}.{kind}").resolve() for kind in ("png", "mp4")} & self.inputs
+            if stem not in self.written and not taken:
+                break
+        self.written.add(stem)
+        return stem
+
+    @property
+    def _refine(self) -> int:
+        """How often the crop is laid again around what was found in a detector's box."""
+        return 1 if self.options["refine"] is None else int(self.options["refine"])
+
+    def _given_boxes(self, path: Path) -> Any:
         import numpy as np
 
         from densegen.errors import ConfigurationError
-        from densetrain.predict import check_boxes, detect_boxes
+        from densetrain.predict import check_boxes
 
-        refine = self.options["refine"]
         if self.options["box"]:
             try:
-                return check_boxes(np.array([self.options["box"]], np.float64)), refine or 0
+                return check_boxes(np.array([self.options["box"]], np.float64))
             except ValueError as error:
                 raise ConfigurationError(f"--box: {error}") from error
         if path.name in self.boxes:
-            return self.boxes[path.name], refine or 0
+            return self.boxes[path.name]
         if self.options["boxes_file"] is not None:
             raise ConfigurationError(f"{self.options['boxes_file'].name} has no box for {path.name}")
-        return detect_boxes(self._open_detector(), image, path.name), 1 if refine is None else refine
+        return None
+
+    def _detect(self, image: Any, path: Path) -> Any:
+        from densetrain.predict import detect_boxes
+
+        return detect_boxes(self._open_detector(), image, path.name)
 
     def _open_detector(self) -> Any:
         from densetrain.detect import open_detector
@@ -118,10 +147,12 @@ class _Job:
         from densegen.cli.progress import ProgressBar
         from densetrain.video import process_video
 
+        boxes = None if isinstance(source, int) else self._given_boxes(source)
         with ProgressBar("filming", "frames") as bar:
             frames, seen = process_video(
                 source, self.regressor, self._open_detector(), stem, self.triangles, smooth=self.options["smooth"],
-                reference=self.reference, limit=self.options["limit"], progress=lambda n: bar.advance(n, 0),
+                reference=self.reference, limit=self.options["limit"], start=None if boxes is None else boxes[0],
+                refine=self._refine, progress=lambda n: bar.advance(n, 0),
             )  # fmt: skip
         click.echo(f"{source}: {frames:,} frames, a face in {seen:,}: {stem}.mp4, {stem}.json")
 
@@ -144,9 +175,11 @@ def export(run: Path, out: Path, variants: tuple[str, ...], calibrate: Path | No
     if calibrate is not None:
         import numpy as np
 
-        from densetrain.dataset import open_shards
+        from densetrain.evaluate import check_belongs
+        from densetrain.shard_set import open_shards
 
         shards = open_shards([calibrate])
+        check_belongs(regressor, shards)
         rows = shards.rows("train")
         reader = shards.open()
         crops = np.stack([reader.image(int(row)) for row in rows[:: max(len(rows) // samples, 1)][:samples]])

@@ -17,8 +17,9 @@ from densegen.build import build, plan_build
 from densegen.files import find_data_file
 from densegen.manifest import BuildSettings, Manifest
 from densetrain.config import FitSettings, read_settings
-from densetrain.dataset import BatchDataset, BatchSampler, ShardSet, open_shards
-from densetrain.fit import ShardBatches, make_module, make_trainer
+from densetrain.dataset import BatchDataset, BatchSampler, ShardBatches
+from densetrain.fit import make_module, make_trainer
+from densetrain.shard_set import ShardSet, open_shards
 
 pytestmark = pytest.mark.benchmark
 

@@ -107,7 +107,7 @@ def test_a_folder_with_missing_files_is_refused(folder: Path, protocol: Path, tm
     with pytest.raises(ConfigurationError, match="does not exist: it is one of the benchmark's public files"):
         aflw2000(None, protocol)
     np.save(protocol / "AFLW2000-3D.pts68.npy", np.zeros((16, 3, 50)))
-    with pytest.raises(FormatError, match=r"shape \(16, 3, 50\), expected \(n, 2, 68\)"):
+    with pytest.raises(FormatError, match=r"shape \(16, 3, 50\), expected \(16, 2, 68\)"):
         aflw2000(None, protocol, yaw="new-pose")
 
 

@@ -14,12 +14,17 @@ from typing import Any
 import pytest
 import torch
 
+from densegen.build import Plan, build, plan_build
 from densegen.errors import ConfigurationError, FormatError
+from densegen.files import find_data_file
+from densegen.manifest import BuildSettings, Manifest
 from densetrain.checkpoint import BEST, LAST, load_regressor, read_checkpoint
 from densetrain.config import FitSettings
-from densetrain.dataset import ShardSet, open_shards
+from densetrain.dataset import ShardBatches
 from densetrain.errors import TrainingError
+from densetrain.evaluate import evaluate_shards
 from densetrain.fit import fit, make_module
+from densetrain.shard_set import ShardSet, open_shards
 from tests.densetrain.conftest import TINY, tiny
 
 
@@ -99,7 +104,7 @@ def test_a_run_is_checkpoints_settings_and_logs(run: Path, shards: ShardSet) -> 
     assert {BEST, LAST, "settings.yaml", "csv", "tensorboard"} <= names
     regressor = load_regressor(run)
     assert regressor.index.fingerprint == shards.index.fingerprint
-    assert (regressor.crop_size, regressor.margin) == (256, 1.5)
+    assert (regressor.about.crop_size, regressor.about.margin) == (256, 1.5)
     assert regressor(shards.open().image(0)[None]).shape == (1, 520, 3)
 
 
@@ -212,3 +217,95 @@ def test_schedules_warm_up_and_end_where_they_say(shards: ShardSet, name: str) -
     end = {"cosine": 0.02, "polynomial": 0.02, "step": 0.01, "constant": 1.0}[name]
     assert rates[100] == pytest.approx(end)
     assert all(one >= two for one, two in itertools.pairwise(rates[10:]))
+
+
+def test_a_network_that_gives_no_numbers_is_not_kept(dataset: Path, tmp_path: Path) -> None:
+    """One step an epoch, far too large: its loss was finite, what it left is not."""
+    huge = ("optimiser.lr=1e30", "schedule.warmup_epochs=0", "data.batch_size=64")
+    with pytest.raises(TrainingError, match="not finite in epoch 0.*the last checkpoint is kept"):
+        fit([dataset], tiny(*huge), tmp_path / "run")
+    assert not (tmp_path / "run" / LAST).exists()
+    assert not (tmp_path / "run" / BEST).exists()
+
+
+@pytest.mark.parametrize("cache", ["memory", "device"])
+def test_a_cache_changes_no_weight(dataset: Path, run: Path, tmp_path: Path, cache: str) -> None:
+    fit([dataset], tiny(f"data.cache={cache}"), tmp_path / "cached")
+    assert same(weights(run), weights(tmp_path / "cached"))
+
+
+@pytest.mark.slow
+def test_a_compiled_network_is_kept_like_a_plain_one(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With averaged weights, channels last and bf16, as the settings for one large GPU have it."""
+    compile_plainly = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda net: compile_plainly(net, backend="eager"))
+    changes = ("trainer.compile=true", "trainer.ema_decay=0.9", "trainer.channels_last=true", "trainer.precision=bf16")
+    made = fit([dataset], tiny(*changes), tmp_path / "run")
+    plain = fit([dataset], tiny("trainer.compile=false", *changes[1:]), tmp_path / "plain")
+    assert made["val_nme"] == pytest.approx(plain["val_nme"], rel=1e-2)
+    assert weights(tmp_path / "run").keys() == weights(tmp_path / "plain").keys()
+    scored = evaluate_shards(load_regressor(tmp_path / "run" / LAST), [dataset], "validation").score.all_images
+    assert scored == pytest.approx(made["val_nme"], rel=1e-2)
+
+
+@pytest.mark.slow
+def test_torchrun_says_how_many_processes_there_are(dataset: Path, tmp_path: Path) -> None:
+    words = command(dataset, tmp_path / "run", "trainer.devices=auto", "trainer.epochs=1")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    made = subprocess.run([*launcher, *words[1:]], capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.count("validation NME of the 520") == 1
+    assert "sync_dist" not in made.stderr
+    assert read_checkpoint(tmp_path / "run" / LAST)["global_step"] == 24 // 4 // 2
+
+
+def test_training_that_stopped_early_stays_stopped(dataset: Path, tmp_path: Path) -> None:
+    """The rate is so small that no epoch is better than the first."""
+    changes = ("trainer.patience=1", "trainer.epochs=9", "optimiser.lr=1e-12", "model.width=0.25")
+    fit([dataset], tiny(*changes), tmp_path / "run")
+    before = (tmp_path / "run" / LAST).read_bytes()
+    assert read_checkpoint(tmp_path / "run" / LAST)["epoch"] < 8
+    said: list[str] = []
+    fit([dataset], tiny(*changes), tmp_path / "run", say=said.append)
+    assert "trained already" in said[-1]
+    assert (tmp_path / "run" / LAST).read_bytes() == before
+
+
+def test_every_epochs_checkpoint_is_kept_on_request_and_a_moved_run_goes_on(dataset: Path, tmp_path: Path) -> None:
+    from densetrain.callbacks import Checkpoints
+
+    fit([dataset], tiny("trainer.keep_every=1"), tmp_path / "run")
+    assert {"epoch-000.ckpt", "epoch-001.ckpt"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    state = read_checkpoint(tmp_path / "run" / LAST)["callbacks"]["Checkpoints of best"]
+    moved = Checkpoints(tmp_path / "elsewhere", "best", monitor="val_nme")
+    moved.load_state_dict(state)
+    assert moved.best_model_score == state["best_model_score"]
+    assert Path(moved.best_model_path) == tmp_path / "elsewhere/best.ckpt"
+
+
+def test_another_set_of_shards_is_refused(
+    dataset: Path, run: Path, plan: Plan, corpus: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    index_file = find_data_file("vertex_index_520.yaml")
+    settings = BuildSettings(seed=5, shard_size=64)
+    build(plan_build(manifest, corpus, corpus / "model.h5", index_file, settings), tmp_path / "other")
+    shutil.copytree(run, tmp_path / "run")
+    with pytest.raises(ConfigurationError, match="was trained with other shards"):
+        fit([tmp_path / "other"], tiny(), tmp_path / "run")
+
+
+def test_learning_by_heart_validates_on_what_was_learnt(shards: ShardSet) -> None:
+    batches = ShardBatches(shards, tiny("data.limit=8", "data.validate_on=train"))
+    assert batches.validation_rows.tolist() == batches.train_rows.tolist()
+    assert len(batches.train_rows) == 8
+
+
+def test_devices_that_are_not_here_are_one_line(dataset: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ConfigurationError, match="trainer.accelerator=gpu"):
+        fit([dataset], tiny("trainer.accelerator=gpu"), tmp_path / "a")
+    with pytest.raises(ConfigurationError, match="fp16 needs a GPU"):
+        fit([dataset], tiny("trainer.precision=fp16"), tmp_path / "b")

@@ -85,8 +85,7 @@ def test_shards_are_scored_beside_the_constant_prediction_and_reported(
 def test_exported_files_describe_themselves_and_agree(run: Path, exported: Path, corpus: Path) -> None:
     network, onnx = load_regressor(run), OnnxRegressor.open(exported / "model.onnx")
     assert onnx.index.fingerprint == network.index.fingerprint
-    assert (onnx.crop_size, onnx.margin) == (network.crop_size, network.margin)
-    assert onnx.about["colour_order"] == "RGB"
+    assert onnx.about == network.about
     crops = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), dtype=np.uint8)
     for count in (1, 3):  # the batch is dynamic
         np.testing.assert_allclose(onnx(crops[:count]), network(crops[:count]), atol=1e-3)
@@ -136,7 +135,7 @@ def test_what_is_predicted_is_written_in_the_images_frame(run: Path, corpus: Pat
     from densegen.photograph import read_photograph
 
     network = load_regressor(run)
-    crop = crop_of_box(np.array([100.0, 110, 300, 310]), network.margin, 256)
+    crop = crop_of_box(np.array([100.0, 110, 300, 310]), network.about.margin, 256)
     assert crop.scale == pytest.approx(255 / 300)
     points = crop.invert(network(warp(read_photograph(photograph), crop)[None]))[0]
     np.testing.assert_allclose(second["landmarks"], points, atol=2e-3)
@@ -216,7 +215,7 @@ def test_wrong_inputs_are_one_line(run: Path, exported: Path, dataset: Path, cor
     assert "no classification network" in fails("profile", "nonesuch")
     assert not (tmp_path / "out").exists()
     torch.save({"densetrain": {"version": 1}}, tmp_path / "empty.ckpt")
-    assert "does not say its" in fails("predict", tmp_path / "empty.ckpt", photograph, *out)
+    assert "settings: Field required" in fails("predict", tmp_path / "empty.ckpt", photograph, *out)
 
 
 def _plain_png() -> bytes:

@@ -1,0 +1,64 @@
+"""What a trained network says about itself, in checkpoints and exported files: plain values, checked when read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from densegen.errors import FormatError
+from densegen.files import first_problem
+from densegen.vertex_index import VertexIndex, parse_index
+from densetrain.config import FitSettings
+
+__all__ = ["CHECKPOINT_VERSION", "Description", "read_description"]
+
+CHECKPOINT_VERSION = 1
+
+
+class Description(BaseModel):
+    """Enough to use a network, and to tell whether it belongs to some shards.
+
+    vertex_index : the text of the index file; crop_size : S
+    margin : a crop's side in units of the face box's mean side
+    reference_face : (N, 3) mean frontal face of the training set, model frame's directions, no unit; for head poses
+    shards_fingerprint : of the shards that it was trained on
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    version: int = CHECKPOINT_VERSION
+    densetrain_version: str = ""
+    settings: FitSettings
+    vertex_index: str
+    vertex_index_fingerprint: str
+    crop_size: Annotated[int, Field(ge=32, le=1024)]
+    margin: Annotated[float, Field(gt=0, le=10)]
+    reference_face: tuple[tuple[float, float, float], ...] | None = None
+    shards_fingerprint: str = ""
+
+    @property
+    def reference(self) -> npt.NDArray[np.float64] | None:
+        """``reference_face`` as (N, 3) float64."""
+        return None if self.reference_face is None else np.array(self.reference_face)
+
+
+def read_description(contents: Any, name: str) -> tuple[Description, VertexIndex]:
+    """A description from plain values, and its vertex index; ``name`` is the file's, for errors.
+
+    Raises :class:`FormatError` where it is of an unknown version, incomplete or contradicts itself.
+    """
+    if not isinstance(contents, dict):
+        raise FormatError(f"{name} is not a network of densetrain")
+    if (found := contents.get("version")) != CHECKPOINT_VERSION:
+        raise FormatError(f"{name} has checkpoint version {found}, expected {CHECKPOINT_VERSION}: update densetrain")
+    try:
+        about = Description.model_validate(contents)
+    except ValidationError as error:
+        raise FormatError(f"{name}: {first_problem(error)}") from error
+    index = parse_index(about.vertex_index, f"{name}: vertex index")
+    if about.reference_face is not None and len(about.reference_face) != len(index):
+        raise FormatError(f"{name}: reference_face has {len(about.reference_face)} points, expected {len(index)}")
+    return about, index
