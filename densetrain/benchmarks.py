@@ -183,7 +183,7 @@ def read_predictions(path: Path, names: tuple[str, ...]) -> FloatArray:
     if path.stat().st_size > MAX_LABEL_BYTES:
         raise FormatError(f"{path.name} is larger than {MAX_LABEL_BYTES >> 30} GiB: not predictions")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             found = [Path(str(name)).stem for name in archive["names"]]
             landmarks = np.asarray(archive["landmarks"], np.float64)
     except (*_UNREADABLE, KeyError, TypeError, AttributeError) as error:
@@ -264,7 +264,8 @@ def _load(path: Path) -> npt.NDArray[Any]:
     if path.stat().st_size > MAX_LABEL_BYTES:
         raise FormatError(f"{path.name} is larger than {MAX_LABEL_BYTES >> 30} GiB: not a label file")
     try:
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            array = np.load(file, allow_pickle=False)
     except _UNREADABLE as error:
         raise FormatError(f"{path.name} is not a readable NumPy file: {error}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():

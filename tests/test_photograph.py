@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from densegen.errors import SampleError
 from densegen.photograph import decode_photograph, read_photograph
@@ -53,6 +53,18 @@ def test_an_exif_orientation_sets_the_image_aside() -> None:
         assert caught.value.reason == "image-rotated"
     exif[0x0112] = 1
     assert decode_photograph(encoded(Image.fromarray(RGB), exif=exif), "a.jpg").shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_an_upright_image_is_turned_as_viewers_turn_it(orientation: int, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(RGB), kind, exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    decoded = decode_photograph(data, "a", upright=True)
+    assert decoded.shape == expected.shape
+    assert np.abs(decoded.astype(int) - expected).max() <= 4
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2, 10, 200, -200, -2])

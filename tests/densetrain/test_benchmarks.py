@@ -111,6 +111,44 @@ def test_a_folder_with_missing_files_is_refused(folder: Path, protocol: Path, tm
         aflw2000(None, protocol, yaw="new-pose")
 
 
+def test_damaged_label_files_are_refused(folder: Path, protocol: Path) -> None:
+    labels = protocol / "AFLW2000-3D.pts68.npy"
+    whole = labels.read_bytes()
+    for data, words in [
+        (whole[:200], "not a readable NumPy file"),
+        (b"PK\x03\x04 no archive", "not a readable NumPy file"),
+        (whole.replace(b"(16, ", b"(99999999999, "), "not a readable NumPy file"),
+        (b"", "not a readable NumPy file"),
+    ]:
+        labels.write_bytes(data)
+        with pytest.raises(FormatError, match=words):
+            aflw2000(folder, protocol)
+    np.save(labels, np.zeros((32, 2, 68)))
+    with pytest.raises(FormatError, match=r"shape \(32, 2, 68\), expected \(16, 2, 68\)"):
+        aflw2000(folder, protocol)
+    names = protocol / "AFLW2000-3D_crop.list"
+    for content, words in [(b"\xff\xfe\x00", "not a text file"), (b"a.jpg a.jpg", "twice"), (b"", "no face")]:
+        names.write_bytes(content)
+        with pytest.raises(FormatError, match=words):
+            aflw2000(None, protocol)
+
+
+def test_options_that_a_benchmark_does_not_read_are_refused(folder: Path, tmp_path: Path) -> None:
+    def fails(*arguments: object) -> str:
+        result = CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+        assert result.exit_code == 1, result.output
+        return result.stderr
+
+    assert "--labels means nothing to the benchmark aflw" in fails(
+        "x", "--benchmark", "aflw", "--labels", "original", "--protocol", tmp_path
+    )
+    assert "--root means nothing to the benchmark shards" in fails("x", "--shards", tmp_path, "--root", folder)
+    assert "--box means nothing to the benchmark aflw2000-3d with --predictions" in fails(
+        "--predictions", "p.npz", "--benchmark", "aflw2000-3d", "--root", folder, "--box", "cascade"
+    )
+    assert "--threshold is a number" in fails("x", "--shards", tmp_path, "--threshold", "nan")
+
+
 def test_aflw_counts_visible_points_in_the_crops_frame(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     points68 = generator.uniform(300, 500, (FACES, 68, 2))

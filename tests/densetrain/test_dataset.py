@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,6 @@ from densegen.shards import ShardReader
 from densetrain.dataset import BatchDataset, BatchSampler, decode_all
 from densetrain.shard_set import ShardSet, open_shards
 from tests.densetrain.conftest import edit_manifest
-
-
-@pytest.fixture(scope="session")
-def interleaved(shards: ShardSet) -> None:
-    """Rows of the training set are not the first rows: positions in a cache and rows differ."""
-    assert (shards.rows("train") != np.arange(len(shards.rows("train")))).any()
 
 
 def keys(sampler: BatchSampler, epoch: int = 0) -> list[tuple[int, list[int], float]]:
@@ -74,8 +69,9 @@ def test_a_batch_size_that_leaves_a_process_without_work_is_refused() -> None:
         BatchSampler(np.arange(20), 8, seed=0, shuffle=True, world=4)
 
 
-def test_workers_and_caches_give_the_same_batches(shards: ShardSet, interleaved: None) -> None:
+def test_workers_and_caches_give_the_same_batches(shards: ShardSet) -> None:
     rows = shards.rows("train")
+    assert (rows != np.arange(len(rows))).any()  # positions in a cache and rows of the set differ
     sampler = BatchSampler(rows, 4, seed=0, shuffle=True)
 
     def batches(dataset: BatchDataset, workers: int = 0) -> list[dict[str, Any]]:
@@ -152,6 +148,78 @@ def test_damaged_and_mixed_sets_are_refused(
     with pytest.raises(ConfigurationError, match="has another vertex index than"):
         open_shards([dataset, tmp_path / "other"])
     assert len(open_shards([dataset, dataset])) == 64
+
+
+def _replace(file: h5py.File, name: str, data: Any) -> None:
+    del file[name]
+    file.create_dataset(name, data=data)
+
+
+def _offsets(file: h5py.File) -> None:
+    file["image/offsets"][2] = 10**11
+
+
+def _split(file: h5py.File) -> None:
+    file["split"][1] = 9
+
+
+def _margin(file: h5py.File) -> None:
+    configuration = json.loads(file.attrs["configuration"])
+    configuration["crop"]["margin"] = 3.0
+    file.attrs["configuration"] = json.dumps(configuration)
+
+
+def _pose(file: h5py.File) -> None:
+    file["pose"][1, 2] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (_offsets, "image/offsets is damaged"),
+        (lambda file: _replace(file, "image/offsets", np.zeros(2, np.int64)), "image/offsets is damaged"),
+        (lambda file: _replace(file, "landmarks", np.zeros((4, 520, 3))), "landmarks is float64"),
+        (
+            lambda file: _replace(file, "landmarks", np.zeros((4, 68, 3), np.float32)),
+            "has 68 landmarks, its vertex index",
+        ),
+        (lambda file: _replace(file, "keypoints68", np.zeros((4, 60, 3), np.float32)), "keypoints68 is float32"),
+        (lambda file: _replace(file, "split", np.zeros(3, np.uint8)), "split is uint8"),
+        (_split, "split names one of 3, not number 9"),
+        (_margin, "has another margin than .*: 3.0, not 1.5"),
+        (_pose, "pose of SYNTH/SYNTH_00000_2.mirror is not finite"),
+    ],
+    ids=["offset", "offsets", "type", "landmarks", "keypoints", "short", "split", "margin", "pose"],
+)
+def test_a_shard_that_is_not_as_the_schema_says_is_refused(
+    dataset: Path, tmp_path: Path, edit: Any, words: str
+) -> None:
+    shutil.copytree(dataset, tmp_path / "edited")
+    path = tmp_path / "edited/shard-00001.h5"
+    with h5py.File(path, "r+") as file:
+        edit(file)
+    size = path.stat().st_size
+    edit_manifest(tmp_path / "edited", lambda manifest: manifest["shards"][1].update(bytes=size))
+    with pytest.raises((FormatError, ConfigurationError), match=words):
+        open_shards([tmp_path / "edited"])
+
+
+def test_landmarks_that_are_not_finite_are_named(dataset: Path, tmp_path: Path) -> None:
+    shutil.copytree(dataset, tmp_path / "edited")
+    with h5py.File(tmp_path / "edited/shard-00000.h5", "r+") as file:
+        file["landmarks"][2, 7, 1] = np.nan
+    with pytest.raises(FormatError, match="shard-00000.h5: sample SYNTH/SYNTH_00000_1 has landmarks that are not"):
+        open_shards([tmp_path / "edited"]).open().landmarks(2)
+
+
+def test_a_photograph_in_two_splits_is_refused(dataset: Path, corpus: Path, manifest: Manifest, tmp_path: Path) -> None:
+    """Two builds of the same photographs whose manifests split them differently."""
+    split = manifest.split.model_copy(update={"seed": 5, "validation": 0.5})
+    other = manifest.model_copy(update={"split": split})
+    index_file = find_data_file("vertex_index_520.yaml")
+    build(plan_build(other, corpus, corpus / "model.h5", index_file, BuildSettings(shard_size=64)), tmp_path / "other")
+    with pytest.raises(ConfigurationError, match="the photograph SYNTH/SYNTH_0000. of demo is in"):
+        open_shards([dataset, tmp_path / "other"])
 
 
 def _half_an_index() -> str:

@@ -15,6 +15,7 @@ import torch
 import trimesh
 from click.testing import CliRunner, Result
 
+from densegen.errors import FormatError
 from densetrain.checkpoint import TorchRegressor, load_regressor
 from densetrain.cli import main
 from densetrain.evaluate import read_result
@@ -163,6 +164,17 @@ def test_video_is_followed_and_smoothed(exported: Path, corpus: Path, tmp_path: 
     reader = cv2.VideoCapture(str(tmp_path / "out/in.mp4"))
     assert int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) == 4
     reader.release()
+    given = ("--box", 120, 120, 330, 330, "--limit", 2, "--out", tmp_path / "boxed")
+    made = call("predict", "--onnx", exported / "model.onnx", tmp_path / "in.mp4", *given)
+    assert json.loads((tmp_path / "boxed/in.json").read_text().splitlines()[0])["faces"][0]["box"] == [
+        120,
+        120,
+        330,
+        330,
+    ]
+    assert "--write is for images" in fails(
+        "predict", "--onnx", exported / "model.onnx", tmp_path / "in.mp4", "--write", "csv", "--out", tmp_path / "out"
+    )
     (tmp_path / "bad.mp4").write_text("no video")
     assert "gives no frame" in fails(
         "predict", "--onnx", exported / "model.onnx", tmp_path / "bad.mp4", "--out", tmp_path / "out"
@@ -213,9 +225,104 @@ def test_wrong_inputs_are_one_line(run: Path, exported: Path, dataset: Path, cor
     assert "no evaluation here" in fails("report", tmp_path, *out)
     assert "is no result" in fails("report", tmp_path / "none.json", *out)
     assert "no classification network" in fails("profile", "nonesuch")
+    assert "vit_b_16 at 250 px" in fails("profile", "vit_b_16", "--input-size", 250)
+    assert "alexnet at 32 px" in fails("profile", "alexnet", "--input-size", 32)
+    assert "no width multiplier" in fails("profile", "resnet18", "--width", 0.5)
+    assert "finite number" in fails("settings", "--set", "optimiser.lr=.inf")
+    assert "no device 'nonsense'" in fails("predict", run, photograph, "--device", "nonsense", *out)
+    assert "run on the CPU" in fails("predict", "--onnx", exported / "model.onnx", photograph, "--device", "cuda", *out)
+    assert "beyond 100,000 px" in fails("predict", run, photograph, "--box", 1, 1, 1e300, 1e300, *out)
+    (tmp_path / "boxes.json").write_text(f'{{"a.jpg": [[1, 1, 5, {"9" * 400}]]}}')
+    assert "boxes.json: a.jpg" in fails("predict", run, photograph, "--boxes", tmp_path / "boxes.json", *out)
+    assert "grey.png is refused: it is damaged" in fails("evaluate", tmp_path / "grey.png", "--shards", dataset)
     assert not (tmp_path / "out").exists()
     torch.save({"densetrain": {"version": 1}}, tmp_path / "empty.ckpt")
     assert "settings: Field required" in fails("predict", tmp_path / "empty.ckpt", photograph, *out)
+
+
+def test_no_input_is_overwritten_and_no_result_either(run: Path, corpus: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    photograph = corpus / "SYNTH/SYNTH_00000_0.jpg"
+    for folder in "abc":
+        (tmp_path / folder).mkdir()
+        shutil.copy(photograph, tmp_path / folder / "x.jpg")
+    box = ("--box", 120, 120, 330, 330)
+    three = [tmp_path / folder / "x.jpg" for folder in "abc"]
+    assert call("predict", run, *three, *box, "--out", tmp_path / "out").exit_code == 0
+    assert {path.name for path in (tmp_path / "out").glob("*.json")} == {"x.json", "x-2.json", "x-3.json"}
+    Image.open(photograph).save(tmp_path / "a/y.png")
+    before = (tmp_path / "a/y.png").read_bytes()
+    assert call("predict", run, tmp_path / "a/y.png", *box, "--out", tmp_path / "a").exit_code == 0
+    assert (tmp_path / "a/y.png").read_bytes() == before
+    assert (tmp_path / "a/y-2.png").is_file()
+
+
+def test_one_bad_image_does_not_end_the_others(run: Path, corpus: Path, tmp_path: Path) -> None:
+    photograph = corpus / "SYNTH/SYNTH_00000_0.jpg"
+    (tmp_path / "a.jpg").write_bytes(photograph.read_bytes()[:3000])
+    shutil.copy(photograph, tmp_path / "b.jpg")
+    made = call("predict", run, tmp_path, "--box", 120, 120, 330, 330, "--out", tmp_path / "out")
+    assert made.exit_code == 1
+    assert [line.split(": ")[:2] for line in made.stderr.splitlines()] == [
+        ["densetrain", "a.jpg is cut off"], ["densetrain", "error"]
+    ]  # fmt: skip
+    assert "1 of 2 inputs have no result, the first is a.jpg" in made.stderr
+    assert (tmp_path / "out/b.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("crop_size", "big", "crop_size"),
+        ("crop_size", 0, "crop_size"),
+        ("margin", float("nan"), "margin"),
+        ("margin", -1.0, "margin"),
+        ("reference_face", [[1.0, 2.0]], "reference_face"),
+        ("reference_face", [[1.0, 2.0, 3.0]], "reference_face has 1 points, expected 520"),
+        ("vertex_index", "hello", "vertex index"),
+        ("settings", {"model": 3}, "settings.model"),
+    ],
+)
+def test_a_checkpoint_that_contradicts_itself_is_refused(
+    run: Path, tmp_path: Path, key: str, value: Any, words: str
+) -> None:
+    contents = torch.load(run / "best.ckpt", weights_only=True)
+    contents["densetrain"][key] = value
+    torch.save(contents, tmp_path / "x.ckpt")
+    with pytest.raises(FormatError, match=words):
+        load_regressor(tmp_path / "x.ckpt")
+
+
+def test_damaged_weights_are_refused(run: Path, tmp_path: Path) -> None:
+    contents = torch.load(run / "best.ckpt", weights_only=True)
+    for damage, words in [([], "no named tensors"), ({3: 4}, "no named tensors"), ({}, "weights of its own settings")]:
+        torch.save(contents | {"state_dict": damage}, tmp_path / "x.ckpt")
+        with pytest.raises(FormatError, match=words):
+            load_regressor(tmp_path / "x.ckpt")
+    contents["state_dict"]["net.mean_landmarks"] *= float("nan")
+    torch.save(contents, tmp_path / "x.ckpt")
+    with pytest.raises(FormatError, match="gives landmarks that are not finite"):
+        load_regressor(tmp_path / "x.ckpt")(np.zeros((1, 256, 256, 3), np.uint8))
+
+
+def test_damaged_results_are_refused(tmp_path: Path) -> None:
+    whole = {
+        "format": "densetrain evaluation", "method": "a $\\frac{$ b", "protocol": "p", "names": ["a"], "errors": [1.0],
+        "yaw_deg": [0.0], "groups": {}, "score": {
+            "bins": [1.0, 1.0, 1.0], "counts": [1, 0, 0], "mean": 1.0, "std": 0.0, "all_images": 1.0, "balanced": 1.0,
+            "balanced_std": 0.0, "balanced_size": 1, "seed": 0, "auc": 90.0, "failures": 0.0, "threshold": 10.0,
+        },
+    }  # fmt: skip
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(whole))
+    made = call("report", path, "--out", tmp_path / "out")
+    assert made.exit_code == 0, made.output  # matplotlib takes no dollar sign for a formula
+    for key, value in [("errors", "1"), ("errors", [None]), ("groups", []), ("score", None), ("method", 3)]:
+        path.write_text(json.dumps(whole | {key: value}))
+        assert f"damaged result: {key}" in fails("report", path, "--out", tmp_path / "out")
+    path.write_text("[" * 100_000)
+    assert "is no result" in fails("report", path, "--out", tmp_path / "out")
 
 
 def _plain_png() -> bytes:
