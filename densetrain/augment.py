@@ -90,7 +90,8 @@ def augment(images: Tensor, landmarks: Tensor, draws: Draws, mirror: Tensor | No
     device = images.device
     # Positions need single precision, whatever the network computes in.
     with torch.autocast(device.type, enabled=False):
-        picture = images.float().contiguous()
+        # A copy of our own: what follows works in place, since fresh memory costs more than the arithmetic.
+        picture = images.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         if bool(draws.flip.any()):
             if mirror is None:
                 raise ValueError("flips need the mirror partners of the landmarks")
@@ -100,6 +101,9 @@ def augment(images: Tensor, landmarks: Tensor, draws: Draws, mirror: Tensor | No
         picture = _blur(picture, draws)
         picture = _add_noise(picture, draws)
         return _cover(picture, draws).clamp_(0, 255), landmarks
+
+
+# The steps below write into the images that they are given: augment's own copy.
 
 
 def _flip(images: Tensor, landmarks: Tensor, flip: Tensor, mirror: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,7 +130,7 @@ def _turn(images: Tensor, landmarks: Tensor, draws: Draws) -> tuple[Tensor, Tens
     fill = torch.cat([images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]], dim=2).mean(dim=2)[
         ..., None, None
     ]
-    turned = F.grid_sample(images - fill, grid, align_corners=True) + fill
+    turned = F.grid_sample(images.sub_(fill), grid, align_corners=True).add_(fill)
     forward, zoom, shift = forward.to(landmarks), draws.zoom.to(landmarks), draws.shift.to(landmarks)
     xy = (landmarks[..., :2] - centre) @ forward.transpose(1, 2) + centre + (shift * last)[:, None]
     return turned, torch.cat([xy, landmarks[..., 2:] * zoom[:, None, None]], dim=2)
@@ -135,7 +139,7 @@ def _turn(images: Tensor, landmarks: Tensor, draws: Draws) -> tuple[Tensor, Tens
 def _recolour(images: Tensor, draws: Draws) -> Tensor:
     gain = (draws.gain * draws.brightness[:, None]).to(images)[..., None, None]
     exponent = draws.gamma.to(images)[:, None, None, None]
-    curved = (images.clamp(0, 255) / 255).pow(exponent) * (255 * gain)
+    curved = images.clamp_(0, 255).div_(255).pow_(exponent).mul_(255 * gain)
     if bool(draws.grey.any()):
         chosen = draws.grey.nonzero()[:, 0].to(images.device)
         curved[chosen] = (curved[chosen] * curved.new_tensor(GREY)[:, None, None]).sum(dim=1, keepdim=True)
@@ -148,9 +152,8 @@ def _blur(images: Tensor, draws: Draws) -> Tensor:
     chosen = draws.blur.nonzero()[:, 0].to(images.device)
     size = images.shape[-1]
     small = F.interpolate(images[chosen], size=size // draws.blur_factor, mode="area")
-    blurred = images.clone()
-    blurred[chosen] = F.interpolate(small, size=size, mode="bilinear", align_corners=False)
-    return blurred
+    images[chosen] = F.interpolate(small, size=size, mode="bilinear", align_corners=False)
+    return images
 
 
 def _add_noise(images: Tensor, draws: Draws) -> Tensor:
@@ -161,7 +164,7 @@ def _add_noise(images: Tensor, draws: Draws) -> Tensor:
     count, each = len(images), images[0].numel()
     row = torch.randn(each + (count - 1) * NOISE_STEP, generator=generator, device=images.device)
     noise = row.unfold(0, each, NOISE_STEP).view(images.shape)
-    return images + noise * draws.noise.to(images)[:, None, None, None]
+    return images.addcmul_(noise, draws.noise.to(images)[:, None, None, None])
 
 
 def _cover(images: Tensor, draws: Draws) -> Tensor:
@@ -171,5 +174,5 @@ def _cover(images: Tensor, draws: Draws) -> Tensor:
         left, top, right, bottom = (side[:, None] for side in patch[:, number].unbind(dim=1))
         across, down = (place > left) & (place < right), (place > top) & (place < bottom)
         covered = (down[:, :, None] & across[:, None, :])[:, None]
-        images = torch.where(covered, colour[:, number, :, None, None], images)
+        torch.where(covered, colour[:, number, :, None, None], images, out=images)
     return images
