@@ -183,6 +183,8 @@ def fit(
     except (RuntimeError, ValueError) as error:
         _explain(error, trainer)
         raise
+    except SystemExit as error:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt if trainer.interrupted else error from error
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     best: Any = trainer.checkpoint_callback
     say(

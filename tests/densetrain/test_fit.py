@@ -309,3 +309,20 @@ def test_devices_that_are_not_here_are_one_line(dataset: Path, tmp_path: Path) -
         fit([dataset], tiny("trainer.accelerator=gpu"), tmp_path / "a")
     with pytest.raises(ConfigurationError, match="fp16 needs a GPU"):
         fit([dataset], tiny("trainer.precision=fp16"), tmp_path / "b")
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_one_line(dataset: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut"
+    process = subprocess.Popen(
+        command(dataset, cut, "trainer.epochs=200"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (cut / LAST).is_file() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "densetrain: interrupted; the same command goes on from here"
+    assert "Traceback" not in said

@@ -53,6 +53,15 @@ def test_other_losses_of_two_pixels(index: VertexIndex, name: str, known: float)
     torch.testing.assert_close(loss(truth + 2, truth), torch.tensor([known]))
 
 
+@pytest.mark.parametrize("name", ["hybrid", "mse"])
+def test_the_mse_can_see_the_68_alone(index: VertexIndex, name: str) -> None:
+    truth = torch.zeros(1, len(index), 3)
+    wrong = truth.clone()
+    wrong[:, 68:] = 2.0
+    settings = {"name": name, "mse_on": "ibug68", "wing_weight": 0.0}
+    assert float(LandmarkLoss(LossSettings.model_validate(settings), index)(wrong, truth)) == 0
+
+
 def test_weights_choose_regions_axes_and_the_68(index: VertexIndex) -> None:
     truth = torch.zeros(1, len(index), 3)
     nose = [landmark.id for landmark in index.landmarks if landmark.region == "nose"]

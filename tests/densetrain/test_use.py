@@ -108,18 +108,21 @@ def test_a_file_that_computes_something_else_is_not_left(
 
 
 @pytest.mark.slow
-def test_prediction_by_onnx_needs_no_torch(exported: Path, corpus: Path, tmp_path: Path) -> None:
+def test_onnx_needs_no_torch(exported: Path, dataset: Path, corpus: Path, tmp_path: Path) -> None:
     photograph = corpus / "SYNTH/SYNTH_00000_0.jpg"
     code = (
         "import sys\n"
         "sys.modules['torch'] = None\n"
         "from densetrain.cli import main\n"
         f"main(['predict', '--onnx', {str(exported / 'model.onnx')!r}, {str(photograph)!r}, '--box', '120', '120', "
-        f"'330', '330', '--out', {str(tmp_path)!r}])\n"
+        f"'330', '330', '--out', {str(tmp_path)!r}], standalone_mode=False)\n"
+        f"main(['evaluate', {str(exported / 'model.onnx')!r}, '--shards', {str(dataset)!r}, '--out', "
+        f"{str(tmp_path)!r}])\n"
     )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
     assert (tmp_path / "SYNTH_00000_0.json").is_file()
+    assert "protocol: shards, split validation" in made.stdout
 
 
 def test_what_is_predicted_is_written_in_the_images_frame(run: Path, corpus: Path, tmp_path: Path) -> None:
