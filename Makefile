@@ -20,7 +20,7 @@ demo: $(VENV)/.ready
 		--model demo/corpus/model.h5 --out demo/sample.png
 	$(BIN)/densetrain fit demo/shards --settings demo --out demo/run
 	$(BIN)/densetrain evaluate demo/run --shards demo/shards
-	$(BIN)/densetrain report demo/run --out demo/report
+	$(BIN)/densetrain report demo/run --out demo/report --profile mobilenet_v2 --profile resnet18
 	@echo "Look at demo/sample.png, demo/run/evaluation/shards-validation-worst.png and demo/report/report.html."
 
 check: $(VENV)/.ready

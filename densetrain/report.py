@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from densegen.errors import ConfigurationError
-from densegen.files import replace_file, write_text
+from densegen.files import replace_file, write_bytes, write_text
 from densetrain.evaluate import Result
 from densetrain.metrics import BALANCED_DRAWS, BINS, cumulative_errors
 from densetrain.published import AFLW2000_ROWS, AFLW_ROWS, BACKBONE_ROWS
@@ -142,11 +142,13 @@ def _plain(text: str) -> str:
 
 
 def write_report(
-    results: Sequence[Result], profiles: Sequence[Profile], out: Path, pictures: Sequence[Path] = ()
+    results: Sequence[Result], profiles: Sequence[Profile], out: Path, sheets: Sequence[Path] = ()
 ) -> None:
     """Write ``report.md``, ``report.html`` and a CED picture a protocol to the folder ``out``.
 
-    pictures : further ones, in ``out``, to show. Raises :class:`ConfigurationError` where there is nothing to report.
+    sheets : pictures of the worst cases, ``RUN/evaluation/NAME.png``; they are copied
+
+    Raises :class:`ConfigurationError` where there is nothing to report.
     """
     if not results and not profiles:
         raise ConfigurationError("nothing to report: run 'densetrain evaluate' first")
@@ -166,9 +168,12 @@ def write_report(
         table = profile_table(profiles)
         markdown.append(table.as_markdown())
         page.append(table.as_html())
-    for picture in pictures:
-        markdown.append(f"![{picture.stem}]({picture.name})")
-        page.append(f'<p><img src="{html.escape(picture.name)}" alt="{html.escape(picture.stem)}"></p>')
+    for sheet in sheets:
+        title = f"Worst cases: {sheet.parent.parent.name}, {sheet.stem.removesuffix('-worst')}"
+        copy = out / f"{sheet.parent.parent.name}-{sheet.name}"
+        write_bytes(copy, sheet.read_bytes())
+        markdown += [f"## {title}", f"![{title}]({copy.name})"]
+        page.append(f'<h2>{html.escape(title)}</h2>\n<p><img src="{html.escape(copy.name)}" alt="worst cases"></p>')
     write_text(out / "report.md", "\n\n".join(markdown) + "\n")
     style = (
         "body{font:15px sans-serif;margin:2em;max-width:70em}td,th{padding:.2em .8em;text-align:left}"

@@ -181,7 +181,8 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
         from densetrain.profile import profile as measure
 
         profiles = [measure(ModelSettings(backbone=name), 520) for name in backbones]
-    write_report([read_result(path) for path in paths], profiles, out)
+    sheets = [path for run in runs if run.is_dir() for path in sorted((run / "evaluation").glob("*-worst.png"))]
+    write_report([read_result(path) for path in paths], profiles, out, sheets)
     click.echo(f"{out / 'report.md'}, {out / 'report.html'}")
 
 

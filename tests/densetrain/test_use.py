@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -81,6 +82,9 @@ def test_shards_are_scored_beside_the_constant_prediction_and_reported(
     assert "| mobilenet_v2 | 256 | 4.222 | 0.393 |" in text
     assert "<table>" in (tmp_path / "report/report.html").read_text()
     assert (tmp_path / "report/ced-0.png").is_file()
+    for picture in re.findall(r"!\[.*\]\((.*)\)", text):
+        assert (tmp_path / "report" / picture).is_file()
+    assert "run-shards-validation-worst.png" in text
 
 
 def test_exported_files_describe_themselves_and_agree(run: Path, exported: Path, corpus: Path) -> None:
