@@ -214,27 +214,26 @@ def _earlier_run(out: Path, settings: FitSettings, shards: ShardSet) -> dict[str
 
     path, last = out / SETTINGS_FILE, out / LAST
     mine = settings.model_dump(mode="json")
-    if path.is_file():
-        theirs = read_yaml(path, "settings file")
-        if theirs != mine:
-            different = next((key for key in mine if not isinstance(theirs, dict) or theirs.get(key) != mine[key]), "")
-            raise ConfigurationError(
-                f"{out} holds a run of other settings ({different} differs): choose another folder, or run it with them"
-            )
-    elif last.is_file():
-        raise ConfigurationError(f"{out} holds checkpoints, but no {SETTINGS_FILE}: choose another folder")
-    if not last.is_file():
+    if not last.is_file():  # nothing is learnt yet: settings that failed bind nobody
         write: Any = rank_zero_only(write_text)
         write(path, yaml.safe_dump(mine, sort_keys=False))
         return None
+    if not path.is_file():
+        raise ConfigurationError(f"{out} holds checkpoints, but no {SETTINGS_FILE}: choose another folder")
+    theirs = read_yaml(path, "settings file")
+    if theirs != mine:
+        different = next((key for key in mine if not isinstance(theirs, dict) or theirs.get(key) != mine[key]), "")
+        raise ConfigurationError(
+            f"{out} holds a run of other settings ({different} differs): choose another folder, or run it with them"
+        )
     contents = read_checkpoint(last)
     about = contents[CHECKPOINT_KEY]
-    for what, theirs, ours in (
+    for what, was, ours in (
         ("another vertex index than the shards have", about["vertex_index_fingerprint"], shards.index.fingerprint),
         ("other shards", about["shards_fingerprint"], shards.fingerprint),
     ):
-        if theirs != ours:
-            raise ConfigurationError(f"{last} was trained with {what}: {str(theirs)[:12]}, not {ours[:12]}")
+        if was != ours:
+            raise ConfigurationError(f"{last} was trained with {what}: {str(was)[:12]}, not {ours[:12]}")
     return contents
 
 

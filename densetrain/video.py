@@ -86,7 +86,8 @@ def process_video(
                     writer.release()
             if not lines:
                 unfinished.unlink(missing_ok=True)
-                raise FormatError(f"{source} is not a readable video: it gives no frame")
+                what = f"webcam {source}" if isinstance(source, int) else str(source)
+                raise FormatError(f"{what} gives no frame: not a readable video, or no such camera")
             unfinished.replace(temporary)
     finally:
         reader.release()
