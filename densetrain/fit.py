@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from densegen import __version__
-from densegen.errors import ConfigurationError
+from densegen.errors import ConfigurationError, FormatError
 from densegen.files import read_yaml, write_text
 from densetrain.callbacks import Checkpoints, EpochLines, WarmAverage, WholeFiles
 from densetrain.checkpoint import BEST, LAST, read_checkpoint
@@ -227,10 +227,12 @@ def _earlier_run(out: Path, settings: FitSettings, shards: ShardSet) -> dict[str
             f"{out} holds a run of other settings ({different} differs): choose another folder, or run it with them"
         )
     contents = read_checkpoint(last)
+    if not {"epoch", "callbacks", "optimizer_states"} <= set(contents):
+        raise FormatError(f"{last} is not a checkpoint to go on from: choose another folder")
     about = contents[CHECKPOINT_KEY]
     for what, was, ours in (
         ("another vertex index than the shards have", about["vertex_index_fingerprint"], shards.index.fingerprint),
-        ("other shards", about["shards_fingerprint"], shards.fingerprint),
+        ("other shards", about.get("shards_fingerprint"), shards.fingerprint),
     ):
         if was != ours:
             raise ConfigurationError(f"{last} was trained with {what}: {str(was)[:12]}, not {ours[:12]}")
