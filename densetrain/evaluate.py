@@ -32,6 +32,8 @@ RESULT_FORMAT = "densetrain evaluation"
 class Result(BaseModel):
     """One evaluation, as it is kept in a file.
 
+    protocol : faces, labels and normaliser, in words; made : what the predictions were made from, in words
+
     errors : NME in percent, a face, in the order of ``names``; yaw_deg : of the same faces
     groups : further tables by title: a mean NME by the name of a group of faces or of landmarks
     """
@@ -40,6 +42,7 @@ class Result(BaseModel):
 
     method: str
     protocol: str
+    made: str
     score: Score
     names: list[str]
     errors: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
@@ -78,17 +81,21 @@ def _nearest(found: FloatArray, truth: FloatArray) -> tuple[FloatArray, bool]:
 
 
 def evaluate_benchmark(
-    benchmark: Benchmark, predicted: npt.NDArray[np.floating], method: str, crops: str, *, as_labels: bool = False,
+    benchmark: Benchmark, predicted: npt.NDArray[np.floating], method: str, made: str, *, as_labels: bool = False,
     threshold: float = 10.0, seed: int = 0,
 ) -> Result:  # fmt: skip
-    """Score (n, 68, 2 or 3) predictions, pixels of the images; ``crops`` says in the protocol where they come from."""
+    """Score (n, 68, 2 or 3) predictions, pixels of the images; ``made`` says in words what they were made from.
+
+    as_labels : they are label files of the benchmark, compared number by number
+    """
     errors = benchmark.errors(predicted, as_labels=as_labels)
     if not np.isfinite(errors).all():
         bad = benchmark.names[int(np.argmin(np.isfinite(errors)))]
         raise FormatError(f"{benchmark.title}: {bad} has no finite error: no visible point, or an empty box")
     return Result(
         method=method,
-        protocol=f"{benchmark.protocol}, {crops}",
+        protocol=benchmark.protocol + (", label files compared as they stand" if as_labels else ""),
+        made=made,
         score=score(errors, benchmark.yaw_deg, threshold=threshold, seed=seed),
         names=list(benchmark.names),
         errors=[float(e) for e in errors],
@@ -132,7 +139,8 @@ def evaluate_shards(
     return Result(
         method="mean landmarks of the training set" if regressor is None else regressor.name,
         protocol=f"shards, split {split}, {len(rows):,} samples, {len(shards.index)} landmarks of {shards.index.name} "
-        f"{shards.index.version}, 2D, normalised by sqrt(w h) of the true 68 points' box, the shards' own crops",
+        f"{shards.index.version}, 2D, normalised by sqrt(w h) of the true 68 points' box",
+        made="the shards' own crops" if regressor is not None else "no image",
         score=score(errors, yaw_deg, threshold=threshold, seed=seed),
         names=[str(name) for name in shards.sample_ids[rows]],
         errors=[float(e) for e in errors],

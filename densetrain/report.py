@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +62,7 @@ def result_lines(result: Result) -> list[str]:
     lines = [
         f"{result.method}",
         f"protocol: {result.protocol}",
+        f"made from: {result.made}",
         f"NME, %, by yaw: {bins}",
         f"mean of the bins {s.mean:.4f}, std {s.std:.4f}; all images {s.all_images:.4f}; "
         f"balanced subsets {s.balanced:.4f} +- {s.balanced_std:.4f} ({s.balanced_size:,} of each bin, "
@@ -77,23 +78,23 @@ def result_table(results: Sequence[Result]) -> Table:
     """Evaluations of one protocol in the layout of the published tables, with the published rows above."""
     protocol = results[0].protocol
     published = _published(protocol)
-    rows = [(f"{name} (published)", *(_number(v, 2) for v in values), "") for name, *values in published]
+    rows = [(f"{name} (published)", *(_number(v, 2) for v in values), "", "") for name, *values in published]
     for result in results:
         s = result.score
         numbers = (*(_number(v, 3) for v in s.bins), _number(s.mean, 3), _number(s.all_images, 3))
-        rows.append((result.method, *numbers))
+        rows.append((result.method, *numbers, result.made))
     return Table(
         title=f"NME, {protocol.split(',', 1)[0]}",
         note=f"Protocol: {protocol}."
         + (" Published rows as printed: all images, each method's own crops." if published else ""),
-        header=("method", *BINS, "mean of bins", "all images"),
+        header=("method", *BINS, "mean of bins", "all images", "made from"),
         rows=tuple(rows),
     )
 
 
 def _published(protocol: str) -> tuple[tuple[str, float | None, float | None, float | None, float], ...]:
     """The rows that stand for the same faces and labels: none beside relabelled faces."""
-    if protocol.startswith("AFLW2000-3D,") and "labels original" in protocol and "compared as" not in protocol:
+    if protocol.startswith("AFLW2000-3D,") and "labels original" in protocol and "label files" not in protocol:
         return AFLW2000_ROWS
     return AFLW_ROWS if protocol.startswith("AFLW,") else ()
 
@@ -142,11 +143,11 @@ def _plain(text: str) -> str:
 
 
 def write_report(
-    results: Sequence[Result], profiles: Sequence[Profile], out: Path, sheets: Sequence[Path] = ()
+    results: Sequence[Result], profiles: Sequence[Profile], out: Path, sheets: Mapping[str, Path] | None = None
 ) -> None:
     """Write ``report.md``, ``report.html`` and a CED picture a protocol to the folder ``out``.
 
-    sheets : pictures of the worst cases, ``RUN/evaluation/NAME.png``; they are copied
+    sheets : pictures of the worst cases, by the name that their copies get
 
     Raises :class:`ConfigurationError` where there is nothing to report.
     """
@@ -168,12 +169,11 @@ def write_report(
         table = profile_table(profiles)
         markdown.append(table.as_markdown())
         page.append(table.as_html())
-    for sheet in sheets:
-        title = f"Worst cases: {sheet.parent.parent.name}, {sheet.stem.removesuffix('-worst')}"
-        copy = out / f"{sheet.parent.parent.name}-{sheet.name}"
-        write_bytes(copy, sheet.read_bytes())
-        markdown += [f"## {title}", f"![{title}]({copy.name})"]
-        page.append(f'<h2>{html.escape(title)}</h2>\n<p><img src="{html.escape(copy.name)}" alt="worst cases"></p>')
+    for name, sheet in (sheets or {}).items():
+        title = f"Worst cases: {name.removesuffix('-worst.png')}"
+        write_bytes(out / name, sheet.read_bytes())
+        markdown += [f"## {title}", f"![{title}]({name})"]
+        page.append(f'<h2>{html.escape(title)}</h2>\n<p><img src="{html.escape(name)}" alt="worst cases"></p>')
     write_text(out / "report.md", "\n\n".join(markdown) + "\n")
     style = (
         "body{font:15px sans-serif;margin:2em;max-width:70em}td,th{padding:.2em .8em;text-align:left}"

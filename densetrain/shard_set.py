@@ -66,7 +66,8 @@ class ShardSet:
         rows = np.flatnonzero(self.split == SPLITS.index(split)).astype(np.int64)
         if not rows.size:
             raise ConfigurationError(
-                f"the shards hold no sample of the split {split!r}: build more fits, or another split"
+                f"the shards hold no sample of the split {split!r}: their manifest gives it no share, or the build has "
+                "too few fits"
             )
         return rows
 
@@ -144,8 +145,8 @@ def open_shards(folders: Sequence[Path]) -> ShardSet:
     """Read what all shards of finished builds say, and where their samples lie.
 
     Raises :class:`FormatError` where a shard is damaged or has another size than its manifest says,
-    :class:`ConfigurationError` where the builds hold no samples, differ in vertex index, crop size or margin, or have
-    put a photograph into different splits.
+    :class:`ConfigurationError` where the builds hold no samples, differ in vertex index, crop size, margin or number of
+    expression components, or have put a photograph into different splits.
     """
     parts: list[dict[str, Any]] = []
     shards: list[_Shard] = []

@@ -175,13 +175,15 @@ def test_a_person_edits_in_a_real_browser(
         person.click_at(page.face[vertex_at(session, 100, 16)])
         until(lambda: "forehead-edit-01" in session.state, "the addition")
         person.click_at(page.plane[vertex_at(session, 60, 20)])
-        until(lambda: len(session.state) == len(session.states[0]) + 1, "the addition on the plane")
+        first = set(session.states[0])
+        (moved,) = until(lambda: set(session.state) - first - {"forehead-edit-01"}, "the addition on the plane")
+        # The page follows the session a moment later.
+        until(lambda: page.selected == moved, "its selection")
         column, row = session.plane.pixels[session.state["forehead-edit-01"].half]
         assert abs(column - 100) < 8
         assert abs(row - 16) < 8
 
         # Move the last one along the surface.
-        moved = str(page.selected)
         before = session.state[moved].half
         person.press("Move")
         until(lambda: page.mode_now == "Move", "the mode")

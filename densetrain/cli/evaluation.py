@@ -123,12 +123,10 @@ def _evaluate_public(regressor: Regressor | None, predictions: str | None, optio
     common = {"threshold": options["threshold"], "seed": options["seed"]}
     if predictions in LABEL_SETS and options["benchmark"] == "aflw2000-3d":
         other = aflw2000(options["root"], options["protocol"], predictions, options["yaw"])  # type: ignore[arg-type]
-        words = "labels compared as the files have them"
-        return evaluate_benchmark(benchmark, other.raw, f"labels {predictions}", words, as_labels=True, **common)
+        return evaluate_benchmark(benchmark, other.raw, f"labels {predictions}", "a file", as_labels=True, **common)
     if predictions is not None:
         found = read_predictions(Path(predictions), benchmark.names)
-        words = "predictions in pixels of the images, centres from 0"
-        return evaluate_benchmark(benchmark, found, Path(predictions).stem, words, **common)
+        return evaluate_benchmark(benchmark, found, Path(predictions).stem, "a file, pixels from 0", **common)
     assert regressor is not None
     detector = None if options["box"] == "truth" else open_detector(options["box"])
     with ProgressBar("predicting", "images") as bar:
@@ -167,12 +165,17 @@ def _draw_worst(regressor: Regressor, result: Result, options: dict[str, Any], p
 @click.option("--out", type=PATH, required=True, help="folder for report.md, report.html and pictures")
 @click.option("--profile", "backbones", multiple=True, help="add this backbone's cost; may be repeated")
 def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> None:
-    """Write one page from what 'densetrain evaluate' found: RUN is a run's folder or a result's JSON file."""
+    """Write one page from what 'densetrain evaluate' found.
+
+    RUN is a run's folder, the --out of an evaluation, or a result's JSON file.
+    """
     from densegen.errors import ConfigurationError
     from densetrain.evaluate import read_result
     from densetrain.report import write_report
 
-    paths = [p for run in runs for p in (sorted((run / "evaluation").glob("*.json")) if run.is_dir() else [run])]
+    # A run keeps its results in a folder; '--out' makes such a folder of its own.
+    folders = {run: run / "evaluation" if (run / "evaluation").is_dir() else run for run in runs if run.is_dir()}
+    paths = [p for run in runs for p in (sorted(folders[run].glob("*.json")) if run in folders else [run])]
     if not paths:
         raise ConfigurationError(f"{', '.join(map(str, runs))}: no evaluation here; run 'densetrain evaluate' first")
     profiles = []
@@ -181,7 +184,7 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
         from densetrain.profile import profile as measure
 
         profiles = [measure(ModelSettings(backbone=name), 520) for name in backbones]
-    sheets = [path for run in runs if run.is_dir() for path in sorted((run / "evaluation").glob("*-worst.png"))]
+    sheets = {f"{run.name}-{p.name}": p for run, folder in folders.items() for p in sorted(folder.glob("*-worst.png"))}
     write_report([read_result(path) for path in paths], profiles, out, sheets)
     click.echo(f"{out / 'report.md'}, {out / 'report.html'}")
 

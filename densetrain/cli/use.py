@@ -82,7 +82,7 @@ class _Job:
         self.detector: Any = None
         # Names that results may not take: of other results, and of the inputs themselves.
         self.written: set[Path] = set()
-        self.inputs = {path.resolve() for path in inputs}
+        self.inputs = {path.resolve() for path in (*inputs, *filter(None, [options["boxes_file"]]))}
 
     def run(self, path: Path) -> None:
         from densetrain.predict import VIDEO_SUFFIXES, find_faces, read_image, write_faces
@@ -104,7 +104,7 @@ class _Job:
         names = itertools.chain([path.stem], (f"{path.stem}-{number}" for number in itertools.count(2)))
         for name in names:
             stem: Path = self.options["out"] / name
-            taken = {stem.with_name(f"{name}.{kind}").resolve() for kind in ("png", "mp4")} & self.inputs
+            taken = {stem.with_name(f"{name}.{kind}").resolve() for kind in ("png", "json", "csv", "mp4")} & self.inputs
             if stem not in self.written and not taken:
                 break
         self.written.add(stem)
@@ -118,7 +118,7 @@ class _Job:
     def _given_boxes(self, path: Path) -> Any:
         import numpy as np
 
-        from densegen.errors import ConfigurationError
+        from densegen.errors import ConfigurationError, FormatError
         from densetrain.predict import check_boxes
 
         if self.options["box"]:
@@ -129,7 +129,7 @@ class _Job:
         if path.name in self.boxes:
             return self.boxes[path.name]
         if self.options["boxes_file"] is not None:
-            raise ConfigurationError(f"{self.options['boxes_file'].name} has no box for {path.name}")
+            raise FormatError(f"{self.options['boxes_file'].name} has no box for {path.name}")
         return None
 
     def _detect(self, image: Any, path: Path) -> Any:

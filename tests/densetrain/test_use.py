@@ -229,7 +229,8 @@ def test_wrong_inputs_are_one_line(run: Path, exported: Path, dataset: Path, cor
     assert "give their folder" not in fails(
         "evaluate", run, "--benchmark", "aflw2000-3d", "--root", tmp_path / "nowhere"
     )
-    assert "no evaluation here" in fails("report", tmp_path, *out)
+    (tmp_path / "empty").mkdir()
+    assert "no evaluation here" in fails("report", tmp_path / "empty", *out)
     assert "is no result" in fails("report", tmp_path / "none.json", *out)
     assert "no classification network" in fails("profile", "nonesuch")
     assert "vit_b_16 at 250 px" in fails("profile", "vit_b_16", "--input-size", 250)
@@ -260,7 +261,10 @@ def test_no_input_is_overwritten_and_no_result_either(run: Path, corpus: Path, t
     assert {path.name for path in (tmp_path / "out").glob("*.json")} == {"x.json", "x-2.json", "x-3.json"}
     Image.open(photograph).save(tmp_path / "a/y.png")
     before = (tmp_path / "a/y.png").read_bytes()
-    assert call("predict", run, tmp_path / "a/y.png", *box, "--out", tmp_path / "a").exit_code == 0
+    (tmp_path / "a/y.json").write_text('{"y.png": [[120, 120, 330, 330]]}')
+    boxes = ("--boxes", tmp_path / "a/y.json")
+    assert call("predict", run, tmp_path / "a/y.png", *boxes, "--out", tmp_path / "a").exit_code == 0
+    assert "120" in (tmp_path / "a/y.json").read_text()
     assert (tmp_path / "a/y.png").read_bytes() == before
     assert (tmp_path / "a/y-2.png").is_file()
 
@@ -315,8 +319,8 @@ def test_damaged_weights_are_refused(run: Path, tmp_path: Path) -> None:
 
 def test_damaged_results_are_refused(tmp_path: Path) -> None:
     whole = {
-        "format": "densetrain evaluation", "method": "a $\\frac{$ b", "protocol": "p", "names": ["a"], "errors": [1.0],
-        "yaw_deg": [0.0], "groups": {}, "score": {
+        "format": "densetrain evaluation", "method": "a $\\frac{$ b", "protocol": "p", "made": "m", "names": ["a"],
+        "errors": [1.0], "yaw_deg": [0.0], "groups": {}, "score": {
             "bins": [1.0, 1.0, 1.0], "counts": [1, 0, 0], "mean": 1.0, "std": 0.0, "all_images": 1.0, "balanced": 1.0,
             "balanced_std": 0.0, "balanced_size": 1, "seed": 0, "auc": 90.0, "failures": 0.0, "threshold": 10.0,
         },
