@@ -6,12 +6,12 @@ import csv
 import io
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from densegen.dataset_manifest import DatasetManifest, Reject
 from densegen.files import replace_file, write_text
 from densegen.manifest import Manifest
 from densegen.overlay import contact_sheet, depth_colours, draw_points, write_png
@@ -27,21 +27,21 @@ SHEET_COLUMNS, SHEET_ROWS = 6, 4
 YAW_BINS = (0, 30, 60, 90)
 
 
-def write_rejects(path: Path, rejects: list[list[str]]) -> None:
+def write_rejects(path: Path, rejects: list[Reject]) -> None:
     """Write ``rejected.csv``: one fit a line, in the dataset's order."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["sample_id", "image", "reason", "message"])
-    writer.writerows(rejects)
+    writer.writerows([reject.sample_id, reject.image, reject.reason, reject.message] for reject in rejects)
     write_text(path, text.getvalue())
 
 
-def write_card(out: Path, dataset: Manifest, manifest: dict[str, Any]) -> None:
+def write_card(out: Path, dataset: Manifest, manifest: DatasetManifest) -> None:
     """Write ``README.md`` and its two pictures into the folder of a finished build."""
-    shards = [out / record["file"] for record in manifest["shards"]]
+    shards = [out / record.file for record in manifest.shards]
     yaw, splits, groups = _statistics(shards)
     _draw_histogram(yaw, out / YAW_HISTOGRAM)
-    write_png(contact_sheet(_tiles(shards, manifest["samples"]), SHEET_COLUMNS), out / CONTACT_SHEET)
+    write_png(contact_sheet(_tiles(shards, manifest.samples), SHEET_COLUMNS), out / CONTACT_SHEET)
     write_text(out / "README.md", _text(dataset, manifest, yaw, splits, groups))
 
 
@@ -90,27 +90,25 @@ def _tiles(shards: list[Path], samples: int) -> list[npt.NDArray[np.uint8]]:
 
 def _text(
     dataset: Manifest,
-    manifest: dict[str, Any],
+    manifest: DatasetManifest,
     yaw: npt.NDArray[np.float64],
     splits: dict[str, int],
     groups: dict[str, int],
 ) -> str:
-    configuration = manifest["configuration"]
-    settings = configuration["settings"]
-    expected = sum(dataset.expected_fits(settings["flip"]).values())
-    rejected = manifest["rejected_fits"]
-    size = sum(record["bytes"] for record in manifest["shards"])
+    configuration = manifest.configuration
+    settings = configuration.settings
+    expected = sum(dataset.expected_fits(settings.flip).values())
     bins = [int(((yaw > low if low else yaw >= 0) & (yaw <= high)).sum()) for low, high in pairwise(YAW_BINS)]
     bins[-1] += int((yaw > YAW_BINS[-1]).sum())
     rows = [f"| {name} | {splits[name]:,} | {groups[name]:,} |" for name in sorted(splits)]
     frames = [f"- **{name}**: {text}" for name, text in FRAMES.items()]
-    return f"""# {dataset.title}: {manifest["landmarks"]} dense 3D landmarks
+    return f"""# {dataset.title}: {manifest.landmarks} dense 3D landmarks
 
-{manifest["samples"]:,} samples of a {configuration["crop"]["size"]}x{configuration["crop"]["size"]} image and \
-{manifest["landmarks"]}x3 landmarks in {len(manifest["shards"])} HDF5 shards, {size / 1e6:,.1f} MB.
-Made by densegen {configuration["densegen_version"]} from {configuration["fits"]:,} fits \
-(the complete dataset has {expected:,}); {rejected:,} were set aside, see `rejected.csv`.
-Flips: {settings["flip"]}. Seed: {settings["seed"]}. Position maps: {"yes" if settings["position_maps"] else "no"}.
+{manifest.samples:,} samples of a {configuration.crop.size}x{configuration.crop.size} image and \
+{manifest.landmarks}x3 landmarks in {len(manifest.shards)} HDF5 shards, {manifest.bytes / 1e6:,.1f} MB.
+Made by densegen {configuration.densegen_version} from {configuration.fits:,} fits \
+(the complete dataset has {expected:,}); {manifest.rejected_fits:,} were set aside, see `rejected.csv`.
+Flips: {settings.flip}. Seed: {settings.seed}. Position maps: {"yes" if settings.position_maps else "no"}.
 
 | split | samples | source photographs |
 |---|---|---|
@@ -128,8 +126,8 @@ Flips: {settings["flip"]}. Seed: {settings["seed"]}. Position maps: {"yes" if se
 {chr(10).join(frames)}
 
 ## Provenance
-- vertex index `{configuration["vertex_index"]}`
-- morphable model `{configuration["model"]}`
+- vertex index `{configuration.vertex_index}`
+- morphable model `{configuration.model}`
 - every shard's SHA-256 stands in `manifest.json`; `densegen verify` checks them
 
 ## Licence

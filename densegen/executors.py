@@ -6,15 +6,17 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from densegen.errors import BuildError, ConfigurationError
 
-__all__ = ["InlineExecutor", "open_executor"]
+__all__ = ["INLINE", "Pool", "open_pool"]
 
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
@@ -30,21 +32,50 @@ class InlineExecutor(Executor):
         return future
 
 
+@dataclass(frozen=True)
+class Pool:
+    """An executor, and how many tasks wait in it at most: no worker idles, and a stop is prompt."""
+
+    executor: Executor
+    in_flight: int
+
+    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """Results as they come, in any order. Where one raises, what has not begun is cancelled."""
+        queue = iter(tasks)
+        pending: set[Future[Result]] = set()
+        try:
+            while True:
+                while len(pending) < self.in_flight and (task := next(queue, None)) is not None:
+                    pending.add(self.executor.submit(function, task))
+                if not pending:
+                    return
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+INLINE = Pool(InlineExecutor(), in_flight=1)
+"""This process."""
+
+
 @contextmanager
-def open_executor(jobs: int, scheduler: str | None = None) -> Iterator[Executor]:
-    """An executor of ``jobs`` processes, or the Dask cluster whose scheduler listens at ``scheduler``.
+def open_pool(jobs: int, scheduler: str | None = None) -> Iterator[Pool]:
+    """A pool of ``jobs`` processes, or the Dask cluster whose scheduler listens at ``scheduler``.
 
     Raises :class:`ConfigurationError` where Dask is not installed or does not answer, :class:`BuildError` where a
     worker process dies.
     """
     if scheduler is not None:
         with _dask_executor(scheduler) as executor:
-            yield executor
+            yield Pool(executor, in_flight=256)
     elif jobs == 1:
-        yield InlineExecutor()
+        yield INLINE
     else:
         with _local_executor(jobs) as executor:
-            yield executor
+            yield Pool(executor, in_flight=2 * jobs)
 
 
 @contextmanager

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from densegen.errors import ConfigurationError, FormatError
@@ -27,6 +29,7 @@ __all__ = [
     "read_yaml",
     "replace_file",
     "sha256_of",
+    "stays_below",
     "write_bytes",
     "write_text",
 ]
@@ -43,7 +46,8 @@ def replace_file(path: Path) -> Iterator[Path]:
     After an error, Ctrl-C or a full disk the temporary file is removed and ``path`` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    # Drawn, not the process's number: machines that share a disk have the same numbers.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -63,6 +67,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` as UTF-8 with \\n line ends, whole or not at all."""
     write_bytes(path, text.encode())
+
+
+def stays_below(path: str) -> bool:
+    """Whether a path with ``/`` stays in the folder that it is joined to, on every system."""
+    pure = PurePosixPath(path)
+    return not pure.is_absolute() and ".." not in pure.parts and not re.search(r"\\|\0|^[A-Za-z]:", path)
 
 
 def sha256_of(path: Path) -> str:

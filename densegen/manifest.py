@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from densegen.errors import ConfigurationError
-from densegen.files import find_data_file, read_validated
+from densegen.files import find_data_file, read_validated, stays_below
 from densegen.schema import MIRROR_SUFFIX
 
 __all__ = ["BuildSettings", "FitEntry", "FlipPolicy", "Manifest", "list_fits", "named_manifests", "read_manifest"]
@@ -25,8 +25,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def _below_root(value: str) -> str:
-    path = PurePosixPath(value)
-    if path.is_absolute() or ".." in path.parts or "\\" in value or re.match(r"^[A-Za-z]:", value):
+    if not stays_below(value):
         raise ValueError(f"the path {value!r} leaves the root: give one below it")
     return value
 

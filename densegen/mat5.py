@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from densegen.errors import FormatError
 
 __all__ = ["read_mat"]
 
 _HEADER = 128
+_LONGEST_HEAD = 1024
 _MATRIX, _COMPRESSED = 14, 15
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8, 16: 1, 17: 2, 18: 4}
 """Bytes of one number of each data type."""
 
-_NUMERIC_CLASSES = range(6, 16)
+_STRUCT, _TEXT, _NUMERIC = 2, 4, range(6, 16)
+"""Classes of arrays."""
 
 
 def read_mat(path: Path, names: tuple[str, ...], max_bytes: int) -> dict[str, Any]:
     """Those of the variables ``names`` that a MATLAB 5 file holds, as scipy gives them.
 
-    Raises :class:`FormatError` where the file is larger than ``max_bytes``, cut off or damaged; ``OSError`` where it
-    cannot be read at all.
+    Raises :class:`FormatError` where the file, or what it unpacks to, is larger than ``max_bytes``, cut off or damaged;
+    ``OSError`` where it cannot be read at all.
     """
     from scipy.io import loadmat
 
@@ -31,8 +36,8 @@ def read_mat(path: Path, names: tuple[str, ...], max_bytes: int) -> dict[str, An
         raise FormatError(f"{path.name} has {size} bytes, at most {max_bytes} are expected")
     data = path.read_bytes()
     try:
-        _check_elements(data)
-        contents: dict[str, Any] = loadmat(io.BytesIO(data), variable_names=list(names))
+        checked = b"".join([data[:_HEADER], *_variables(data, names, max_bytes)])
+        contents: dict[str, Any] = loadmat(io.BytesIO(checked))
     # A damaged file surfaces as almost anything: zlib, struct, index and type errors, unknown versions.
     except Exception as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -40,21 +45,40 @@ def read_mat(path: Path, names: tuple[str, ...], max_bytes: int) -> dict[str, An
     return {name: contents[name] for name in names if name in contents}
 
 
-def _check_elements(data: bytes) -> None:
-    """Walk the tags of the file: every element within its parent, numbers as many as their array says.
+def _variables(data: bytes, names: tuple[str, ...], limit: int) -> Iterator[bytes]:
+    """The variables ``names`` of a file, unpacked, each walked tag by tag.
 
-    scipy's reader believes the tags, and one wrong byte in an uncompressed file can end the process. Compressed
-    elements carry a checksum of their own.
+    scipy's reader believes the tags, and one wrong number in them can end the process, or take all memory.
     """
     if len(data) < _HEADER or data[126:128] != b"IM":
         raise ValueError("no little-endian MATLAB 5 header")
     at = _HEADER
     while at < len(data):
-        kind, start, end, at = _tag(data, at, len(data))
-        if kind == _MATRIX:
-            _check_matrix(data, start, end)
-        elif kind != _COMPRESSED:
-            raise ValueError(f"an element of type {kind} at byte {start}")
+        kind, start, end, following = _tag(data, at, len(data))
+        if kind not in (_MATRIX, _COMPRESSED):
+            raise ValueError(f"an element of type {kind} at byte {at}")
+        # A name lies within the first bytes: what nobody asked for is not unpacked.
+        head = data[at:following] if kind == _MATRIX else _inflate(data[start:end], _LONGEST_HEAD, whole=False)
+        if _read_head(head, 8, len(head)).name in names:
+            element = head if kind == _MATRIX else _inflate(data[start:end], limit)
+            kind, start, end, _ = _tag(element, 0, len(element))
+            if kind != _MATRIX:
+                raise ValueError(f"a compressed element of type {kind} at byte {at}")
+            _check_array(element, start, end)
+            limit -= len(element)
+            yield element
+        at = following
+
+
+def _inflate(packed: bytes, limit: int, *, whole: bool = True) -> bytes:
+    """Unpack at most ``limit`` bytes: a few may ask for gigabytes."""
+    unpacker = zlib.decompressobj()
+    data = unpacker.decompress(packed, limit)
+    if whole and unpacker.unconsumed_tail:
+        raise ValueError(f"it unpacks to more than {limit} bytes")
+    if whole and not unpacker.eof:
+        raise ValueError("a compressed element is cut off")
+    return data
 
 
 def _tag(data: bytes, at: int, limit: int) -> tuple[int, int, int, int]:
@@ -74,36 +98,58 @@ def _tag(data: bytes, at: int, limit: int) -> tuple[int, int, int, int]:
     return kind, start, start + size, min(following, limit)
 
 
-def _check_matrix(data: bytes, at: int, end: int) -> None:
+class _Head(NamedTuple):
+    """What an array says of itself, and where its contents begin."""
+
+    name: str
+    array_class: int
+    is_complex: bool
+    size: int
+    at: int
+
+
+def _read_head(data: bytes, at: int, end: int) -> _Head:
     kind, start, stop, at = _tag(data, at, end)
     if kind != 6 or stop - start != 8:
         raise ValueError(f"no array flags at byte {start}")
     flags = struct.unpack_from("<I", data, start)[0]
-    if flags & 0xFF not in _NUMERIC_CLASSES:
-        return _check_nested(data, at, end)
     kind, start, stop, at = _tag(data, at, end)
     if kind != 5 or (stop - start) % 4 or stop == start:
         raise ValueError(f"no dimensions at byte {start}")
-    count = 1
-    for dimension in struct.unpack_from(f"<{(stop - start) // 4}i", data, start):
-        if dimension < 0:
-            raise ValueError(f"a dimension of {dimension}")
-        count *= dimension
-    kind, start, _, at = _tag(data, at, end)
+    dimensions = struct.unpack_from(f"<{(stop - start) // 4}i", data, start)
+    if min(dimensions) < 0:
+        raise ValueError(f"a dimension of {min(dimensions)}")
+    kind, start, stop, at = _tag(data, at, end)
     if kind != 1:
         raise ValueError(f"no name at byte {start}")
-    for _ in range(2 if flags & 0x800 else 1):  # real and, where flagged, imaginary part
-        kind, start, stop, at = _tag(data, at, end)
-        if kind not in _SIZES or (stop - start) != count * _SIZES[kind]:
-            raise ValueError(f"the numbers at byte {start} are not {count} of a known type")
-    return None
+    return _Head(data[start:stop].decode("ascii"), flags & 0xFF, bool(flags & 0x800), math.prod(dimensions), at)
 
 
-def _check_nested(data: bytes, at: int, end: int) -> None:
-    """Structs, cells and text: their elements must lie within them, too."""
-    while at < end:
-        kind, start, stop, at = _tag(data, at, end)
-        if kind == _MATRIX and stop > start:
-            _check_matrix(data, start, stop)
-        elif kind not in _SIZES and kind != _MATRIX:
-            raise ValueError(f"an element of type {kind} at byte {start}")
+def _check_array(data: bytes, at: int, end: int) -> None:
+    """Check that an array holds as much as it says."""
+    head = _read_head(data, at, end)
+    if head.array_class == _STRUCT:
+        _check_struct(data, head.at, end, head.size)
+    elif head.array_class == _TEXT or head.array_class in _NUMERIC:
+        at = head.at
+        for _ in range(2 if head.is_complex else 1):  # real and imaginary part
+            kind, start, stop, at = _tag(data, at, end)
+            if kind not in _SIZES or (stop - start) != head.size * _SIZES[kind]:
+                raise ValueError(f"the numbers at byte {start} are not {head.size} of a known type")
+    else:
+        raise ValueError(f"an array of class {head.array_class}, neither numbers, text nor a struct")
+
+
+def _check_struct(data: bytes, at: int, end: int, count: int) -> None:
+    """Field names of one length, then every field of every one of ``count`` structs."""
+    kind, start, stop, at = _tag(data, at, end)
+    if kind != 5 or stop - start != 4 or (length := struct.unpack_from("<i", data, start)[0]) <= 0:
+        raise ValueError(f"no length of field names at byte {start}")
+    kind, start, stop, at = _tag(data, at, end)
+    if kind != 1 or (stop - start) % length:
+        raise ValueError(f"no field names at byte {start}")
+    for _ in range(count * ((stop - start) // length)):
+        kind, start, stop, at = _tag(data, at, end)  # ends where there are fewer
+        if kind != _MATRIX or start == stop:
+            raise ValueError(f"no field at byte {start}")
+        _check_array(data, start, stop)

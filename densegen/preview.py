@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from densegen.dataset_manifest import find_sample
 from densegen.files import replace_file
 from densegen.morphable_model import MorphableModel
 from densegen.overlay import KEYPOINT_COLOUR, depth_colours, draw_points
 from densegen.position_map import decode_fixed_point, make_uv_table
 from densegen.rebuild import check_model, rebuild_position_map
-from densegen.shards import ShardReader, find_sample
+from densegen.shards import ShardReader
 
 __all__ = ["draw_sample", "unwrap_texture"]
 

@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.crop import Crop
+from densegen.dataset_manifest import find_sample, read_dataset_manifest
 from densegen.errors import ConfigurationError
 from densegen.files import replace_file
 from densegen.flip import flip_position_map
 from densegen.morphable_model import MorphableModel
 from densegen.pose import pose_vertices
 from densegen.position_map import UvTable, make_uv_table
-from densegen.shards import ShardReader, find_sample, read_dataset_manifest
+from densegen.shards import ShardReader
 
 __all__ = ["check_model", "rebuild_position_map", "write_position_maps"]
 
@@ -68,7 +69,7 @@ def write_position_maps(
         for path, row in (find_sample(folder, sample_id) for sample_id in sample_ids):
             wanted.setdefault(path, []).append(row)
     else:
-        wanted = {folder / record["file"]: [] for record in read_dataset_manifest(folder)["shards"]}
+        wanted = {folder / record.file: [] for record in read_dataset_manifest(folder).shards}
     count = 0
     for path, rows in wanted.items():
         with ShardReader(path) as shard:

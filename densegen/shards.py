@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, Field, ValidationError
 
-from densegen.errors import ConfigurationError, FormatError
-from densegen.files import first_problem, read_json
+from densegen.errors import FormatError
+from densegen.files import stays_below
 from densegen.schema import (
     FRAMES,
     KEYPOINTS,
@@ -31,7 +30,7 @@ from densegen.schema import (
     SPLITS,
 )
 
-__all__ = ["Sample", "ShardHeader", "ShardReader", "encode_shard", "find_sample", "read_dataset_manifest"]
+__all__ = ["Sample", "ShardHeader", "ShardReader", "encode_shard"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -93,6 +92,32 @@ class ShardHeader:
     valid_uv: npt.NDArray[np.bool_] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A dataset with a row a sample: its type and the shape of a row as NumPy reads them, None for what varies."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
+    about: str
+
+
+_COLUMNS = {
+    "landmarks": _Column("<f4", (None, 3), "(S, N, 3), pixels, crop frame"),
+    "keypoints68": _Column("<f4", (KEYPOINTS, 3), "(S, 68, 3), pixels, crop frame, iBUG order"),
+    "pose": _Column("<f4", (len(POSE_FIELDS),), f"(S, 7), camera frame: {', '.join(POSE_FIELDS)}"),
+    "shape": _Column("<f4", (None,), "(S, Ks), raw coefficients"),
+    "expression": _Column("<f4", (None,), "(S, Ke), raw coefficients"),
+    "crop": _Column("<f8", (4,), "(S, 4): scale, tx, ty, tz; crop frame = scale * image frame + (tx, ty, tz)"),
+    "image_size": _Column("<i4", (2,), "(S, 2): height, width of the photograph"),
+    "sample_id": _Column("O", (), "unique in the dataset"),
+    "group": _Column("O", (), "the source photograph"),
+    "split": _Column("u1", (), "by source photograph"),
+    "flipped": _Column("?", (), "whether the sample is a mirror image"),
+    "mirrored": _Column("?", (), "mirrored here; pose, shape and expression are then those of the unmirrored fit"),
+}
+_OTHERS = {"vertex_index": ("O", ()), "image/bytes": ("u1", (None,)), "image/offsets": ("<i8", (None,))}
+
+
 def encode_shard(samples: Sequence[Sample], header: ShardHeader) -> bytes:
     """The bytes of a shard: a function of its arguments alone, to the last bit.
 
@@ -100,7 +125,6 @@ def encode_shard(samples: Sequence[Sample], header: ShardHeader) -> bytes:
     """
     import h5py
 
-    landmarks, shapes, expressions = header.counts
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
         file.attrs["format"] = "densegen shard"
@@ -115,72 +139,53 @@ def encode_shard(samples: Sequence[Sample], header: ShardHeader) -> bytes:
         file.attrs["frames"] = json.dumps(FRAMES)
         file.attrs["configuration"] = header.configuration
         # An attribute holds at most 64 KiB in the format that every HDF5 library reads; an index is larger.
-        file.create_dataset("vertex_index", data=header.vertex_index, track_times=False)
-
-        def put(name: str, data: Any, about: str, **options: Any) -> None:
-            dataset = file.create_dataset(name, data=data, track_times=False, **options)
-            dataset.attrs["about"] = about
-
+        _put(file, "vertex_index", header.vertex_index, "the vertex index file (YAML)")
         blobs = [np.frombuffer(sample.jpeg, np.uint8) for sample in samples]
-        offsets = np.concatenate([[0], np.cumsum([len(blob) for blob in blobs], dtype=np.int64)]).astype(np.int64)
-        text, flag, split = (
-            h5py.string_dtype(),
-            np.bool_,
-            h5py.enum_dtype(dict(zip(SPLITS, range(3), strict=True)), "u1"),
-        )
-        put(
-            "image/bytes",
-            np.concatenate([np.empty(0, np.uint8), *blobs]),
-            "JPEG files, RGB, one after the other",
-        )
-        put("image/offsets", offsets, "image n is image/bytes[offsets[n]:offsets[n + 1]]")
-        put("landmarks", _stack([s.landmarks for s in samples], (landmarks, 3)), "(S, N, 3), pixels, crop frame")
-        put(
-            "keypoints68",
-            _stack([s.keypoints68 for s in samples], (KEYPOINTS, 3)),
-            "(S, 68, 3), pixels, crop frame, iBUG order",
-        )
-        put(
-            "pose",
-            _stack([s.pose for s in samples], (len(POSE_FIELDS),)),
-            f"(S, 7), camera frame: {', '.join(POSE_FIELDS)}",
-        )
-        put("shape", _stack([s.shape for s in samples], (shapes,)), "(S, Ks), raw coefficients")
-        put("expression", _stack([s.expression for s in samples], (expressions,)), "(S, Ke), raw coefficients")
-        put("crop", np.array([s.crop for s in samples], np.float64).reshape(-1, 4),
-            "(S, 4): scale, tx, ty, tz; crop frame = scale * image frame + (tx, ty, tz)")  # fmt: skip
-        put("image_size", np.array([s.image_size for s in samples], np.int32).reshape(-1, 2),
-            "(S, 2): height, width of the photograph")  # fmt: skip
-        put("sample_id", np.array([s.sample_id for s in samples], object), "unique in the dataset", dtype=text)
-        put("group", np.array([s.group for s in samples], object), "the source photograph", dtype=text)
-        put(
-            "split",
-            np.array([SPLITS.index(s.split) for s in samples], np.uint8),
-            "by source photograph",
-            dtype=split,
-        )
-        put("flipped", np.array([s.flipped for s in samples], flag), "whether the sample is a mirror image")
-        put("mirrored", np.array([s.mirrored for s in samples], flag),
-            "mirrored here; pose, shape and expression are then those of the unmirrored fit")  # fmt: skip
+        offsets = np.cumsum([0, *map(len, blobs)], dtype=np.int64)
+        _put(file, "image/bytes", np.concatenate([np.empty(0, np.uint8), *blobs]), "JPEG files, RGB, end to end")
+        _put(file, "image/offsets", offsets, "image n is image/bytes[offsets[n]:offsets[n + 1]]")
+        for name, column in _COLUMNS.items():
+            rows, stored_as = _rows(name, column, samples, header.counts)
+            _put(file, name, rows, column.about, dtype=stored_as)
         if header.valid_uv is not None:
-            put(
-                "valid_uv",
-                header.valid_uv,
-                "UV pixels that position maps cover; mirrored samples: reversed columns",
-            )
-            maps = [s.position_map for s in samples if s.position_map is not None]
-            size = len(header.valid_uv)
-            # One chunk a map: random access decodes that map and no other.
-            put("position_maps", np.array(maps, np.uint16).reshape(-1, size, size, 3),
-                "(S, 256, 256, 3), crop frame: pixels = value * step_px + offset_px",
-                chunks=(1, size, size, 3), shuffle=True, compression="lzf", maxshape=(None, size, size, 3))  # fmt: skip
-            file["position_maps"].attrs["step_px"] = POSITION_MAP_STEP_PX
-            file["position_maps"].attrs["offset_px"] = POSITION_MAP_OFFSET_PX
+            _put_position_maps(file, [s.position_map for s in samples if s.position_map is not None], header.valid_uv)
     return buffer.getvalue()
 
 
-def _stack(arrays: list[FloatArray], shape: tuple[int, ...]) -> FloatArray:
-    return np.array(arrays, np.float32).reshape(-1, *shape) if arrays else np.empty((0, *shape), np.float32)
+def _put(file: Any, name: str, data: Any, about: str, **options: Any) -> None:
+    dataset = file.create_dataset(name, data=data, track_times=False, **options)
+    dataset.attrs["about"] = about
+
+
+def _rows(
+    name: str, column: _Column, samples: Sequence[Sample], counts: tuple[int, int, int]
+) -> tuple[npt.NDArray[Any], Any]:
+    """A column of all samples, and the type that HDF5 keeps it as."""
+    import h5py
+
+    values: list[Any] = [getattr(sample, name) for sample in samples]
+    stored_as: Any = np.dtype(column.dtype)
+    if name == "split":
+        values = [SPLITS.index(value) for value in values]
+        stored_as = h5py.enum_dtype({split: number for number, split in enumerate(SPLITS)}, "u1")
+    elif column.dtype == "O":
+        stored_as = h5py.string_dtype()
+    varies = dict(zip(("landmarks", "shape", "expression"), counts, strict=True))
+    shape = [varies[name] if size is None else size for size in column.shape]
+    return np.array(values, column.dtype).reshape(len(values), *shape), stored_as
+
+
+def _put_position_maps(file: Any, maps: list[npt.NDArray[np.uint16]], valid: npt.NDArray[np.bool_]) -> None:
+    _put(file, "valid_uv", valid, "UV pixels that position maps cover; mirrored samples: reversed columns")
+    shape = (*valid.shape, 3)
+    # One chunk a map: random access decodes that map and no other.
+    _put(
+        file, "position_maps", np.array(maps, np.uint16).reshape(-1, *shape),
+        "(S, 256, 256, 3), crop frame: pixels = value * step_px + offset_px",
+        chunks=(1, *shape), shuffle=True, compression="lzf", maxshape=(None, *shape),
+    )  # fmt: skip
+    file["position_maps"].attrs["step_px"] = POSITION_MAP_STEP_PX
+    file["position_maps"].attrs["offset_px"] = POSITION_MAP_OFFSET_PX
 
 
 class ShardReader:
@@ -215,15 +220,13 @@ class ShardReader:
             raise FormatError(
                 f"{name} has schema {found}, expected {SHARD_SCHEMA_VERSION}: rebuild it with 'densegen build'"
             )
-        if lacking := [dataset for dataset in _DATASETS if dataset not in self.file]:
+        expected = {name: (column.dtype, (None, *column.shape)) for name, column in _COLUMNS.items()} | _OTHERS
+        if lacking := [dataset for dataset in expected if dataset not in self.file]:
             raise FormatError(f"{name} lacks {', '.join(lacking)}: rebuild it with 'densegen build'")
-        count = len(self)
-        for dataset, (dtype, shape) in _DATASETS.items():
+        for dataset, (dtype, shape) in expected.items():
             found = self.file[dataset]
-            expected = (count, *shape) if dataset in _ROWS else shape
-            fits = found.ndim == len(expected) and all(
-                w in (None, h) for w, h in zip(expected, found.shape, strict=True)
-            )
+            wanted = (len(self), *shape[1:]) if dataset in _COLUMNS else shape
+            fits = found.ndim == len(wanted) and all(w in (None, h) for w, h in zip(wanted, found.shape, strict=True))
             if not fits or found.dtype != np.dtype(dtype):
                 raise FormatError(f"{name}: {dataset} is {found.dtype} {found.shape}: rebuild it with 'densegen build'")
 
@@ -250,11 +253,21 @@ class ShardReader:
 
     @cached_property
     def sample_ids(self) -> list[str]:
-        return list(self.file["sample_id"].asstr()[()]) if len(self) else []
+        """Raises :class:`FormatError` where one is no text or leads out of a folder."""
+        ids = self._texts("sample_id")
+        if outside := [sample_id for sample_id in ids if not stays_below(sample_id)]:
+            raise FormatError(f"{self.path.name}: the sample id {outside[0]!r} leads out of the dataset's folder")
+        return ids
 
     @cached_property
     def groups(self) -> list[str]:
-        return list(self.file["group"].asstr()[()]) if len(self) else []
+        return self._texts("group")
+
+    def _texts(self, name: str) -> list[str]:
+        try:
+            return list(self.file[name].asstr()[()]) if len(self) else []
+        except UnicodeDecodeError as error:
+            raise FormatError(f"{self.path.name}: {name} is not UTF-8: rebuild it with 'densegen build'") from error
 
     @cached_property
     def splits(self) -> list[str]:
@@ -308,69 +321,3 @@ class ShardReader:
     def position_map(self, row: int) -> npt.NDArray[np.uint16]:
         """(256, 256, 3) uint16 fixed-point position map of sample ``row``."""
         return np.asarray(self.file["position_maps"][row])
-
-
-_ROWS: dict[str, tuple[str, tuple[int | None, ...]]] = {
-    "landmarks": ("<f4", (None, 3)),
-    "keypoints68": ("<f4", (KEYPOINTS, 3)),
-    "pose": ("<f4", (len(POSE_FIELDS),)),
-    "shape": ("<f4", (None,)),
-    "expression": ("<f4", (None,)),
-    "crop": ("<f8", (4,)),
-    "image_size": ("<i4", (2,)),
-    "sample_id": ("O", ()),
-    "group": ("O", ()),
-    "split": ("u1", ()),
-    "flipped": ("?", ()),
-    "mirrored": ("?", ()),
-}
-_DATASETS = {
-    **_ROWS,
-    "vertex_index": ("O", ()),
-    "image/bytes": ("u1", (None,)),
-    "image/offsets": ("<i8", (None,)),
-}
-"""What every shard holds: type, and shape, after the samples for what has a row a sample."""
-
-
-class _ShardRecord(BaseModel):
-    number: Annotated[int, Field(ge=0)]
-    file: Annotated[str, Field(pattern=r"^shard-\d{5}\.h5$")]
-    fits: int
-    samples: int
-    bytes: int
-    sha256: str
-    rejects: list[list[str]]
-
-
-class _DatasetManifest(BaseModel):
-    format: Literal["densegen dataset"]
-    configuration: dict[str, Any]
-    landmarks: int
-    samples: int
-    rejected_fits: int
-    shards: list[_ShardRecord]
-
-
-def read_dataset_manifest(folder: Path) -> dict[str, Any]:
-    """The ``manifest.json`` of a finished build; raises :class:`FormatError` where there is none or it is damaged."""
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise FormatError(f"{path} does not exist: is the build finished?")
-    manifest = read_json(path)
-    try:
-        _DatasetManifest.model_validate(manifest)
-    except ValidationError as error:
-        raise FormatError(f"{path} is not a dataset's manifest: {first_problem(error)}") from error
-    return dict(manifest or {})
-
-
-def find_sample(folder: Path, sample_id: str) -> tuple[Path, int]:
-    """The shard and the row of a sample; raises :class:`ConfigurationError` where the dataset has no such sample."""
-    nearest: str | None = None
-    for record in read_dataset_manifest(folder)["shards"]:
-        with ShardReader(folder / record["file"]) as shard:
-            if sample_id in shard.sample_ids:
-                return shard.path, shard.sample_ids.index(sample_id)
-            nearest = nearest or (shard.sample_ids[0] if len(shard) else None)
-    raise ConfigurationError(f"{folder} has no sample {sample_id!r}; the first is {nearest!r}")

@@ -11,11 +11,12 @@ import numpy.typing as npt
 import simplejpeg
 
 from densegen.crop import Crop
+from densegen.dataset_manifest import DatasetManifest, ShardRecord, read_dataset_manifest
 from densegen.errors import FormatError, VerificationError
 from densegen.files import sha256_of
 from densegen.flip import KEYPOINT_MIRROR
 from densegen.schema import LANDMARK_RANGE_PX, MIRROR_SUFFIX
-from densegen.shards import ShardReader, read_dataset_manifest
+from densegen.shards import ShardReader
 from densegen.vertex_index import VertexIndex, parse_index
 
 __all__ = ["verify_dataset"]
@@ -25,7 +26,7 @@ MIRROR_TOLERANCE_PX = 0.02
 float32 rounding of coordinates in crops of other scales."""
 
 
-def verify_dataset(folder: Path, advance: Callable[[int], None] = lambda samples: None) -> dict[str, Any]:
+def verify_dataset(folder: Path, advance: Callable[[int], None] = lambda samples: None) -> DatasetManifest:
     """Check a folder that ``densegen build`` finished, and return its manifest.
 
     Checksums and sizes, schema, counts and fingerprints against the manifest, unique ids, groups that stay in one
@@ -38,34 +39,34 @@ def verify_dataset(folder: Path, advance: Callable[[int], None] = lambda samples
     problems: list[str] = []
     ids: set[str] = set()
     split_of: dict[str, str] = {}
-    listed = {record["file"] for record in manifest["shards"]}
+    listed = {record.file for record in manifest.shards}
     for stray in sorted(path.name for path in folder.glob("*.h5") if path.name not in listed):
         problems.append(f"{stray} is not in the manifest")
-    for record in manifest["shards"]:
-        path = folder / record["file"]
+    for record in manifest.shards:
+        path = folder / record.file
         # What is corrupt is not opened: HDF5 can hang on it.
         problems += _check_file(path, record) or _check_inside(path, record, manifest, ids, split_of)
-        advance(record["samples"])
-    if len(ids) != manifest["samples"] and not problems:
-        problems.append(f"the shards hold {len(ids)} samples, the manifest says {manifest['samples']}")
+        advance(record.samples)
+    if len(ids) != manifest.samples and not problems:
+        problems.append(f"the shards hold {len(ids)} samples, the manifest says {manifest.samples}")
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise VerificationError("; ".join(problems[:5]) + more)
     return manifest
 
 
-def _check_file(path: Path, record: dict[str, Any]) -> list[str]:
+def _check_file(path: Path, record: ShardRecord) -> list[str]:
     if not path.is_file():
         return [f"{path.name} is missing"]
-    if (size := path.stat().st_size) != record["bytes"]:
-        return [f"{path.name} has {size} bytes, the manifest says {record['bytes']}"]
-    if (digest := sha256_of(path)) != record["sha256"]:
-        return [f"{path.name} has SHA-256 {digest[:12]}…, the manifest says {record['sha256'][:12]}…: it is corrupt"]
+    if (size := path.stat().st_size) != record.bytes:
+        return [f"{path.name} has {size} bytes, the manifest says {record.bytes}"]
+    if (digest := sha256_of(path)) != record.sha256:
+        return [f"{path.name} has SHA-256 {digest[:12]}…, the manifest says {record.sha256[:12]}…: it is corrupt"]
     return []
 
 
 def _check_inside(
-    path: Path, record: dict[str, Any], manifest: dict[str, Any], ids: set[str], split_of: dict[str, str]
+    path: Path, record: ShardRecord, manifest: DatasetManifest, ids: set[str], split_of: dict[str, str]
 ) -> list[str]:
     try:
         return _verify_shard(path, record, manifest, ids, split_of)
@@ -76,17 +77,17 @@ def _check_inside(
 
 
 def _verify_shard(
-    path: Path, record: dict[str, Any], manifest: dict[str, Any], ids: set[str], split_of: dict[str, str]
+    path: Path, record: ShardRecord, manifest: DatasetManifest, ids: set[str], split_of: dict[str, str]
 ) -> list[str]:
     """What is wrong inside one shard; ``ids`` and ``split_of`` gather what must be unique over all of them."""
     problems: list[str] = []
     with ShardReader(path) as shard:
-        name, configuration = path.name, manifest["configuration"]
+        name, configuration = path.name, manifest.configuration
         index = parse_index(shard.vertex_index, f"{name}'s vertex index")
-        if len(shard) != record["samples"]:
-            problems.append(f"{name} holds {len(shard)} samples, the manifest says {record['samples']}")
+        if len(shard) != record.samples:
+            problems.append(f"{name} holds {len(shard)} samples, the manifest says {record.samples}")
         for key, attribute in (("vertex_index", "vertex_index_fingerprint"), ("model", "model_fingerprint")):
-            if shard.attributes[attribute] != configuration[key]:
+            if shard.attributes[attribute] != getattr(configuration, key):
                 problems.append(f"{name} was made with another {key.replace('_', ' ')} than the manifest says")
         if index.fingerprint != shard.attributes["vertex_index_fingerprint"]:
             problems.append(f"{name}'s vertex index does not match its fingerprint")

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from densegen.dataset_manifest import read_dataset_manifest
 from densegen.errors import ConfigurationError, FormatError
 from densegen.schema import SPLITS
-from densegen.shards import ShardReader, read_dataset_manifest
+from densegen.shards import ShardReader
 from densegen.vertex_index import VertexIndex, parse_index
 
 __all__ = ["RowReader", "ShardSet", "open_shards"]
@@ -37,7 +38,8 @@ class _Shard:
 class ShardSet:
     """All samples of one or several builds, counted over their shards.
 
-    index : the vertex index that they share; crop_size : S; fingerprint : SHA-256 over all shards
+    index : the vertex index that they share; crop_size : S
+    datasets : the names of the datasets; fingerprint : SHA-256 over all shards
     split : (S,) uint8, position in ``schema.SPLITS``; flipped : (S,) bool, a mirror image; mirrored : (S,) bool, whose
         pose is that of the unmirrored fit; sample_ids : (S,) text
     keypoints68 : (S, 68, 3) float32; pose : (S, 7) float32; expression : (S, Ke) float32
@@ -47,6 +49,7 @@ class ShardSet:
     index_text: str
     crop_size: int
     margin: float
+    datasets: tuple[str, ...]
     fingerprint: str
     split: npt.NDArray[np.uint8]
     flipped: npt.NDArray[np.bool_]
@@ -146,100 +149,158 @@ def open_shards(folders: Sequence[Path]) -> ShardSet:
 
     Raises :class:`FormatError` where a shard is damaged or has another size than its manifest says,
     :class:`ConfigurationError` where the builds hold no samples, differ in vertex index, crop size, margin or number of
-    expression components, or have put a photograph into different splits.
+    expression components, have put a photograph into different splits, or are given twice.
     """
-    parts: list[dict[str, Any]] = []
-    shards: list[_Shard] = []
-    first = 0
-    reference: dict[str, Any] = {}
-    split_of: dict[tuple[str, str], tuple[str, Path]] = {}
-    digest = hashlib.sha256()
-    for folder in folders:
-        for record in read_dataset_manifest(folder)["shards"]:
-            path = folder / record["file"]
-            if not path.is_file():
-                raise FormatError(f"{path} is missing: finish the build, or run 'densegen verify'")
-            if (size := path.stat().st_size) != record["bytes"]:
-                raise FormatError(f"{path} has {size:,} bytes, its manifest says {record['bytes']:,}")
-            digest.update(record["sha256"].encode())
-            with ShardReader(path) as reader:
-                _check_same(reader, folder, reference)
-                if not len(reader):
-                    continue
-                _check_splits(reader, folder, split_of)
-                parts.append({name: reader.array(name) for name in _KEPT} | {"ids": reader.sample_ids})
-                _check_finite(reader, parts[-1])
-                places = reader.byte_offset("image/bytes"), reader.byte_offset("landmarks")
-                shards.append(_Shard(path, first, reader.image_offsets, *places))
-                first += len(reader)
-    if not shards:
-        raise ConfigurationError(f"{', '.join(map(str, folders))}: the shards hold no samples")
-    counts = [len(part["ids"]) for part in parts]
+    _check_different(folders)
+    names = ", ".join(map(str, folders))
+    opened = _open_readers(folders)
+    if not opened:
+        raise ConfigurationError(f"{names}: the shards hold no samples")
+    common = opened[0].common
+    for one in opened[1:]:
+        common.check(one.common, one.path, opened[0].path)
+    _check_splits(opened)
+    firsts = np.cumsum([0, *(len(one.sample_ids) for one in opened)])
 
     def joined(name: str) -> npt.NDArray[Any]:
-        return np.concatenate([part[name] for part in parts])
+        return np.concatenate([one.arrays[name] for one in opened])
 
+    text = opened[0].vertex_index
+    index = parse_index(text, f"the vertex index of {opened[0].path}")
+    for one in opened:
+        if one.landmarks != len(index):
+            raise FormatError(f"{one.path} has {one.landmarks} landmarks, its vertex index {len(index)}")
     return ShardSet(
-        index=reference["index"],
-        index_text=reference["text"],
-        crop_size=reference["crop size"],
-        margin=reference["margin"],
-        fingerprint=digest.hexdigest(),
+        index=index,
+        index_text=text,
+        crop_size=common.crop_size,
+        margin=common.margin,
+        datasets=tuple(dict.fromkeys(one.dataset for one in opened)),
+        fingerprint=hashlib.sha256("".join(one.sha256 for one in opened).encode()).hexdigest(),
         split=joined("split").astype(np.uint8),
         flipped=joined("flipped").astype(bool),
         mirrored=joined("mirrored").astype(bool),
-        sample_ids=np.array([name for part in parts for name in part["ids"]], object),
+        sample_ids=np.array([name for one in opened for name in one.sample_ids], object),
         keypoints68=joined("keypoints68").astype(np.float32),
         pose=joined("pose").astype(np.float32),
         expression=joined("expression").astype(np.float32),
-        shards=tuple(shards),
-        shard_of=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
+        shards=tuple(
+            _Shard(one.path, int(first), one.image_offsets, one.image_at, one.landmarks_at)
+            for one, first in zip(opened, firsts, strict=False)
+        ),
+        shard_of=np.repeat(np.arange(len(opened), dtype=np.int32), np.diff(firsts)),
     )
+
+
+def _check_different(folders: Sequence[Path]) -> None:
+    """A build given twice would count each of its samples twice."""
+    resolved = [folder.resolve() for folder in folders]
+    for folder, path in zip(folders, resolved, strict=True):
+        if resolved.count(path) > 1:
+            raise ConfigurationError(f"{folder} is given twice")
 
 
 _KEPT = ("split", "flipped", "mirrored", "keypoints68", "pose", "expression")
 
 
-def _check_same(reader: ShardReader, folder: Path, reference: dict[str, Any]) -> None:
-    attributes = reader.attributes
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What all shards of a set share."""
+
+    vertex_index: str
+    crop_size: int
+    margin: float
+    expression_components: int
+
+    def check(self, other: _Common, path: Path, reference: Path) -> None:
+        for name in self.__slots__:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                raise ConfigurationError(
+                    f"{path} has another {name.replace('_', ' ')} than {reference}: {str(theirs)[:12]}, not "
+                    f"{str(mine)[:12]}; train on builds that share it"
+                )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opened:
+    """What is kept of a shard when it is closed again."""
+
+    path: Path
+    sha256: str
+    dataset: str
+    common: _Common
+    landmarks: int
+    vertex_index: str
+    sample_ids: list[str]
+    groups: list[str]
+    splits: list[str]
+    arrays: dict[str, npt.NDArray[Any]]
+    image_offsets: npt.NDArray[np.int64]
+    image_at: int
+    landmarks_at: int
+
+
+def _open_readers(folders: Sequence[Path]) -> list[_Opened]:
+    """Every shard that holds samples, in order."""
+    opened: list[_Opened] = []
+    for folder in folders:
+        for record in read_dataset_manifest(folder).shards:
+            path = folder / record.file
+            if not path.is_file():
+                raise FormatError(f"{path} is missing: finish the build, or run 'densegen verify'")
+            if (size := path.stat().st_size) != record.bytes:
+                raise FormatError(f"{path} has {size:,} bytes, its manifest says {record.bytes:,}")
+            with ShardReader(path) as reader:
+                if len(reader):
+                    opened.append(_read(reader, record.sha256))
+    return opened
+
+
+def _read(reader: ShardReader, sha256: str) -> _Opened:
+    attributes, counts = reader.attributes, reader.counts
     try:
-        found = {
-            "vertex index": str(attributes["vertex_index_fingerprint"]),
-            "crop size": int(attributes["crop_size"]),
-            "margin": float(json.loads(str(attributes["configuration"]))["crop"]["margin"]),
-            "expression components": reader.counts[2],
-        }
+        common = _Common(
+            vertex_index=str(attributes["vertex_index_fingerprint"]),
+            crop_size=int(attributes["crop_size"]),
+            margin=float(json.loads(str(attributes["configuration"]))["crop"]["margin"]),
+            expression_components=counts[2],
+        )
+        dataset = str(attributes["dataset"])
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise FormatError(f"{reader.path} does not say how it was made: {error}") from error
-    if not reference:
-        text = reader.vertex_index
-        index = parse_index(text, f"the vertex index of {reader.path}")
-        reference.update(found | {"text": text, "index": index, "folder": folder})
-    for what, value in found.items():
-        if reference[what] != value:
-            raise ConfigurationError(
-                f"{reader.path} has another {what} than {reference['folder']}: {str(value)[:12]}, not "
-                f"{str(reference[what])[:12]}; train on builds that share it"
-            )
-    if reader.counts[0] != len(reference["index"]):
-        raise FormatError(f"{reader.path} has {reader.counts[0]} landmarks, its vertex index {len(reference['index'])}")
-
-
-def _check_splits(reader: ShardReader, folder: Path, split_of: dict[tuple[str, str], tuple[str, Path]]) -> None:
-    """A photograph that one build trains on and another validates on would make the validation worthless."""
-    dataset = str(reader.attributes["dataset"])
-    for group, split in zip(reader.groups, reader.splits, strict=True):
-        other, where = split_of.setdefault((dataset, group), (split, folder))
-        if other != split:
-            raise ConfigurationError(
-                f"the photograph {group} of {dataset} is in {split} in {folder}, in {other} in {where}: build both "
-                "with the same split, or give manifests of different photographs different names"
-            )
-
-
-def _check_finite(reader: ShardReader, part: dict[str, Any]) -> None:
+    arrays = {name: reader.array(name) for name in _KEPT}
     for name in ("keypoints68", "pose", "expression"):
-        bad = ~np.isfinite(part[name]).reshape(len(part[name]), -1).all(axis=1)
+        bad = ~np.isfinite(arrays[name]).reshape(len(arrays[name]), -1).all(axis=1)
         if bad.any():
             sample = reader.sample_ids[int(np.argmax(bad))]
             raise FormatError(f"{reader.path}: {name} of {sample} is not finite: run 'densegen verify'")
+    return _Opened(
+        path=reader.path,
+        sha256=sha256,
+        dataset=dataset,
+        common=common,
+        landmarks=counts[0],
+        vertex_index=reader.vertex_index,
+        sample_ids=reader.sample_ids,
+        groups=reader.groups,
+        splits=reader.splits,
+        arrays=arrays,
+        image_offsets=reader.image_offsets,
+        image_at=reader.byte_offset("image/bytes"),
+        landmarks_at=reader.byte_offset("landmarks"),
+    )
+
+
+def _check_splits(opened: Sequence[_Opened]) -> None:
+    """A photograph that one build trains on and another validates on would make the validation worthless."""
+    split_of: dict[tuple[str, str], tuple[str, Path]] = {}
+    for one in opened:
+        for group, split in zip(one.groups, one.splits, strict=True):
+            other, where = split_of.setdefault((one.dataset, group), (split, one.path.parent))
+            if other != split:
+                raise ConfigurationError(
+                    f"the photograph {group} of {one.dataset} is in {split} in {one.path.parent}, in {other} in "
+                    f"{where}: build both with the same split, or give manifests of different photographs different "
+                    "names"
+                )

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from densegen.build import Plan, build, plan_build
+from densegen.dataset_manifest import ShardRecord, read_dataset_manifest
 from densegen.errors import BuildError, ConfigurationError, FormatError
 from densegen.files import find_data_file, sha256_of
 from densegen.manifest import BuildSettings, Manifest
 from densegen.morphable_model import read_model, write_model
+from densegen.shard_task import ShardTask, build_shard
 from densegen.shards import ShardReader
 from densegen.verify import verify_dataset
 
@@ -54,8 +57,8 @@ def copied(corpus: Path, tmp_path: Path) -> Path:
 
 def test_a_build_holds_every_sample_and_verifies(dataset: Path, plan: Plan) -> None:
     manifest = verify_dataset(dataset)
-    assert manifest["samples"] == 2 * len(plan.entries) == 32
-    assert [record["samples"] for record in manifest["shards"]] == [4] * 8
+    assert manifest.samples == 2 * len(plan.entries) == 32
+    assert [record.samples for record in manifest.shards] == [4] * 8
     assert (dataset / "README.md").read_text().startswith("# densegen procedural faces")
     assert (dataset / "rejected.csv").read_text() == "sample_id,image,reason,message\n"
     left = {path.name for path in dataset.iterdir() if path.suffix != ".h5"}
@@ -69,18 +72,17 @@ def test_two_processes_write_the_same_bytes(dataset: Path, plan: Plan, tmp_path:
 
 def test_killed_three_times_and_continued_it_writes_the_same_bytes(dataset: Path, corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    delays = np.random.default_rng(int.from_bytes(os.urandom(4), "little")).uniform(0.5, 4.0, 3)
-    for delay in delays:
+    moments = sorted(np.random.default_rng(int.from_bytes(os.urandom(4), "little")).choice(7, 3, replace=False))
+    for finished in moments:
         process = subprocess.Popen(
             command(corpus, out, "--jobs", "2"), start_new_session=True, stderr=subprocess.DEVNULL
         )
-        try:
-            process.wait(timeout=float(delay))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)  # the parent alone: its workers have to notice by themselves
-            process.wait()
+        while process.poll() is None and len(list(out.glob("shard-?????.h5"))) <= finished:
+            pass
+        process.send_signal(signal.SIGKILL)  # the parent alone: its workers have to notice by themselves
+        process.wait()
     subprocess.run(command(corpus, out, "--jobs", "2"), check=True, capture_output=True)
-    assert digests(out) == digests(dataset), f"killed after {delays} s"
+    assert digests(out) == digests(dataset), f"killed after {moments} shards"
 
 
 def test_workers_die_with_a_killed_parent(corpus: Path, tmp_path: Path) -> None:
@@ -156,6 +158,40 @@ def test_another_configuration_in_the_folder_is_refused(
         build(other, half)
 
 
+def test_a_build_is_the_same_in_the_threads_of_one_worker(dataset: Path, plan: Plan, tmp_path: Path) -> None:
+    """As a Dask worker runs it."""
+    tasks = [
+        ShardTask(number, entries, tmp_path, plan.model_path, plan.index_path, plan.configuration)
+        for number, entries in enumerate(plan.shards)
+    ]
+    with ThreadPoolExecutor(4) as threads:
+        records = list(threads.map(build_shard, tasks))
+    assert tuple(records) == read_dataset_manifest(dataset).shards
+
+
+def test_an_interrupted_repair_goes_on_from_what_it_mended(
+    dataset: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(dataset, tmp_path / "out"))
+    for number in (1, 6):
+        (out / f"shard-{number:05d}.h5").unlink()
+
+    def interrupted(task: ShardTask) -> ShardRecord:
+        if task.number == 6:
+            raise KeyboardInterrupt
+        return build_shard(task)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("densegen.build.build_shard", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            build(plan, out)
+    assert not (out / "manifest.json").exists()  # it would claim what is not there
+    mended = (out / "shard-00001.h5").stat().st_mtime_ns
+    build(plan, out)
+    assert (out / "shard-00001.h5").stat().st_mtime_ns == mended
+    assert digests(out) == digests(dataset)
+
+
 def test_a_folder_with_other_files_is_refused(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(BuildError, match=r"not empty and holds no build \(found thesis\.tex\)"):
@@ -215,8 +251,8 @@ def test_bad_samples_are_set_aside_with_their_reasons(copied: Path, manifest: Ma
         "image-unreadable", "image-rotated",
     ]  # fmt: skip
     assert (rows[0]["sample_id"], rows[0]["image"]) == ("SYNTH/SYNTH_00000_0", "SYNTH/SYNTH_00000_0.jpg")
-    assert made["rejected_fits"] == 8
-    assert made["samples"] == 2 * (16 - 8)
+    assert made.rejected_fits == 8
+    assert made.samples == 2 * (16 - 8)
     verify_dataset(tmp_path / "out")
 
 
@@ -255,11 +291,25 @@ def test_a_sample_that_was_set_aside_comes_back_when_it_is_mended(
     whole = image.read_bytes()
     image.unlink()
     out = tmp_path / "out"
-    assert build(plan_for(copied, manifest), out)["rejected_fits"] == 1
+    assert build(plan_for(copied, manifest), out).rejected_fits == 1
     image.write_bytes(whole)
-    assert build(plan_for(copied, manifest), out)["rejected_fits"] == 0
+    assert build(plan_for(copied, manifest), out).rejected_fits == 0
     build(plan_for(copied, manifest), tmp_path / "fresh")
     assert digests(out) == digests(tmp_path / "fresh")
+
+
+def test_a_shard_with_rejects_is_kept_while_its_inputs_are_the_same(
+    copied: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    spoil(copied, 3)[1].unlink()
+    out = tmp_path / "out"
+    build(plan_for(copied, manifest), out)
+    before = digests(out), (out / "shard-00001.h5").stat().st_mtime_ns
+    build(plan_for(copied, manifest), out)
+    assert (digests(out), (out / "shard-00001.h5").stat().st_mtime_ns) == before
+    spoil(copied, 3)[1].write_bytes(b"still no image")
+    build(plan_for(copied, manifest), out)
+    assert "image-unreadable" in (out / "rejected.csv").read_text()
 
 
 def test_landmarks_far_outside_are_set_aside(copied: Path, manifest: Manifest, tmp_path: Path) -> None:
@@ -273,7 +323,7 @@ def test_landmarks_far_outside_are_set_aside(copied: Path, manifest: Manifest, t
 
 def test_one_odd_fit_does_not_condemn_the_model(copied: Path, manifest: Manifest, tmp_path: Path) -> None:
     rewrite(spoil(copied, 0)[0], Exp_Para=np.zeros((7, 1)))
-    assert build(plan_for(copied, manifest), tmp_path / "out")["rejected_fits"] == 1
+    assert build(plan_for(copied, manifest), tmp_path / "out").rejected_fits == 1
 
 
 def test_a_changed_grouping_is_another_build(dataset: Path, corpus: Path, manifest: Manifest) -> None:

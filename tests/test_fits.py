@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -79,19 +78,6 @@ def test_a_missing_truncated_or_foreign_file_is_unreadable(tmp_path: Path) -> No
         with pytest.raises(SampleError) as caught:
             read_fit(tmp_path / f"{name}.mat")
         assert caught.value.reason in ("fit-unreadable", "fit-invalid")
-
-
-def test_a_damaged_uncompressed_file_is_refused_before_the_parser(tmp_path: Path) -> None:
-    """scipy's parser believes an uncompressed file's tags: some of these bytes would end the process."""
-    whole = write(tmp_path / "a.mat").read_bytes()
-    rng = np.random.default_rng(0)
-    positions = [297, *rng.integers(128, len(whole), 400)]
-    for position, value in zip(positions, [255, *rng.integers(0, 256, 400)], strict=True):
-        data = bytearray(whole)
-        data[position] = value
-        (tmp_path / "b.mat").write_bytes(data)
-        with contextlib.suppress(SampleError):  # a changed number may pass
-            read_fit(tmp_path / "b.mat")
 
 
 def test_a_huge_file_is_refused_before_it_is_parsed(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_build_with_the_published_index_verifies(
     arguments += ["--index", str(tmp_path / "published.yaml"), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    assert verify_dataset(tmp_path / "out")["samples"] == 6
+    assert verify_dataset(tmp_path / "out").samples == 6
 
 
 def test_shipped_flips_are_fits_of_our_mirror_images(realdata: Path, basel: MorphableModel) -> None:
@@ -149,7 +149,7 @@ def test_real_files_build_and_verify(
     arguments = ["build", manifest, "--root", str(realdata / folder), "--model", str(tmp_path / "bfm.h5")]
     result = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "out"), "--jobs", "2", *options])
     assert result.exit_code == 0, result.output
-    assert verify_dataset(tmp_path / "out")["samples"] == samples
+    assert verify_dataset(tmp_path / "out").samples == samples
 
 
 def test_shipped_flips_build_where_every_subset_has_them(realdata: Path, basel: MorphableModel, tmp_path: Path) -> None:
@@ -162,4 +162,4 @@ def test_shipped_flips_build_where_every_subset_has_them(realdata: Path, basel: 
         shutil.copytree(realdata / "300w_lp" / subset, tmp_path / "root" / subset)
     built = CliRunner().invoke(main, [*arguments, "--root", str(tmp_path / "root"), "--out", str(tmp_path / "out")])
     assert built.exit_code == 0, built.output
-    assert verify_dataset(tmp_path / "out")["samples"] == 4
+    assert verify_dataset(tmp_path / "out").samples == 4

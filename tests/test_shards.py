@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
-from densegen.errors import ConfigurationError, FormatError
+from densegen.errors import FormatError
 from densegen.schema import FRAMES
-from densegen.shards import Sample, ShardHeader, ShardReader, encode_shard, find_sample, read_dataset_manifest
+from densegen.shards import Sample, ShardHeader, ShardReader, encode_shard
 
 
 def sample(number: int, with_map: bool = False) -> Sample:
@@ -123,19 +123,3 @@ def test_other_files_are_refused_with_a_reason(tmp_path: Path) -> None:
 def test_samples_are_immutable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         sample(0).split = "test"  # type: ignore[misc]
-
-
-def test_a_sample_is_found_by_its_id(dataset: Path) -> None:
-    with ShardReader(dataset / "shard-00002.h5") as shard:
-        wanted = shard.sample_ids[3]
-    assert find_sample(dataset, wanted) == (dataset / "shard-00002.h5", 3)
-    with pytest.raises(ConfigurationError, match="no sample 'nobody'; the first is 'SYNTH/SYNTH_00000_0'"):
-        find_sample(dataset, "nobody")
-
-
-def test_a_folder_without_a_manifest_is_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="does not exist: is the build finished"):
-        read_dataset_manifest(tmp_path)
-    (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(FormatError, match="not a dataset's manifest"):
-        read_dataset_manifest(tmp_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from densegen.executors import open_executor
+from densegen.executors import open_pool
 from densegen.files import sha256_of
 from densegen.fits import read_fit
 from densegen.morphable_model import MorphableModel, read_model
@@ -95,8 +95,8 @@ def test_the_corpus_covers_large_yaw() -> None:
 
 
 def test_the_same_seed_writes_the_same_bytes_at_any_number_of_processes(corpus: Path, tmp_path: Path) -> None:
-    with open_executor(2) as executor:
-        write_corpus(tmp_path, 10, seed=1, executor=executor)
+    with open_pool(2) as pool:
+        write_corpus(tmp_path, 10, seed=1, pool=pool)
     for path in sorted(tmp_path.rglob("*.*")):
         assert sha256_of(path) == sha256_of(corpus / path.relative_to(tmp_path))
     assert read_model(tmp_path / "model.h5").fingerprint == face_model().fingerprint

@@ -14,7 +14,10 @@ __all__ = ["main"]
 
 
 @click.group(
-    "densegen", cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    "densegen",
+    cls=OneLineErrors,
+    resumable=("build",),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="densegen")
 def main() -> None:

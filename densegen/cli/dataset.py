@@ -65,41 +65,37 @@ def build(
     to the last byte.
     """
     from densegen.build import build as run_build
-    from densegen.build import plan_build, refuse_foreign
-    from densegen.errors import ConfigurationError
+    from densegen.build import plan_build
+    from densegen.build_folder import BuildFolder
     from densegen.files import find_data_file
     from densegen.manifest import read_manifest
+    from densegen.morphable_model import read_model
+    from densegen.vertex_index import read_index
 
     dataset = read_manifest(manifest)
     settings = _settings(dataset, options)
-    refuse_foreign(out)
-    if dataset.synthetic is not None:
-        root = root or out.resolve().with_name(f"{out.resolve().name}-corpus")
-        if dry_run and not root.is_dir():
+    folder, index_path = BuildFolder(out.resolve()), index_path or find_data_file(DEFAULT_INDEX)
+    folder.refuse_foreign()
+    root = root or _default_root(dataset, Path(manifest), folder.path)
+    if dataset.synthetic is not None and not _has_corpus(root):
+        # What is wrong with the files that were given is said before anything is drawn.
+        read_index(index_path)
+        if model_path is not None:
+            read_model(model_path)
+        if dry_run:
             click.echo(f"{dataset.synthetic.samples} portraits would be drawn into {root} first", err=True)
             return
-        if not dry_run:
-            _write_missing_corpus(dataset, root, jobs)
-    if root is None and Path(manifest).is_file():
-        root = Path(manifest).parent
-    if root is None:
-        raise ConfigurationError(f"where is {dataset.title}? Give its folder with --root")
-    if model_path is None:
-        if dataset.model is None:
-            raise ConfigurationError(
-                "which morphable model? Make one with 'densegen model build' or 'convert' and give it with --model"
-            )
-        model_path = root / dataset.model
-    plan = plan_build(dataset, root, model_path, index_path or find_data_file(DEFAULT_INDEX), settings)
+        _synthesise(root, dataset.synthetic.samples, dataset.synthetic.seed, jobs)
+    plan = plan_build(dataset, root, model_path or _default_model(dataset, root), index_path, settings)
     _describe_plan(plan)
     if dry_run:
+        folder.check(plan.configuration)
         return
     with ProgressBar("building", "fits") as bar:
         made = run_build(plan, out, jobs=jobs, scheduler=scheduler, progress=bar)
-    size = sum(record["bytes"] for record in made["shards"])
     click.echo(
-        f"{out}: {made['samples']:,} samples in {len(made['shards'])} shards, {size / 1e6:,.1f} MB, "
-        f"{made['rejected_fits']} fits set aside"
+        f"{out}: {made.samples:,} samples in {len(made.shards)} shards, {made.bytes / 1e6:,.1f} MB, "
+        f"{made.rejected_fits} fits set aside"
     )
 
 
@@ -107,13 +103,13 @@ def build(
 @click.argument("folder", metavar="DIR", type=PATH)
 def verify(folder: Path) -> None:
     """Check a finished dataset: checksums, schema, counts, landmarks, mirrored pairs, images."""
-    from densegen.shards import read_dataset_manifest
+    from densegen.dataset_manifest import read_dataset_manifest
     from densegen.verify import verify_dataset
 
     with ProgressBar("checking", "samples") as bar:
-        bar.start(read_dataset_manifest(folder)["samples"], 0)
+        bar.start(read_dataset_manifest(folder).samples, 0)
         checked = verify_dataset(folder, lambda samples: bar.advance(samples, 0))
-    click.echo(f"{folder}: {checked['samples']:,} samples in {len(checked['shards'])} shards, all correct")
+    click.echo(f"{folder}: {checked.samples:,} samples in {len(checked.shards)} shards, all correct")
 
 
 @click.command()
@@ -138,12 +134,12 @@ def inspect(folder: Path, sample_id: str, model_path: Path | None, out: Path | N
 @click.option("--sample", "sample_ids", multiple=True, help="only this sample; may be repeated")
 def rebuild_maps(folder: Path, model_path: Path, out: Path, sample_ids: tuple[str, ...]) -> None:
     """Render position maps again from the shards and the model: (256, 256, 3) float32, NaN where not valid."""
+    from densegen.dataset_manifest import read_dataset_manifest
     from densegen.morphable_model import read_model
     from densegen.rebuild import write_position_maps
-    from densegen.shards import read_dataset_manifest
 
     with ProgressBar("rendering", "maps") as bar:
-        bar.start(len(sample_ids) or read_dataset_manifest(folder)["samples"], 0)
+        bar.start(len(sample_ids) or read_dataset_manifest(folder).samples, 0)
         count = write_position_maps(folder, read_model(model_path), out, sample_ids, lambda n: bar.advance(n, 0))
     click.echo(f"{out}: {count:,} position maps")
 
@@ -158,13 +154,7 @@ def synth(out: Path, samples: int, seed: int, write_manifest: bool, jobs: int) -
     """Write a corpus of procedural faces in the 300W-LP layout, and its model, to OUT."""
     _synthesise(out, samples, seed, jobs)
     if write_manifest:
-        from densegen.files import find_data_file, write_text
-
-        # The corpus is there: a build draws no other.
-        lines = find_data_file("demo.yaml").read_text(encoding="utf-8").splitlines()[1:]
-        kept = [line.replace("fits: 96", f"fits: {samples}") for line in lines if not line.startswith("synthetic:")]
-        head = f"# Procedural faces, drawn by 'densegen synth --samples {samples} --seed {seed}'."
-        write_text(out / "manifest.yaml", "\n".join([head, *kept]) + "\n")
+        _write_corpus_manifest(out, samples, seed)
     click.echo(f"{out}: {samples} portraits and model.h5")
 
 
@@ -216,21 +206,60 @@ def _settings(dataset: Manifest, options: dict[str, Any]) -> BuildSettings:
         raise ConfigurationError(first_problem(error)) from error
 
 
-def _write_missing_corpus(dataset: Manifest, root: Path, jobs: int) -> None:
-    from densegen.synthetic.corpus import MODEL_NAME
+def _default_root(dataset: Manifest, manifest: Path, out: Path) -> Path:
+    """Where a dataset lies that no --root was given for."""
+    from densegen.errors import ConfigurationError
 
-    assert dataset.synthetic is not None
-    if not (root / MODEL_NAME).is_file():  # written last
-        _synthesise(root, dataset.synthetic.samples, dataset.synthetic.seed, jobs)
+    if dataset.synthetic is not None:
+        return out.with_name(f"{out.name}-corpus")
+    if manifest.is_file():
+        return manifest.parent
+    raise ConfigurationError(f"where is {dataset.title}? Give its folder with --root")
+
+
+def _default_model(dataset: Manifest, root: Path) -> Path:
+    from densegen.errors import ConfigurationError
+
+    if dataset.model is None:
+        raise ConfigurationError(
+            "which morphable model? Make one with 'densegen model build' or 'convert' and give it with --model"
+        )
+    return root / dataset.model
+
+
+def _has_corpus(root: Path) -> bool:
+    """Whether the portraits are drawn; a folder of somebody else's files is no place to draw them."""
+    from densegen.errors import ConfigurationError
+    from densegen.synthetic.corpus import MODEL_NAME, SUBSET
+
+    if (root / MODEL_NAME).is_file():  # written last
+        return True
+    names = {path.name for path in root.iterdir()} if root.is_dir() else set()
+    if foreign := names - {SUBSET}:
+        raise ConfigurationError(f"{root} holds no drawn faces but other files ({min(foreign)}): choose another --root")
+    return False
 
 
 def _synthesise(out: Path, samples: int, seed: int, jobs: int) -> None:
-    from densegen.executors import open_executor
+    from densegen.executors import open_pool
     from densegen.synthetic.corpus import write_corpus
 
-    with ProgressBar("drawing", "portraits") as bar, open_executor(jobs) as executor:
+    with ProgressBar("drawing", "portraits") as bar, open_pool(jobs) as pool:
         bar.start(samples, 0)
-        write_corpus(out, samples, seed, executor, lambda n: bar.advance(n, 0))
+        write_corpus(out, samples, seed, pool, lambda n: bar.advance(n, 0))
+
+
+def _write_corpus_manifest(out: Path, samples: int, seed: int) -> None:
+    import yaml
+
+    from densegen.files import write_text
+    from densegen.manifest import read_manifest
+
+    demo = read_manifest("demo").model_dump(mode="json", exclude_unset=True)
+    del demo["synthetic"]  # the corpus is there: a build draws no other
+    demo["subsets"][0]["fits"] = samples
+    head = f"# Procedural faces, drawn by 'densegen synth --samples {samples} --seed {seed}'.\n"
+    write_text(out / "manifest.yaml", head + yaml.safe_dump(demo, sort_keys=False, allow_unicode=True))
 
 
 def _describe_plan(plan: Plan) -> None:

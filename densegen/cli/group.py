@@ -13,7 +13,14 @@ __all__ = ["OneLineErrors"]
 
 
 class OneLineErrors(click.Group):
-    """Bad input ends with exit 1 and one line on stderr; wrong usage, click's own, with exit 2."""
+    """Bad input ends with exit 1 and one line on stderr; wrong usage, click's own, with exit 2.
+
+    resumable : the commands that go on, after Ctrl-C, where they were
+    """
+
+    def __init__(self, *args: Any, resumable: tuple[str, ...] = (), **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.resumable = resumable
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -26,7 +33,8 @@ class OneLineErrors(click.Group):
             # Only what the system refuses outright arrives here: permissions, a folder for a file, a full disk.
             _fail(ctx, f"{error.filename}: {error.strerror}" if error.filename else str(error))
         except KeyboardInterrupt:
-            click.echo(f"{ctx.find_root().command.name}: interrupted; the same command goes on from here", err=True)
+            goes_on = "; the same command goes on from here" if ctx.invoked_subcommand in self.resumable else ""
+            click.echo(f"{ctx.find_root().command.name}: interrupted{goes_on}", err=True)
             ctx.exit(130)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import simplejpeg
 
 from densegen.errors import BuildError
+from densegen.executors import INLINE, Pool
 from densegen.files import write_bytes
 from densegen.fits import Fit
 from densegen.morphable_model import write_model
@@ -61,7 +62,7 @@ def write_corpus(
     out: Path,
     samples: int,
     seed: int,
-    executor: Executor | None = None,
+    pool: Pool = INLINE,
     advance: Callable[[int], None] = lambda n: None,
 ) -> None:
     """Write ``samples`` portraits to ``out/SYNTH`` and the model to ``out/model.h5``.
@@ -72,11 +73,7 @@ def write_corpus(
     try:
         (out / SUBSET).mkdir(parents=True, exist_ok=True)
         chunks = [range(first, min(first + 8, samples)) for first in range(0, samples, 8)]
-        if executor is None:
-            done = (_write_portraits(out, seed, chunk) for chunk in chunks)
-        else:
-            done = (f.result() for f in [executor.submit(_write_portraits, out, seed, chunk) for chunk in chunks])
-        for count in done:
+        for count in pool.run(partial(_write_portraits, out, seed), chunks):
             advance(count)
         # The model comes last: where it is, the corpus is whole.
         write_model(face_model(), out / MODEL_NAME)

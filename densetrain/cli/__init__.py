@@ -14,7 +14,10 @@ __all__ = ["main"]
 
 
 @click.group(
-    "densetrain", cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    "densetrain",
+    cls=OneLineErrors,
+    resumable=("fit",),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="densetrain")
 def main() -> None:

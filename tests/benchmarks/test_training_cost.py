@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,18 +29,15 @@ BATCH = 24
 
 
 @pytest.fixture(scope="module")
-def folder(corpus: Path, manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("cost") / "shards"
+def shards(corpus: Path, manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+    """A few samples many times over, so that an epoch has steps to measure."""
+    folder = tmp_path_factory.mktemp("cost")
+    out = folder / "shards"
     split = manifest.split.model_copy(update={"seed": 2, "validation": 0.3})
     changed = manifest.model_copy(update={"split": split})
     index_file = find_data_file("vertex_index_520.yaml")
     build(plan_build(changed, corpus, corpus / "model.h5", index_file, BuildSettings(shard_size=16)), out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def shards(folder: Path) -> ShardSet:
-    return open_shards([folder] * 16)
+    return open_shards([out, *(Path(shutil.copytree(out, folder / f"copy-{number}")) for number in range(15))])
 
 
 def median_seconds(run: Callable[[], Any], rounds: int = ROUNDS) -> float:

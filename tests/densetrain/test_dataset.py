@@ -147,7 +147,10 @@ def test_damaged_and_mixed_sets_are_refused(
     build(plan_build(manifest, corpus, corpus / "model.h5", index, settings), tmp_path / "other")
     with pytest.raises(ConfigurationError, match="has another vertex index than"):
         open_shards([dataset, tmp_path / "other"])
-    assert len(open_shards([dataset, dataset])) == 64
+    with pytest.raises(ConfigurationError, match="is given twice"):
+        open_shards([dataset, dataset / ".." / dataset.name])
+    copied = Path(shutil.copytree(dataset, tmp_path / "copied"))
+    assert len(open_shards([dataset, copied])) == 64
 
 
 def _replace(file: h5py.File, name: str, data: Any) -> None:
