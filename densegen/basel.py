@@ -16,12 +16,10 @@ import numpy.typing as npt
 
 from densegen.errors import ConfigurationError, FormatError
 from densegen.mat5 import read_mat
-from densegen.morphable_model import MorphableModel, count_words
+from densegen.morphable_model import BASEL_RAW_VERTICES, BASEL_VERTICES, MorphableModel, count_words
 
 __all__ = ["RAW_FILES", "assemble_model", "convert_model"]
 
-RAW_VERTICES = 53_490
-VERTICES = 53_215
 UNIT_MM = 0.001
 MAX_BYTES = 2 << 30
 
@@ -66,9 +64,9 @@ def assemble_model(folder: Path) -> MorphableModel:
         morphable = _load(folder / "01_MorphableModel.mat", "shapeMU", "shapePC", "shapeEV")
         expression = _load(folder / "Model_Expression.mat", "mu_exp", "w_exp", "sigma_exp")
         trim = _zero_based(info["trimIndex"])
-        _expect_vertices("model_info.mat's trimIndex", trim.size, VERTICES)
-        _expect_vertices("01_MorphableModel.mat", len(morphable["shapeMU"]) // 3, RAW_VERTICES)
-        _expect_vertices("Model_Expression.mat", len(expression["w_exp"]) // 3, VERTICES)
+        _expect_vertices("model_info.mat's trimIndex", trim.size, BASEL_VERTICES)
+        _expect_vertices("01_MorphableModel.mat", len(morphable["shapeMU"]) // 3, BASEL_RAW_VERTICES)
+        _expect_vertices("Model_Expression.mat", len(expression["w_exp"]) // 3, BASEL_VERTICES)
         return _model(
             shape_mean=_per_vertex(morphable["shapeMU"])[:, trim],
             shape_basis=_per_vertex(morphable["shapePC"])[:, trim],
@@ -99,7 +97,7 @@ def convert_model(path: Path, uv_path: Path) -> MorphableModel:
             lacking = list(names) if model.dtype.names is None else lacking
             raise FormatError(f"{path.name}: the struct 'model' lacks {', '.join(lacking)}: not face3d's layout")
         field = {name: model[name][0, 0] for name in names}
-        _expect_vertices(path.name, len(field["shapeMU"]) // 3, VERTICES)
+        _expect_vertices(path.name, len(field["shapeMU"]) // 3, BASEL_VERTICES)
         return _model(
             shape_mean=_per_vertex(field["shapeMU"]),
             shape_basis=_per_vertex(field["shapePC"]),
@@ -193,11 +191,11 @@ def _per_vertex(columns: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 def _uv(path: Path, trim: npt.NDArray[np.int32] | None) -> npt.NDArray[np.float64]:
     uv = np.asarray(_load(path, "UV")["UV"], np.float64)
     if trim is not None:
-        _expect_vertices(path.name, len(uv), RAW_VERTICES)
+        _expect_vertices(path.name, len(uv), BASEL_RAW_VERTICES)
         uv = uv[trim]
         mended = uv.copy()
         for vertex, neighbours in _UV_OUTLIERS.items():
             mended[vertex - 1] = uv[np.array(neighbours) - 1].mean(axis=0)
         uv = mended
-    _expect_vertices(path.name, len(uv), VERTICES)
+    _expect_vertices(path.name, len(uv), BASEL_VERTICES)
     return uv

@@ -11,27 +11,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from densegen.errors import ConfigurationError
+from densegen.face_plane import FacePlane
 from densegen.files import read_validated, read_yaml
 from densegen.flip import KEYPOINT_MIRROR
 from densegen.morphable_model import MorphableModel
-from densegen.regions import MIDLINE, region_of, valid_uv_region
+from densegen.regions import MIDLINE, region_of
 from densegen.sampling import Candidates, Position, read_candidates
 from densegen.schema import KEYPOINTS
-from densegen.uv import mirror_pixels, uv_pixels
 from densegen.vertex_index import AFLW21, Landmark, VertexIndex, read_index
 
 __all__ = [
     "Addition",
     "Corrections",
     "Draft",
-    "FacePlane",
     "Move",
     "Removal",
     "correct",
+    "drafts_of_candidates",
     "drafts_of_index",
     "format_corrections",
     "read_base",
@@ -67,10 +66,9 @@ class Move(_Settings):
 
 
 class Corrections(_Settings):
-    """A person's corrections to the sampled candidates.
+    """A person's corrections to sampled candidates or to an index.
 
     count : how many landmarks there must be in the end
-    spacing_mm : candidates nearer than this to a keypoint or an earlier candidate on the mean face are dropped
     remove, move, add : applied in this order; ``name`` is a landmark's name without its side (``-r``, ``-m``, ``-l``)
     """
 
@@ -81,7 +79,6 @@ class Corrections(_Settings):
     description: str = ""
     changelog: tuple[str, ...] = ()
     count: Annotated[int, Field(ge=KEYPOINTS)]
-    spacing_mm: Annotated[float, Field(ge=0)] = 0.0
     remove: tuple[Removal, ...] = ()
     move: tuple[Move, ...] = ()
     add: tuple[Addition, ...] = ()
@@ -107,10 +104,10 @@ class Draft:
 def correct(base: Candidates | VertexIndex, corrections: Corrections, model: MorphableModel) -> VertexIndex:
     """Make a vertex index from sampled candidates, or a new version of one from an index, by a person's corrections.
 
-    From candidates: the iBUG 68, and the candidates on their nearest vertices. The right half of them (the subject's
-    right, columns below 127.5) is kept and mirrored, so the index is closed under the model's mirror; points within a
-    pixel of the midline go onto it. From an index: its landmarks, which must be vertices of the model and mirrored;
-    the iBUG 68 stay where the model has them.
+    From candidates: the iBUG 68, and the candidates on their nearest vertices, each vertex once. The right half of them
+    (the subject's right, columns below 127.5) is kept and mirrored, so the index is closed under the model's mirror;
+    points within a pixel of the midline go onto it. From an index: its landmarks, which must be vertices of the model
+    and mirrored; the iBUG 68 stay where the model has them.
 
     Raises :class:`ConfigurationError` where a correction names no landmark, puts one onto another or outside the face,
     or the result has not ``corrections.count`` landmarks.
@@ -120,13 +117,12 @@ def correct(base: Candidates | VertexIndex, corrections: Corrections, model: Mor
             f"the landmarks are made for the UV layout {base.uv_layout}, {model.name} has {model.uv_layout}"
         )
     plane = FacePlane(model)
-    if isinstance(base, VertexIndex):
-        drafts = drafts_of_index(base, model)
-    else:
-        drafts = _spaced_candidates(base, corrections.spacing_mm, plane)
+    drafts = drafts_of_index(base, model) if isinstance(base, VertexIndex) else drafts_of_candidates(base, plane)
     for removal in corrections.remove:
         _known(removal.name, drafts, "remove")
         del drafts[removal.name]
+    if isinstance(base, Candidates):
+        drafts = _each_vertex_once(drafts, plane)
     for move in corrections.move:
         draft = _known(move.name, drafts, "move")
         drafts[move.name] = Draft(draft.name, plane.nearest(move.uv, move.name), f"manual: {move.reason}")
@@ -163,74 +159,32 @@ def drafts_of_index(index: VertexIndex, model: MorphableModel) -> dict[str, Draf
     return drafts
 
 
-class FacePlane:
-    """The model's UV plane: nearest vertices on the right half, the midline, and the keypoints."""
-
-    def __init__(self, model: MorphableModel) -> None:
-        from scipy.spatial import cKDTree
-
-        self.model = model
-        self.pixels = uv_pixels(model.uv)
-        self.points_mm = model.mean.astype(np.float64) * model.unit_mm
-        region = valid_uv_region()
-        self.valid = region & region[:, ::-1]  # PRNet's outline differs by a pixel between left and right
-        columns, rows = np.rint(self.pixels).astype(np.int64).T
-        vertices = np.arange(model.vertex_count)
-        midline = model.mirror == vertices
-        inside = self.valid[rows, columns]
-        self.right = vertices[inside & ~midline & (self.pixels[:, 0] < MIDLINE)]
-        self.middle = vertices[inside & midline]
-        self.right_tree, self.middle_tree = (
-            cKDTree(self.pixels[self.right]),
-            cKDTree(self.pixels[self.middle]),
-        )
-
-    def nearest_on_midline(self, row: float, name: str) -> int:
-        """The midline's vertex nearest to a row; raises :class:`ConfigurationError` outside the face."""
-        return self.nearest((MIDLINE, row), name)
-
-    def nearest(self, uv: Position, name: str) -> int:
-        """The vertex for a UV position on either half, as the one on the right half or on the midline.
-
-        Raises :class:`ConfigurationError`, which names ``name``, where the position lies outside the face.
-        """
-        pixel = np.array(uv)
-        if pixel[0] > MIDLINE:
-            pixel = mirror_pixels(pixel[None])[0]
-        if not self.valid[round(pixel[1]), round(pixel[0])]:
-            raise ConfigurationError(f"{name} at ({uv[0]:g}, {uv[1]:g}) lies outside the face's part of the UV plane")
-        if MIDLINE - pixel[0] <= 1:
-            return int(self.middle[self.middle_tree.query(pixel)[1]])
-        return int(self.right[self.right_tree.query(pixel)[1]])
-
-
 def _known(name: str, drafts: dict[str, Draft], verb: str) -> Draft:
     if name not in drafts:
         raise ConfigurationError(f"{verb} names {name!r}, but there is no such landmark to start from")
     return drafts[name]
 
 
-def _spaced_candidates(candidates: Candidates, spacing_mm: float, plane: FacePlane) -> dict[str, Draft]:
-    """The candidates of the right half and the midline, in order, without those too near to what is there."""
-    taken = list(plane.points_mm[plane.model.keypoints68])
+def drafts_of_candidates(candidates: Candidates, plane: FacePlane) -> dict[str, Draft]:
+    """The candidates on the right half of the face and on the midline, beyond the seeds, on their nearest vertices."""
     drafts: dict[str, Draft] = {}
-    used = set(map(int, plane.model.keypoints68))
     for number, points in enumerate(candidates.rounds[1:], start=1):
         for position, (x, y) in enumerate(points):
-            if x > MIDLINE + 1 or not plane.valid[int(y), int(x)]:
-                continue
-            vertex = plane.nearest((min(x, MIDLINE), y), f"d{number}-{position:03d}")
-            partner = int(plane.model.mirror[vertex])
-            place, mirrored = plane.points_mm[vertex], plane.points_mm[partner]
-            distance = float(np.linalg.norm(np.array(taken) - place, axis=1).min())
-            across = np.inf if partner == vertex else float(np.linalg.norm(mirrored - place))
-            if vertex in used or min(distance, across) < spacing_mm:
-                continue
-            name = f"d{number}-{position:03d}"
-            drafts[name] = Draft(name, vertex, f"delaunay:{number}")
-            used |= {vertex, partner}
-            taken += [place, mirrored]
+            if x <= MIDLINE + 1 and plane.valid[int(y), int(x)]:
+                name = f"d{number}-{position:03d}"
+                drafts[name] = Draft(name, plane.nearest((min(x, MIDLINE), y), name), f"delaunay:{number}")
     return drafts
+
+
+def _each_vertex_once(drafts: dict[str, Draft], plane: FacePlane) -> dict[str, Draft]:
+    """Drop what falls on a keypoint or on an earlier draft, or on the mirror image of one."""
+    taken = set(map(int, plane.model.keypoints68))
+    kept: dict[str, Draft] = {}
+    for name, draft in drafts.items():
+        if draft.half not in taken:
+            kept[name] = draft
+            taken |= {draft.half, int(plane.model.mirror[draft.half])}
+    return kept
 
 
 def _finish(drafts: list[Draft], corrections: Corrections, changelog: tuple[str, ...], plane: FacePlane) -> VertexIndex:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from densegen.errors import ConfigurationError, FormatError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from pydantic import BaseModel, ValidationError
 
 Kind = TypeVar("Kind", bound="BaseModel")
@@ -24,6 +25,7 @@ __all__ = [
     "find_data_file",
     "first_problem",
     "parse_yaml",
+    "read_archive",
     "read_json",
     "read_validated",
     "read_yaml",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 MAX_YAML_BYTES = 16 << 20
+MAX_ARCHIVE_BYTES = 1 << 30
 
 TEMPORARY_SUFFIX = ".partial"
 
@@ -88,6 +91,30 @@ def find_data_file(name: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise ConfigurationError(f"densegen's own file {name} is missing: reinstall densegen")
+
+
+def read_archive(path: Path, names: Iterable[str], what: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays ``names`` of a NumPy archive (``.npz``); nothing in it is unpickled.
+
+    Raises :class:`FormatError`, which names ``what`` it should be, where it is damaged, lacks one, or unpacks to more
+    than ``MAX_ARCHIVE_BYTES``.
+    """
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with zipfile.ZipFile(path) as packed:
+            if (size := sum(member.file_size for member in packed.infolist())) > MAX_ARCHIVE_BYTES:
+                raise FormatError(
+                    f"{path.name} unpacks to {size >> 20} MiB, at most {MAX_ARCHIVE_BYTES >> 20} are read"
+                )
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: np.asarray(archive[name]) for name in names}
+    except KeyError as error:
+        raise FormatError(f"{path.name} is not a {what}: {error.args[0]}") from error
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+        raise FormatError(f"{path.name} is not a readable {what}: {' '.join(str(error).split())[:120]}") from error
 
 
 def read_yaml(path: Path, what: str) -> Any:

@@ -10,12 +10,14 @@ import numpy.typing as npt
 
 from densegen.errors import ConfigurationError, SampleError
 from densegen.fits import read_fit
+from densegen.index_points import BarePoint, name_points
 from densegen.morphable_model import MorphableModel
-from densegen.regions import region_of, valid_uv_region
+from densegen.position_map import make_uv_table
+from densegen.regions import valid_uv_region
 from densegen.schema import KEYPOINTS
-from densegen.surface import SurfacePoints, locate
-from densegen.uv import mirror_pixels, uv_pixels
-from densegen.vertex_index import REGIONS, Landmark, VertexIndex
+from densegen.surface import SurfacePoints
+from densegen.uv import uv_pixels
+from densegen.vertex_index import REGIONS, VertexIndex, ids_of
 
 __all__ = [
     "IndexDifference",
@@ -24,6 +26,7 @@ __all__ = [
     "compare",
     "face_surface",
     "farthest_point_index",
+    "mean_length",
     "measure",
     "recovery_error",
 ]
@@ -61,11 +64,9 @@ class IndexQuality:
 
 def face_surface(model: MorphableModel) -> tuple[SurfacePoints, npt.NDArray[np.bool_]]:
     """The surface points under the UV pixels that count as face, and (256, 256) bool, which pixels those are."""
-    valid = valid_uv_region()
-    rows, columns = np.nonzero(valid)
-    points, found = locate(np.stack([columns, rows], axis=1).astype(np.float64), model)
-    valid[rows[~found], columns[~found]] = False
-    return points[np.flatnonzero(found)], valid
+    table = make_uv_table(model.uv, model.triangles)
+    valid = valid_uv_region() & table.valid
+    return table.points[np.flatnonzero(valid[table.valid])], valid
 
 
 def measure(index: VertexIndex, model: MorphableModel, std: npt.NDArray[np.floating] | None = None) -> IndexQuality:
@@ -82,9 +83,7 @@ def measure(index: VertexIndex, model: MorphableModel, std: npt.NDArray[np.float
     distance = cKDTree(places).query(surface.gather(mean_mm))[0]
     neighbour, nearest = (column[:, 1] for column in cKDTree(places).query(places, k=2))
     keypoint = np.zeros(len(index), bool)
-    keypoint[
-        [i for point in index.subsets.get("ibug68", ()) for i in ([point] if isinstance(point, int) else point)]
-    ] = True
+    keypoint[[i for point in index.subsets.get("ibug68", ()) for i in ids_of(point)]] = True
     added = neighbour[~(keypoint & keypoint[nearest])]
     region = np.array([landmark.region for landmark in index.landmarks])
     spread = np.concatenate([model.shape_std, model.expression_std]) if std is None else std
@@ -123,8 +122,8 @@ def recovery_error(
     Coefficients have the prior ``a ~ N(0, diag(std^2))``; landmarks are seen as ``L a + e``, each coordinate of e ~
     N(0, noise_mm^2), where L holds the components at the landmarks. The posterior covariance of the whitened
     coefficients is ``C = (I + (L S)^T (L S) / noise_mm^2)^-1``, S = diag(std) (Bishop, PRML, eq. 2.117; for morphable
-    models Albrecht et al., CVPR 2008), so a surface point with components G_i is wrong by ``sqrt(trace(G_i S C S
-    G_i^T))`` root mean square. The result is the mean of that over the points of ``surface``.
+    models Albrecht et al., CVPR 2008), so a surface point with components G_i is wrong by ``d_i ~ N(0, G_i S C S
+    G_i^T)``. The result is the mean of ``E|d_i|`` over the points of ``surface``.
 
     std : (Ks + Ke,) standard deviations of the raw coefficients; 0 holds a component still
     """
@@ -134,8 +133,27 @@ def recovery_error(
     seen, whole = _components_at(landmarks, basis, scale), _components_at(surface, basis, scale)
     precision = np.eye(len(moving)) + seen @ seen.T / noise_mm**2
     root = np.linalg.cholesky(np.linalg.inv(precision))
-    variance = ((whole.T @ root) ** 2).sum(axis=1).reshape(-1, 3).sum(axis=1)
-    return float(np.sqrt(variance).mean())
+    spread = (whole.T @ root).reshape(len(surface), 3, -1)
+    return float(mean_length(spread @ spread.transpose(0, 2, 1)).mean())
+
+
+def mean_length(covariance: FloatArray) -> FloatArray:
+    """(n,) expected lengths ``E|d|`` of vectors ``d ~ N(0, covariance)``, covariance : (n, D, D).
+
+    With eigenvalues l, ``E|d| = 1 / (2 sqrt(pi)) * integral over s > 0 of (1 - prod (1 + 2 s l)^-1/2) s^-3/2`` (Mathai
+    and Provost, Quadratic Forms in Random Variables, 1992), by 64 Gauss-Legendre nodes after ``s = (t / (1 - t))^2``:
+    exact to 1e-6.
+    """
+    eigenvalues = np.linalg.eigvalsh(covariance).clip(0)
+    total = eigenvalues.sum(axis=1, keepdims=True) + np.finfo(np.float64).tiny
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    t = (nodes + 1) / 2
+    s = (t / (1 - t)) ** 2
+    # s^-3/2 ds = 2 t^-2 dt
+    factors = 1 + 2 * s[:, None] * (eigenvalues / total)[:, None, :]
+    integral = ((1 - factors.prod(axis=2) ** -0.5) * weights / t**2).sum(axis=1)
+    length: FloatArray = np.sqrt(total[:, 0]) * integral / (2 * np.sqrt(np.pi))
+    return length
 
 
 def _components_at(points: SurfacePoints, basis: npt.NDArray[np.float32], scale: FloatArray) -> FloatArray:
@@ -210,30 +228,10 @@ def farthest_point_index(model: MorphableModel, count: int) -> VertexIndex:
         distance = np.minimum(distance, np.linalg.norm(places - places[chosen[-1]], axis=1))
     rows, columns = np.nonzero(valid)
     keypoints = uv_pixels(model.uv[model.keypoints68])
-    uv = np.concatenate([keypoints[:count], np.stack([columns, rows], axis=1)[chosen].reshape(-1, 2)])
-    partner = _mirror_partners(uv)
-    return VertexIndex(
-        name="farthest-point" if count > KEYPOINTS else "ibug68-alone",
-        version="1.0.0",
-        uv_layout=model.uv_layout,
-        topology=model.topology,
-        landmarks=tuple(
-            Landmark(
-                id=row,
-                name=f"fps-{row:03d}",
-                region=region_of(pixel, keypoints),
-                vertex=int(model.keypoints68[row]) if row < KEYPOINTS else None,
-                uv=(float(pixel[0]), float(pixel[1])),
-                mirror=partner[row],
-                origin=f"ibug68:{row}" if row < KEYPOINTS else "farthest-point",
-            )
-            for row, pixel in enumerate(uv)
-        ),
-        subsets={"ibug68": tuple(range(KEYPOINTS))} if count >= KEYPOINTS else {},
-    )
-
-
-def _mirror_partners(uv: FloatArray) -> list[int | None]:
-    """The point at the mirrored UV position, to a hundredth of a pixel, or None."""
-    row_of = {(round(x, 2), round(y, 2)): row for row, (x, y) in enumerate(uv)}
-    return [row_of.get((round(x, 2), round(y, 2))) for x, y in mirror_pixels(uv)]
+    points = [
+        BarePoint((float(x), float(y)), vertex=int(vertex))
+        for (x, y), vertex in zip(keypoints[:count], model.keypoints68, strict=False)
+    ]
+    points += [BarePoint((float(columns[n]), float(rows[n]))) for n in chosen]
+    name = "farthest-point" if count > KEYPOINTS else "ibug68-alone"
+    return name_points(points, model, name, "farthest-point", range(KEYPOINTS) if count >= KEYPOINTS else None)

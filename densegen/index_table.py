@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from densegen.errors import FormatError
+from densegen.files import read_archive
 from densegen.vertex_index import Landmark, VertexIndex
 
 __all__ = ["COLUMNS", "format_csv", "format_npz", "landmark_fields", "mesh_of_rows", "read_csv", "read_npz"]
@@ -65,12 +65,12 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def read_npz(path: Path) -> list[dict[str, str]]:
     """The rows of what :func:`format_npz` made; raises :class:`FormatError` where it is something else."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            columns = {name: archive[name].astype(str).tolist() for name in COLUMNS}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise FormatError(f"{path.name} is not a table of landmarks: {error}") from error
-    return [dict(zip(COLUMNS, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    columns = read_archive(path, COLUMNS, "table of landmarks")
+    if any(column.ndim != 1 or column.dtype.kind != "U" for column in columns.values()):
+        raise FormatError(f"{path.name} is not a table of landmarks: its columns are no lists of text")
+    if len({len(column) for column in columns.values()}) > 1:
+        raise FormatError(f"{path.name} is not a table of landmarks: its columns have different lengths")
+    return [dict(zip(COLUMNS, map(str, cells), strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 
 def mesh_of_rows(rows: list[dict[str, str]], name: str, column: str, default: str | None) -> str | None:

@@ -17,7 +17,15 @@ from densegen.files import write_bytes
 from densegen.schema import KEYPOINTS, UV_LAYOUT
 from densegen.uv import mirror_from_uv
 
-__all__ = ["MODEL_SCHEMA_VERSION", "MorphableModel", "count_words", "read_model", "write_model"]
+__all__ = [
+    "BASEL_RAW_VERTICES",
+    "BASEL_VERTICES",
+    "MODEL_SCHEMA_VERSION",
+    "MorphableModel",
+    "count_words",
+    "read_model",
+    "write_model",
+]
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
@@ -26,9 +34,12 @@ MODEL_SCHEMA_VERSION = 1
 
 MAX_MODEL_BYTES = 4 << 30
 
+BASEL_RAW_VERTICES, BASEL_VERTICES = 53_490, 53_215
+"""Of the Basel Face Model 2009, raw and after 3DDFA's ``trimIndex``."""
+
 VERTEX_COUNTS = {
-    53490: "the raw Basel Face Model 2009",
-    53215: "the Basel model after 3DDFA's trimIndex",
+    BASEL_RAW_VERTICES: "the raw Basel Face Model 2009",
+    BASEL_VERTICES: "the Basel model after 3DDFA's trimIndex",
     43867: "the valid pixels of PRNet's 256x256 UV map",
     38365: "3DDFA V2's 'no neck' model",
     35709: "Deep3DFaceRecon's cut of the Basel model",
@@ -215,7 +226,7 @@ def read_model(path: Path) -> MorphableModel:
             arrays: dict[str, Any] = {
                 name: np.ascontiguousarray(file[name][()], dtype=_DTYPES.get(name, np.float32)) for name in _ARRAYS
             }
-            return MorphableModel(
+            model = MorphableModel(
                 **arrays,
                 unit_mm=float(file.attrs["unit_mm"]),
                 name=str(file.attrs["name"]),
@@ -223,5 +234,8 @@ def read_model(path: Path) -> MorphableModel:
                 shape_names=tuple(map(str, file.attrs["shape_names"])),
                 expression_names=tuple(map(str, file.attrs["expression_names"])),
             )
+            if model.fingerprint != file.attrs["fingerprint"]:
+                raise FormatError(f"{path.name} is damaged: its numbers do not match its fingerprint; make it again")
+            return model
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise FormatError(f"{path.name} is not a readable model file: {' '.join(str(error).split())}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,7 +11,7 @@ from densegen.files import find_data_file, read_yaml
 from densegen.schema import UV_SIZE
 from densegen.uv import mirror_pixels
 
-__all__ = ["MIDLINE", "region_of", "valid_uv_region"]
+__all__ = ["MIDLINE", "on_face", "region_of", "valid_uv_region"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -72,10 +74,28 @@ def _distance(point: FloatArray, line: FloatArray, closed: bool = True) -> float
     return float(np.linalg.norm(starts + share[:, None] * along - point, axis=1).min())
 
 
+@lru_cache(maxsize=1)
 def valid_uv_region() -> npt.NDArray[np.bool_]:
-    """(256, 256) bool: the pixels of the UV map that count as face (PRNet's 43,867)."""
+    """(256, 256) bool, read-only: the pixels of the UV map that count as face (PRNet's 43,867)."""
     contents = read_yaml(find_data_file("uv_bfm-3dmmasstn.yaml"), "UV region")
     valid = np.zeros((UV_SIZE, UV_SIZE), np.bool_)
     for row, first, last in contents["rows"]:
         valid[row, first : last + 1] = True
+    valid.flags.writeable = False
     return valid
+
+
+def on_face(pixels: FloatArray) -> npt.NDArray[np.bool_]:
+    """(N,) bool: which of (N, 2) UV positions lie in the face's part of the UV map, or within a pixel of it."""
+    columns, rows = np.rint(pixels).astype(np.int64).T
+    inside: npt.NDArray[np.bool_] = _near_face()[rows, columns]
+    return inside
+
+
+@lru_cache(maxsize=1)
+def _near_face() -> npt.NDArray[np.bool_]:
+    from scipy.ndimage import binary_dilation
+
+    valid = valid_uv_region()  # its outline differs by a pixel between left and right
+    near: npt.NDArray[np.bool_] = binary_dilation(valid | valid[:, ::-1], np.ones((3, 3), np.bool_))
+    return near

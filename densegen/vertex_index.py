@@ -19,15 +19,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import first_problem, parse_yaml, read_yaml, write_text
-from densegen.schema import KEYPOINTS, UV_SIZE
+from densegen.regions import on_face
+from densegen.schema import KEYPOINTS, UV_LAYOUT, UV_SIZE
 from densegen.surface import SurfacePoints, UvMesh, locate
 from densegen.uv import mirror_pixels
 
 __all__ = [
+    "AFLW21",
     "INDEX_FORMAT_VERSION",
     "REGIONS",
     "Landmark",
     "VertexIndex",
+    "format_index",
+    "ids_of",
     "parse_index",
     "read_index",
     "write_index",
@@ -53,7 +57,6 @@ Pixel = Annotated[float, Field(ge=0, le=UV_SIZE - 1)]
 Vertex = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Subset = tuple[int | tuple[int, ...], ...]
-
 
 Number = TypeVar("Number", bound=np.floating[Any])
 KnownPoint = tuple[tuple[int, int, int], tuple[float, float, float]] | None
@@ -100,7 +103,7 @@ class Landmark(BaseModel):
             raise ValueError(f"the weights of {self.name} add up to {sum(self.weights):g}, expected 1")
         return self
 
-    def surface_point(self) -> tuple[tuple[int, int, int], tuple[float, float, float]] | None:
+    def surface_point(self) -> KnownPoint:
         """Three vertices of the index's topology and their weights, or None where only the UV position is known."""
         if self.vertex is not None:
             return (self.vertex, self.vertex, self.vertex), (1.0, 0.0, 0.0)
@@ -116,8 +119,9 @@ class VertexIndex(BaseModel):
     topology : ``MorphableModel.topology`` of the mesh whose vertices are named
     subsets : each point of a subset is a landmark's id, or the ids of those whose mean it is
 
-    Made, it is consistent: ids count from 0, names and positions are unique, the mirror is an involution, subsets name
-    landmarks that exist, and ``ibug68`` and ``aflw21``, where present, have as many points as their names say.
+    Made, it is consistent: ids count from 0, names and positions are unique, positions lie on the face (in the layout
+    that the project speaks), the mirror is an involution, subsets name landmarks that exist, and ``ibug68`` and
+    ``aflw21``, where present, have as many points as their names say.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -129,7 +133,7 @@ class VertexIndex(BaseModel):
     description: str = ""
     uv_layout: str
     topology: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
-    landmarks: tuple[Landmark, ...]
+    landmarks: Annotated[tuple[Landmark, ...], Field(min_length=2)]
     subsets: dict[str, Subset] = {}
     changelog: tuple[str, ...] = ()
 
@@ -148,12 +152,15 @@ class VertexIndex(BaseModel):
             if partner is not None and self.landmarks[partner].mirror != landmark.id:
                 raise ValueError(f"the mirror partner of {landmark.name}'s partner is not {landmark.name}")
         for name, points in self.subsets.items():
-            if bad := [i for point in points for i in _ids(point) if not 0 <= i < count]:
+            if bad := [i for point in points for i in ids_of(point) if not 0 <= i < count]:
                 raise ValueError(f"the subset {name} names landmark {bad[0]}, which does not exist")
             if len(set(points)) < len(points):
                 raise ValueError(f"the subset {name} names a point twice")
             if len(points) != SUBSET_SIZES.get(name, len(points)):
                 raise ValueError(f"the subset {name} has {len(points)} points, expected {SUBSET_SIZES[name]}")
+        if self.uv_layout == UV_LAYOUT and not (inside := on_face(self.uv)).all():
+            stray = self.landmarks[int(np.argmin(inside))]
+            raise ValueError(f"{stray.name} at {stray.uv} lies outside the face's part of the UV plane")
         if self.topology is None and any(landmark.surface_point() is not None for landmark in self.landmarks):
             raise ValueError("landmarks name vertices, but the index names no topology")
         return self
@@ -172,6 +179,17 @@ class VertexIndex(BaseModel):
         return np.array([-1 if landmark.mirror is None else landmark.mirror for landmark in self.landmarks])
 
     @property
+    def vertices(self) -> list[int]:
+        """The vertices of the index's topology that the landmarks are.
+
+        Raises :class:`ConfigurationError` where one lies between vertices.
+        """
+        vertices = [landmark.vertex for landmark in self.landmarks if landmark.vertex is not None]
+        if len(vertices) < len(self):
+            raise ConfigurationError(f"{len(self) - len(vertices)} landmarks of {self.name} are no vertices")
+        return vertices
+
+    @property
     def mirror_closed(self) -> bool:
         """Whether every landmark has a partner: only then is a flip a permutation."""
         return bool((self.mirror >= 0).all())
@@ -183,7 +201,7 @@ class VertexIndex(BaseModel):
         """
         if name not in self.subsets:
             raise ConfigurationError(f"{self.name} has no subset {name!r}: it has {', '.join(self.subsets) or 'none'}")
-        points = [landmarks[..., _ids(point), :].mean(axis=-2) for point in self.subsets[name]]
+        points = [landmarks[..., ids_of(point), :].mean(axis=-2) for point in self.subsets[name]]
         return np.stack(points, axis=-2)
 
     @cached_property
@@ -263,7 +281,8 @@ class VertexIndex(BaseModel):
         return SurfacePoints(corners, weights)
 
 
-def _ids(point: int | tuple[int, ...]) -> list[int]:
+def ids_of(point: int | tuple[int, ...]) -> list[int]:
+    """The landmarks whose mean a subset's point is."""
     return [point] if isinstance(point, int) else list(point)
 
 

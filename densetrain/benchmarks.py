@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.errors import ConfigurationError, FormatError, SampleError
+from densegen.files import read_archive
 from densegen.fits import read_fit
 from densegen.photograph import read_photograph
 from densegen.pose import yaw_degrees
@@ -180,14 +181,11 @@ def read_predictions(path: Path, names: tuple[str, ...]) -> FloatArray:
     """
     if not path.is_file():
         raise ConfigurationError(f"the predictions {path} do not exist")
-    if path.stat().st_size > MAX_LABEL_BYTES:
-        raise FormatError(f"{path.name} is larger than {MAX_LABEL_BYTES >> 30} GiB: not predictions")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            found = [Path(str(name)).stem for name in archive["names"]]
-            landmarks = np.asarray(archive["landmarks"], np.float64)
-    except (*_UNREADABLE, KeyError, TypeError, AttributeError) as error:
-        raise FormatError(f"{path.name} is not an .npz of 'names' and 'landmarks': {error}") from error
+    archive = read_archive(path, ("names", "landmarks"), "file of predictions")
+    landmarks = archive["landmarks"]
+    if archive["names"].ndim != 1 or landmarks.dtype.kind not in "fiu":
+        raise FormatError(f"{path.name} is not a file of predictions: 'names' are no list, or 'landmarks' no numbers")
+    found = [Path(str(name)).stem for name in archive["names"]]
     if landmarks.ndim != 3 or landmarks.shape[1] != 68 or landmarks.shape[2] not in (2, 3):
         raise FormatError(f"{path.name}: landmarks have the shape {landmarks.shape}, expected (n, 68, 2 or 3)")
     if len(found) != len(landmarks) or len(set(found)) != len(found):
@@ -195,7 +193,7 @@ def read_predictions(path: Path, names: tuple[str, ...]) -> FloatArray:
     row = {name: number for number, name in enumerate(found)}
     if missing := [name for name in names if name not in row]:
         raise FormatError(f"{path.name} lacks {len(missing)} of {len(names)} faces, the first is {missing[0]}")
-    chosen = landmarks[[row[name] for name in names]]
+    chosen = landmarks[[row[name] for name in names]].astype(np.float64)
     if not np.isfinite(chosen).all():
         raise FormatError(f"{path.name} holds numbers that are not finite")
     return chosen

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from densegen.errors import ConfigurationError
-from densegen.vertex_index import VertexIndex
+from densegen.vertex_index import VertexIndex, ids_of
 from densetrain.config import LossSettings
 
 __all__ = ["LandmarkLoss", "wing"]
@@ -46,7 +46,7 @@ class LandmarkLoss(torch.nn.Module):
                 raise ConfigurationError(f"loss.mse_on: {index.name} has no subset ibug68")
             seen = torch.zeros(len(index))
             for point in index.subsets["ibug68"]:
-                seen[list(point) if isinstance(point, tuple) else [point]] = 1.0
+                seen[ids_of(point)] = 1.0
         mse_weights = weights * seen[:, None]
         if not weights.sum() > 0 or not mse_weights.sum() > 0:
             raise ConfigurationError("loss: every landmark has the weight 0")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from densegen.vertex_index import AFLW21
+from densegen.vertex_index import AFLW21, ids_of
 
 __all__ = [
     "BALANCED_DRAWS",
@@ -58,8 +58,7 @@ def nme(
 
 def points21(points68: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     """AFLW's (n, 21, D) points from (n, 68, D) iBUG ones: eye and mouth centres are means."""
-    rows = [[p] if isinstance(p, int) else list(p) for p in AFLW21]
-    return np.stack([points68[:, row].mean(axis=1) for row in rows], axis=1)
+    return np.stack([points68[:, ids_of(point)].mean(axis=1) for point in AFLW21], axis=1)
 
 
 def yaw_bins(yaw_deg: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from densegen.errors import ConfigurationError, FormatError, SampleError
 from densegen.files import read_json, write_bytes, write_text
+from densegen.index_mesh import mesh_bytes
 from densegen.overlay import KEYPOINT_COLOUR, depth_colours, draw_points, write_png
 from densegen.photograph import read_photograph
 from densetrain.detect import Detector
@@ -42,6 +43,8 @@ FARTHEST_PX = 100_000
 """Larger coordinates of a box are no pixels of a photograph."""
 
 MESH_COLOUR = (90, 200, 250)
+MESH_FROM_IMAGE = np.array([1, -1, 1], np.float32)
+"""Mesh viewers have y up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,10 +178,10 @@ def write_faces(
             write_text(path, json.dumps(faces_as_json(faces), indent=1) + "\n")
         elif kind == "csv":
             write_text(path, faces_as_csv(faces))
-        else:
+        elif kind in ("ply", "obj"):
             for number, face in enumerate(faces):
                 path = stem.with_name(f"{stem.name}-{number}.{kind}")
-                write_bytes(path, _mesh(face, triangles, kind))
+                write_bytes(path, mesh_bytes(face.landmarks * MESH_FROM_IMAGE, triangles, kind))
                 written.append(path)
             continue
         written.append(path)
@@ -213,15 +216,6 @@ def faces_as_csv(faces: list[Face]) -> str:
     for number, face in enumerate(faces):
         writer.writerows([number, row, *(f"{v:.3f}" for v in point)] for row, point in enumerate(face.landmarks))
     return text.getvalue()
-
-
-def _mesh(face: Face, triangles: npt.NDArray[np.int64], kind: str) -> bytes:
-    """The landmark mesh, y up as mesh viewers have it."""
-    import trimesh
-
-    mesh = trimesh.Trimesh(face.landmarks.astype(np.float64) * [1, -1, 1], triangles, process=False)
-    data: Any = mesh.export(file_type="obj", digits=4) if kind == "obj" else mesh.export(file_type=kind)
-    return data.encode() if isinstance(data, str) else bytes(data)
 
 
 class Smoother:

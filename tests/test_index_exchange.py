@@ -8,8 +8,9 @@ import trimesh
 
 from densegen.corrections import Corrections, correct
 from densegen.errors import ConfigurationError, FormatError
-from densegen.index_exchange import export_index, import_index, landmark_triangles
+from densegen.index_exchange import export_index, import_index
 from densegen.index_figures import draw_coverage, draw_difference, draw_sheets, draw_uv, draw_views, face_view
+from densegen.index_mesh import landmark_triangles
 from densegen.index_quality import measure
 from densegen.morphable_model import MorphableModel
 from densegen.regions import valid_uv_region
@@ -97,7 +98,7 @@ def test_the_landmark_mesh_is_a_surface_facing_outside(own: VertexIndex, model: 
         ("a.txt", "1.5\n", {"numbering": "prnet"}, "not a list of whole numbers"),
         ("a.txt", "1 2", {"numbering": "bfm-53215"}, "vertices of the Basel model, but .* has 11480"),
         ("a.csv", "x,y\n1,2\n", {}, "not a table of landmarks"),
-        ("a.npz", "hello", {}, "not a table of landmarks"),
+        ("a.npz", "hello", {}, "not a readable table of landmarks"),
         ("a.ply", "hello", {}, "not a readable mesh|no vertices"),
         ("a.json", "{", {}, "a.json"),
         ("a.xyz", "1", {}, "no import of .xyz"),
@@ -109,6 +110,36 @@ def test_what_is_no_index_is_refused_with_a_reason(
     (tmp_path / name).write_text(text)
     with pytest.raises((FormatError, ConfigurationError), match=words):
         import_index(tmp_path / name, model, "bad", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": None}, "name is not a file in the archive"),
+        ({"name": np.array("one")}, "its columns are no lists of text"),
+        ({"name": np.zeros(3)}, "its columns are no lists of text"),
+        ({"name": np.array(["one"])}, "its columns have different lengths"),
+        ({"id": np.array(["x"] * 520)}, "not a table of landmarks: invalid literal"),
+        ({"more": np.zeros(140_000_000)}, "unpacks to 1068 MiB, at most 1024 are read"),
+    ],
+)
+def test_archives_of_something_else_are_refused(
+    own: VertexIndex, model: MorphableModel, tmp_path: Path, changes: dict[str, np.ndarray | None], words: str
+) -> None:
+    path = tmp_path / "i.npz"
+    export_index(own, path, model)
+    with np.load(path) as archive:
+        columns = dict(archive) | changes
+    np.savez_compressed(path, **{name: column for name, column in columns.items() if column is not None})
+    with pytest.raises(FormatError, match=words):
+        import_index(path, model, "bad")
+
+
+def test_landmarks_in_a_line_have_no_surface(own: VertexIndex) -> None:
+    few = [landmark.model_copy(update={"id": n, "mirror": None, "uv": (100.0 + n, 100.0)})
+           for n, landmark in enumerate(own.landmarks[:5])]  # fmt: skip
+    line = own.model_copy(update={"landmarks": tuple(few), "subsets": {}})
+    assert landmark_triangles(VertexIndex.model_validate(line.model_dump())).shape == (0, 3)
 
 
 def test_a_mesh_in_other_units_is_refused(own: VertexIndex, model: MorphableModel, tmp_path: Path) -> None:

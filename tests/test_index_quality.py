@@ -12,6 +12,7 @@ from densegen.index_quality import (
     compare,
     face_surface,
     farthest_point_index,
+    mean_length,
     measure,
     recovery_error,
 )
@@ -27,7 +28,7 @@ def at_vertices(vertices: list[int]) -> SurfacePoints:
 
 def test_recovery_with_one_component_is_as_computed_by_hand(model: MorphableModel) -> None:
     # One component moves vertex 0 by 3 mm in x a standard deviation and vertex 1 by 4 mm in y, and 0 is seen with 2 mm
-    # of noise: posterior variance 1 / (1 + 9 / 4), so vertex 1 is wrong by 4 * sqrt(4 / 13).
+    # of noise: posterior variance 1 / (1 + 9 / 4), so vertex 1 is wrong by N(0, 16 * 4 / 13) along a line.
     basis = np.zeros_like(model.shape_basis[:1])
     basis[0, 0] = (3000, 0, 0)
     basis[0, 1] = (0, 4000, 0)
@@ -41,9 +42,22 @@ def test_recovery_with_one_component_is_as_computed_by_hand(model: MorphableMode
         expression_names=(),
     )
     error = recovery_error(at_vertices([0]), at_vertices([1]), one, np.array([1.0]))
-    assert error == pytest.approx(4 * np.sqrt(4 / 13), rel=1e-6)
+    mean_of_absolute = np.sqrt(2 / np.pi)
+    assert error == pytest.approx(mean_of_absolute * 4 * np.sqrt(4 / 13), rel=1e-6)
     # Twice the spread in the coefficient, unseen: the prior alone.
-    assert recovery_error(at_vertices([5]), at_vertices([1]), one, np.array([2.0])) == pytest.approx(8, rel=1e-6)
+    unseen = recovery_error(at_vertices([5]), at_vertices([1]), one, np.array([2.0]))
+    assert unseen == pytest.approx(mean_of_absolute * 8, rel=1e-6)
+
+
+def test_the_mean_length_of_gaussian_vectors_is_known_in_one_two_and_three_dimensions() -> None:
+    along_a_line, in_a_plane, in_space = np.diag([9.0, 0, 0]), np.diag([0, 9.0, 9.0]), np.diag([9.0, 9.0, 9.0])
+    found = mean_length(np.stack([along_a_line, in_a_plane, in_space, np.zeros((3, 3))]))
+    expected = 3 * np.sqrt([2 / np.pi, np.pi / 2, 8 / np.pi, 0])  # half-normal, Rayleigh, Maxwell
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    # Between these, against a plain simulation.
+    root = np.array([[1.0, 0, 0], [0.4, 0.2, 0], [-0.3, 0.1, 0.5]])
+    drawn = np.random.default_rng(0).normal(size=(200_000, 3)) @ root.T
+    assert mean_length((root @ root.T)[None])[0] == pytest.approx(np.linalg.norm(drawn, axis=1).mean(), rel=0.01)
 
 
 def test_more_landmarks_cover_more_and_recover_more(model: MorphableModel, index: VertexIndex) -> None:

@@ -13,6 +13,7 @@ from densegen.morphable_model import MorphableModel
 from densegen.regions import region_of, valid_uv_region
 from densegen.sampling import Candidates, read_candidates, sample_candidates, write_candidates
 from densegen.uv import uv_pixels
+from densegen.vertex_index import VertexIndex
 
 ALL_SEEDS = ("jaw", "brows", "nose-tip")
 
@@ -80,19 +81,6 @@ def test_corrections_remove_move_and_add_with_their_mirror_images(
     assert by_name["middle-x-m"].mirror == by_name["middle-x-m"].id
 
 
-def test_spacing_thins_the_candidates_out(model: MorphableModel, candidates: Candidates) -> None:
-    thinned = corrections(378, spacing_mm=4.5)
-    with pytest.raises(ConfigurationError, match=r"lead to (\d+) landmarks, they promise 378") as caught:
-        correct(candidates, thinned, model)
-    count = int(str(caught.value).split("lead to ")[1].split()[0])
-    made = correct(candidates, corrections(count, spacing_mm=4.5), model)
-    points = model.mean[[m.vertex for m in made.landmarks]] * model.unit_mm
-    added = points[68:]
-    distance = np.linalg.norm(added[:, None] - points[None], axis=-1)
-    distance[np.arange(len(added)), 68 + np.arange(len(added))] = np.inf
-    assert distance.min() >= 4.5
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -130,10 +118,17 @@ def test_an_unknown_seed_group_is_refused(model: MorphableModel) -> None:
         sample_candidates(model, ("ears",))
 
 
-def test_the_committed_corrections_are_for_the_published_rounds() -> None:
-    committed = read_corrections(find_data_file("corrections_bfm.yaml"))
-    assert committed.count == 520
-    assert all(addition.reason for addition in committed.add)
+def test_the_committed_corrections_make_our_landmarks_on_any_model_of_the_layout(
+    model: MorphableModel, candidates: Candidates, index: VertexIndex
+) -> None:
+    made = correct(candidates, read_corrections(find_data_file("corrections_bfm.yaml")), model)
+    assert [m.name for m in made.landmarks] == [m.name for m in index.landmarks]
+    same_region = [a.region == b.region for a, b in zip(made.landmarks, index.landmarks, strict=True)]
+    assert np.mean(same_region) > 0.9  # a pixel decides at their borders
+    assert (made.mirror == index.mirror).all()
+    assert (made.version, made.changelog) == (index.version, index.changelog)
+    # On the nearest vertices of a mesh with one every two pixels.
+    assert np.linalg.norm(made.uv - index.uv, axis=1).max() < 2
 
 
 def test_the_valid_region_is_prnets() -> None:

@@ -14,6 +14,7 @@ from densegen.flip import KEYPOINT_MIRROR
 from densegen.morphable_model import MorphableModel
 from densegen.pipeline import Recipe, mesh_in_image
 from densegen.regions import valid_uv_region
+from densegen.uv import uv_pixels
 from densegen.vertex_index import VertexIndex, format_index, parse_index, read_index, write_index
 
 
@@ -96,9 +97,11 @@ def test_another_uv_layout_is_refused(index: VertexIndex, model: MorphableModel)
 
 
 def test_a_landmark_beyond_the_mesh_is_named(index: VertexIndex, model: MorphableModel) -> None:
-    low = parse_index(changed(index, uv={500: [127.5, 250.0]}), "i")
+    pixels, place = uv_pixels(model.uv), index.uv[500]
+    around = np.flatnonzero(np.linalg.norm(pixels - place, axis=1) < 4)
+    holed = dataclasses.replace(model, triangles=model.triangles[~np.isin(model.triangles, around).any(axis=1)])
     with pytest.raises(ConfigurationError, match=f"1 of 520 .* first is {index.landmarks[500].name} at"):
-        low.resolve(model)
+        index.resolve(holed)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +113,7 @@ def test_a_landmark_beyond_the_mesh_is_named(index: VertexIndex, model: Morphabl
         ({"vertex": {3: 21873}}, "two landmarks have the vertex 21873"),
         ({"mirror": {3: 3}}, "the mirror partner of jaw-13's partner is not jaw-13"),
         ({"mirror": {3: 520}}, "the mirror partner 520, which does not exist"),
+        ({"uv": {3: [127.5, 230.0]}}, r"jaw-03 at \(127.5, 230.0\) lies outside the face's part of the UV plane"),
         ({"uv": {3: [256.0, 0.0]}}, "landmarks.3.uv.0: Input should be less than or equal to 255"),
         ({"region": {3: "elbow"}}, "landmarks.3.region"),
         ({"name": {3: "No spaces"}}, "landmarks.3.name"),

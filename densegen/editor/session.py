@@ -16,7 +16,6 @@ from densegen.corrections import (
     Addition,
     Corrections,
     Draft,
-    FacePlane,
     Move,
     Removal,
     correct,
@@ -25,6 +24,7 @@ from densegen.corrections import (
     read_corrections,
 )
 from densegen.errors import ConfigurationError
+from densegen.face_plane import FacePlane
 from densegen.files import write_text
 from densegen.morphable_model import MorphableModel
 from densegen.vertex_index import VertexIndex

@@ -38,7 +38,7 @@ def predict(paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, devi
     coordinates and the head pose.
     """
     from densegen.errors import ConfigurationError, FormatError
-    from densegen.index_exchange import landmark_triangles
+    from densegen.index_mesh import landmark_triangles
     from densetrain.predict import VIDEO_SUFFIXES, list_images, read_boxes
     from densetrain.regressor import open_regressor
 

@@ -85,13 +85,14 @@ def test_predictions_are_matched_by_name_and_checked(folder: Path, tmp_path: Pat
         ({"names": names, "landmarks": benchmark.truth[:, :50]}, "expected \\(n, 68"),
         ({"names": names, "landmarks": benchmark.truth * np.nan}, "not finite"),
         ({"names": names[[0] * 16], "landmarks": benchmark.truth}, "perhaps twice"),
-        ({"landmarks": benchmark.truth}, "not an .npz of 'names'"),
+        ({"landmarks": benchmark.truth}, "not a file of predictions: names"),
+        ({"names": names, "landmarks": names}, "'landmarks' no numbers"),
     ]:
         np.savez(path, **change)
         with pytest.raises(FormatError, match=words):
             read_predictions(path, benchmark.names)
     path.write_text("hello")
-    with pytest.raises(FormatError, match="not an .npz"):
+    with pytest.raises(FormatError, match="not a readable file of predictions"):
         read_predictions(path, benchmark.names)
 
 
