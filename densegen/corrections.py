@@ -7,6 +7,7 @@ apart. Every entry is mirrored; the iBUG 68 are the model's own and stay.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,6 +31,7 @@ __all__ = [
     "Move",
     "Removal",
     "correct",
+    "drafts_near_index",
     "drafts_of_candidates",
     "drafts_of_index",
     "format_corrections",
@@ -145,24 +147,32 @@ def drafts_of_index(index: VertexIndex, model: MorphableModel) -> dict[str, Draf
         raise ConfigurationError(
             f"{index.name} names no vertices of {model.name}: only an index made on it is corrected"
         )
-    keypoints = {int(vertex) for vertex in model.keypoints68}
+    return _drafts_of_landmarks(index, lambda landmark: landmark.vertex)
+
+
+def drafts_near_index(index: VertexIndex, plane: FacePlane) -> dict[str, Draft]:
+    """The same on a model of another topology with the same UV layout: landmarks on the vertices nearest to them."""
+    if index.uv_layout != plane.model.uv_layout:
+        raise ConfigurationError(
+            f"{index.name} is made for the UV layout {index.uv_layout}, {plane.model.name} has {plane.model.uv_layout}"
+        )
+    return _drafts_of_landmarks(index, lambda landmark: plane.nearest(landmark.uv, landmark.name))
+
+
+def _drafts_of_landmarks(index: VertexIndex, vertex_of: Callable[[Landmark], int | None]) -> dict[str, Draft]:
     drafts: dict[str, Draft] = {}
     for landmark in index.landmarks:
         name, side = landmark.name[:-2], landmark.name[-2:]
         if landmark.vertex is None or landmark.mirror is None:
             raise ConfigurationError(f"{landmark.name} is no vertex with a mirror partner: it cannot be corrected")
-        if landmark.vertex in keypoints or side == "-l":
+        if landmark.origin.startswith("ibug68:") or side == "-l":
             continue
         if side not in ("-r", "-m"):
             raise ConfigurationError(f"{landmark.name} does not say its side: names end in -r, -m or -l")
-        drafts[name] = Draft(name, landmark.vertex, landmark.origin)
+        vertex = vertex_of(landmark)
+        assert vertex is not None  # checked above
+        drafts[name] = Draft(name, vertex, landmark.origin)
     return drafts
-
-
-def _known(name: str, drafts: dict[str, Draft], verb: str) -> Draft:
-    if name not in drafts:
-        raise ConfigurationError(f"{verb} names {name!r}, but there is no such landmark to start from")
-    return drafts[name]
 
 
 def drafts_of_candidates(candidates: Candidates, plane: FacePlane) -> dict[str, Draft]:
@@ -174,6 +184,12 @@ def drafts_of_candidates(candidates: Candidates, plane: FacePlane) -> dict[str, 
                 name = f"d{number}-{position:03d}"
                 drafts[name] = Draft(name, plane.nearest((min(x, MIDLINE), y), name), f"delaunay:{number}")
     return drafts
+
+
+def _known(name: str, drafts: dict[str, Draft], verb: str) -> Draft:
+    if name not in drafts:
+        raise ConfigurationError(f"{verb} names {name!r}, but there is no such landmark to start from")
+    return drafts[name]
 
 
 def _each_vertex_once(drafts: dict[str, Draft], plane: FacePlane) -> dict[str, Draft]:

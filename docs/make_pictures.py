@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from densegen.build import build, plan_build
-from densegen.corrections import Corrections, correct, read_corrections
+from densegen.corrections import read_corrections
 from densegen.editor.session import EditSession
 from densegen.files import find_data_file
 from densegen.index_figures import draw_coverage, draw_uv, draw_views
@@ -123,7 +123,7 @@ def rounds() -> None:
     added = np.array([a.uv for a in read_corrections(find_data_file("corrections_bfm.yaml")).add])
     kept = np.array([m.uv for m in index.landmarks if m.origin.startswith("delaunay")])
     panels[2].plot(*kept.T, ".", color="#33bbee", markersize=4, label=f"kept candidates: {len(kept)}")
-    panels[2].plot(*added.T, ".", color="#009988", markersize=5, label=f"added by hand: {len(added)}, and mirrored")
+    panels[2].plot(*added.T, ".", color="#009988", markersize=5, label=f"added: {len(added)}, and mirrored")
     panels[2].plot(*uv_pixels(model.uv[model.keypoints68]).T, ".", color="#222222", markersize=4, label="the iBUG 68")
     panels[2].legend(fontsize=7, loc="lower left")
     panels[2].set_title("the corrections", fontsize=9)
@@ -150,14 +150,9 @@ def editor(folder: Path) -> None:
     if find_browser() is None:
         print("no Chromium here: index_editor.png stays as it is")
         return
-    model = face_model()
-    corrections = Corrections(index_name="plain", index_version="1.0.0", count=520)
-    session = EditSession.open(
-        correct(sample_candidates(model, tuple(SEEDS)), corrections, model), model, folder / "c.yaml"
-    )
+    session = EditSession.open(read_index(find_data_file(INDEX)), face_model(), folder / "c.yaml")
     with visit(session, 8097) as person:
-        person.tab.mouse.click(285, 80)  # the note about software rendering
-        person.click_at(person.page.face[dict(session.names())["d2-041-l"]])
+        person.click_at(person.page.face[dict(session.names())["cheek-add-10-l"]])
         person.check(1)
         person.check(2)
         person.picture(IMAGES / "index_editor.png")

@@ -83,6 +83,9 @@ def visit(session: EditSession, port: int) -> Iterator[Visit]:
             clients = until(server.get_clients, "the browser to connect")
             until(lambda: next(iter(clients.values())).camera.image_width > 0, "the scene")
             tab.wait_for_timeout(4000)  # the meshes travel after the page
+            # A note, here about rendering without a graphics card, covers a corner of the scene.
+            for close in tab.locator(".mantine-Notification-closeButton").all():
+                close.click()
             yield Visit(tab, page, server)
             browser.close()
     finally:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
 import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from densegen.corrections import Corrections, correct, read_corrections
-from densegen.editor.page import hit_vertex
+from densegen.corrections import Corrections, correct, format_corrections, read_corrections
+from densegen.editor.picking import hit_vertex
 from densegen.editor.session import EditSession
 from densegen.errors import ConfigurationError
 from densegen.morphable_model import MorphableModel
@@ -105,11 +106,61 @@ def test_edits_that_cannot_be_are_refused_and_change_nothing(session: EditSessio
     assert not session.unsaved_path.exists()
 
 
-def test_only_an_index_of_the_models_vertices_is_edited(
+def test_a_persons_own_words_in_the_file_stay(session: EditSession, base: VertexIndex, model: MorphableModel) -> None:
+    session.add(vertex_at(session, 200, 15), "a hole")
+    session.save()
+    own = read_corrections(session.path).model_copy(
+        update={"index_version": "3.0.0", "changelog": ("3.0.0: wider",), "description": "mine"}
+    )
+    session.path.write_text(format_corrections(own))
+    again = EditSession.open(base, model, session.path)
+    again.remove("d1-001", "too near")
+    saved = again.save()
+    assert (saved.index_version, saved.changelog, saved.description) == ("3.0.0", ("3.0.0: wider",), "mine")
+    assert (len(saved.add), len(saved.remove)) == (1, 1)
+
+
+def test_a_landmark_moved_away_and_back_is_no_new_version(session: EditSession) -> None:
+    home = session.state["d1-002"].half
+    session.move("d1-002", vertex_at(session, 70, 110), "")
+    session.move("d1-002", home, "")
+    corrections = session.corrections()
+    assert (corrections.move, corrections.index_version) == ((), "1.0.0")
+
+
+def test_corrections_of_another_index_are_refused(
+    session: EditSession, base: VertexIndex, model: MorphableModel
+) -> None:
+    other = Corrections(index_name="another", index_version="7.0.0", count=520)
+    session.path.write_text(format_corrections(other))
+    with pytest.raises(ConfigurationError, match="corrections.yaml corrects another, not plain"):
+        EditSession.open(base, model, session.path)
+
+
+def test_our_index_is_edited_on_another_model_of_its_layout(
     index: VertexIndex, model: MorphableModel, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigurationError, match="names no vertices of densegen procedural face"):
-        EditSession.open(index, model, tmp_path / "c.yaml")
+    session = EditSession.open(index, model, tmp_path / "c.yaml")
+    assert [name for name, _ in session.names()][:68] == [landmark.name for landmark in index.landmarks[:68]]
+    assert {name for name, _ in session.names()} == {landmark.name for landmark in index.landmarks}
+    assert session.corrections().move == ()  # standing on the nearest vertex is no edit
+    session.move("forehead-add-01", vertex_at(session, 127.5, 14), "lower")
+    saved = session.save()
+    assert [(move.name, move.reason) for move in saved.move] == [("forehead-add-01", "lower")]
+    np.testing.assert_allclose(saved.move[0].uv, (127.5, 14), atol=1.5)
+    assert saved.index_version == "1.2.0"
+
+
+def test_an_index_of_points_between_vertices_is_not_edited(
+    index: VertexIndex, model: MorphableModel, tmp_path: Path
+) -> None:
+    content = index.model_dump(mode="json")
+    content["landmarks"][200]["vertex"] = None
+    with pytest.raises(ConfigurationError, match="is no vertex with a mirror partner: it cannot be corrected"):
+        EditSession.open(VertexIndex.model_validate(content), model, tmp_path / "c.yaml")
+    spherical = dataclasses.replace(model, uv_layout="spherical")
+    with pytest.raises(ConfigurationError, match="made for the UV layout bfm-3dmmasstn, .* has spherical"):
+        EditSession.open(index, spherical, tmp_path / "c.yaml")
 
 
 def test_a_ray_meets_the_nearest_triangle() -> None:
@@ -126,7 +177,7 @@ def test_a_ray_meets_the_nearest_triangle() -> None:
 
 def lonely(session: EditSession) -> str:
     """The landmark of the cheek that is farthest from every other, and easy to hit."""
-    pixels = session.plane.pixels[session.index_vertices()]
+    pixels = session.plane.pixels[[vertex for _, vertex in session.names()]]
 
     def room(name: str) -> float:
         at = session.plane.pixels[session.state[name].half]

@@ -274,7 +274,7 @@ def edit_index(path: Path | None, model_path: Path, corrections: Path, fits: Pat
     Saves a corrections file, never the index: 'densegen index correct INDEX corrections.yaml OUT' makes the next
     version.
     """
-    from densegen.editor.page import serve
+    from densegen.editor.server import serve
     from densegen.editor.session import EditSession
     from densegen.index_quality import coefficient_spread
     from densegen.morphable_model import read_model

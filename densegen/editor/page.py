@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from densegen.editor.picking import hit_vertex
 from densegen.editor.session import EditSession
-from densegen.errors import ConfigurationError, DensegenError
+from densegen.errors import DensegenError
 from densegen.index_quality import face_surface
 from densegen.overlay import REGION_COLOURS
-from densegen.regions import region_of, valid_uv_region
+from densegen.regions import valid_uv_region
 
-__all__ = ["EditorPage", "hit_vertex", "serve"]
+__all__ = ["EditorPage"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -32,33 +34,11 @@ SELECT_WITHIN = 0.6
 SAMPLE_FACES = 24
 HEAT_MM = 12.0
 LOOK, MOVE, ADD = "Look", "Move", "Add"
-
-
-def hit_vertex(
-    vertices: FloatArray, triangles: npt.NDArray[np.int32], origin: FloatArray, direction: FloatArray
-) -> tuple[int, FloatArray] | None:
-    """Where a ray first meets a mesh: the nearest corner of the triangle, and the point; None where it misses.
-
-    vertices : (V, 3), triangles : (F, 3); Moeller and Trumbore (1997), all triangles at once.
-    """
-    a, b, c = (vertices[triangles[:, corner]] for corner in range(3))
-    edge_1, edge_2 = b - a, c - a
-    p = np.cross(direction, edge_2)
-    determinant = (edge_1 * p).sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inverse = 1 / determinant
-        to_origin = origin - a
-        u = (to_origin * p).sum(axis=1) * inverse
-        q = np.cross(to_origin, edge_1)
-        v = (q @ direction) * inverse
-        along = (edge_2 * q).sum(axis=1) * inverse
-        hit = (u >= 0) & (v >= 0) & (u + v <= 1) & (along > 0)
-    if not hit.any():
-        return None
-    face = int(np.flatnonzero(hit)[np.argmin(along[hit])])
-    point = origin + along[face] * direction
-    corners = triangles[face]
-    return int(corners[np.argmin(np.linalg.norm(vertices[corners] - point, axis=1))]), point
+HINTS = {
+    LOOK: "Click a landmark to read its numbers.",
+    MOVE: "Click where the selected landmark shall go.",
+    ADD: "Click the face or the plane to add a landmark there.",
+}
 
 
 class EditorPage:
@@ -77,8 +57,7 @@ class EditorPage:
         pixels = session.plane.pixels / 255 - 0.5
         flat = np.column_stack([pixels[:, 0], -pixels[:, 1], np.zeros(len(pixels))]) * PLANE_WIDTH
         self.plane: FloatArray = flat + PLANE_OFFSET
-        keypoints = session.plane.pixels[session.model.keypoints68]
-        self.region_of = lambda vertex: region_of(session.plane.pixels[vertex], keypoints)
+        self.region_of = lru_cache(maxsize=None)(session.region_of)
         self._build_panel()
         self._build_scene()
         self._say("Unsaved edits of an earlier session are back." if session.recovered else "")
@@ -121,7 +100,7 @@ class EditorPage:
     @staticmethod
     def _place_camera(client: Any) -> None:
         # From afar through a long lens: both cheeks are seen, as in a passport photograph.
-        client.camera.fov = 0.35
+        client.camera.fov = 0.29
         client.camera.position = (10.5, -1.0, 100.0)
         client.camera.look_at = (10.5, -1.0, 5.0)
         client.camera.up_direction = (0.0, 1.0, 0.0)
@@ -208,12 +187,7 @@ class EditorPage:
 
     def _set_mode(self, mode: str) -> None:
         self.mode_now = mode
-        hints = {
-            LOOK: "Click a landmark to read its numbers.",
-            MOVE: "Click where the selected landmark shall go.",
-            ADD: "Click the face or the plane to add a landmark there.",
-        }
-        self._say(hints[mode])
+        self._say(HINTS[mode])
 
     def _clicked(self, event: Any) -> None:
         origin, direction = np.array(event.ray_origin), np.array(event.ray_direction)
@@ -241,7 +215,7 @@ class EditorPage:
     def _edit(self, action: Callable[[], str]) -> None:
         with self.lock:
             try:
-                self._say(action())
+                self._say(f"{action()} {HINTS[self.mode_now]}")
             except (DensegenError, OSError) as error:
                 self._say(f"**Not done:** {error}")
             self.draw()
@@ -300,42 +274,6 @@ class EditorPage:
 
     def _say(self, text: str) -> None:
         self.note.content = text
-
-
-def serve(
-    session: EditSession, host: str, port: int, say: Callable[[str], None], std: npt.NDArray[np.floating] | None = None
-) -> None:
-    """Serve the page until Ctrl-C.
-
-    Raises :class:`ConfigurationError` where viser is not installed or the port is taken.
-    """
-    import socket
-    import time
-
-    try:
-        import viser
-    except ImportError as error:
-        raise ConfigurationError("the page needs viser: pip install 'densegen[editor]'") from error
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen at {host}:{port}: {error.strerror}: choose another --port"
-            ) from error
-    model = session.model
-    server = viser.ViserServer(host=host, port=port, label="densegen index edit", verbose=False)
-    page = EditorPage(session, server, np.concatenate([model.shape_std, model.expression_std]) if std is None else std)
-    say(f"The page is at http://{host}:{port} - Ctrl-C ends it; what is not saved stays in {session.unsaved_path}")
-    try:
-        while True:
-            time.sleep(0.25)
-            page.step()
-    except KeyboardInterrupt:
-        say("saved" if session.is_saved else f"not saved: the next 'index edit' goes on from {session.unsaved_path}")
-    finally:
-        server.stop()
 
 
 def _face_triangles(session: EditSession) -> npt.NDArray[np.int32]:

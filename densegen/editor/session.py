@@ -9,9 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from densegen.corrections import (
     Addition,
     Corrections,
@@ -19,6 +16,7 @@ from densegen.corrections import (
     Move,
     Removal,
     correct,
+    drafts_near_index,
     drafts_of_index,
     format_corrections,
     read_corrections,
@@ -27,6 +25,7 @@ from densegen.errors import ConfigurationError
 from densegen.face_plane import FacePlane
 from densegen.files import write_text
 from densegen.morphable_model import MorphableModel
+from densegen.regions import region_of
 from densegen.vertex_index import VertexIndex
 
 __all__ = ["EditSession"]
@@ -40,7 +39,10 @@ State = dict[str, Draft]
 class EditSession:
     """Edits to ``base``, each mirrored at once; the iBUG 68 are the model's own and stay.
 
+    model : whose vertices are clicked on: the one that the index was made on, or another of its UV layout, on which
+        landmarks stand on the nearest vertices
     path : the corrections file; ``recovered`` says whether unsaved edits of an earlier session were found beside it
+    kept : the corrections that the session began with: what no edit changes in them stays
     """
 
     base: VertexIndex
@@ -52,16 +54,19 @@ class EditSession:
     recovered: bool = False
     saved_position: int | None = 0
     removal_reasons: dict[str, str] = field(default_factory=dict)
+    kept: Corrections | None = None
 
     @classmethod
     def open(cls, base: VertexIndex, model: MorphableModel, path: Path) -> EditSession:
         """Start on ``base``, going on from the corrections in ``path`` and from unsaved edits, where there are any.
 
-        Raises :class:`ConfigurationError` where the index is not one of mirrored vertices of the model, or the
-        corrections there do not belong to it.
+        Raises :class:`ConfigurationError` where the index is not one of mirrored vertices, or the corrections there do
+        not belong to it.
         """
-        start = drafts_of_index(base, model)
-        session = cls(base, model, path, FacePlane(model), [start])
+        plane = FacePlane(model)
+        own = base.topology == model.topology
+        start = drafts_of_index(base, model) if own else drafts_near_index(base, plane)
+        session = cls(base, model, path, plane, [start])
         unsaved = session.unsaved_path
         if path.is_file():
             session._apply(read_corrections(path))
@@ -100,7 +105,7 @@ class EditSession:
         """
         half = self._half(vertex, midline)
         self._free(half)
-        region = self._region(half)
+        region = self.region_of(half)
         number = 1
         while f"{region}-edit-{number:02d}" in self.state or f"{region}-edit-{number:02d}" in self.states[0]:
             number += 1
@@ -141,30 +146,33 @@ class EditSession:
         def why(draft: Draft) -> str:
             return draft.origin.removeprefix("manual: ")
 
-        version = _next_version(self.base.version, moved=bool(set(before.items()) ^ set(after.items())))
-        return Corrections(
-            index_name=self.base.name,
-            index_version=version,
-            description=self.base.description,
-            changelog=(f"{version}: corrected by hand",),
-            count=len(self.index_vertices()),
-            remove=tuple(
-                Removal(name=name, reason=self.removal_reasons.get(name, "by hand"))
-                for name in before
-                if name not in after
-            ),
-            move=tuple(
-                Move(name=name, uv=uv(draft), reason=why(draft))
-                for name, draft in after.items()
-                if name in before and before[name].half != draft.half
-            ),
-            add=tuple(Addition(name=n, uv=uv(d), reason=why(d)) for n, d in after.items() if n not in before),
+        removed = [name for name in before if name not in after]
+        moved = [draft for name, draft in after.items() if name in before and before[name].half != draft.half]
+        added = [draft for name, draft in after.items() if name not in before]
+        start = self.kept
+        if start is None or start.index_version == self.base.version:
+            version = _next_version(self.base.version, moved=bool(removed or moved or added))
+            start = Corrections(
+                index_name=self.base.name,
+                index_version=version,
+                description=self.base.description,
+                changelog=(f"{version}: corrected by hand",),
+                count=len(self.names()),
+            )
+        return start.model_copy(
+            update={
+                "count": len(self.names()),
+                "remove": tuple(Removal(name=n, reason=self.removal_reasons.get(n, "by hand")) for n in removed),
+                "move": tuple(Move(name=d.name, uv=uv(d), reason=why(d)) for d in moved),
+                "add": tuple(Addition(name=d.name, uv=uv(d), reason=why(d)) for d in added),
+            }
         )
 
     def save(self) -> Corrections:
         """Write the corrections file, whole or not at all; the index itself is never touched."""
         corrections = self.corrections()
-        correct(self.base, corrections, self.model)  # what is saved can be applied
+        if self.base.topology == self.model.topology:
+            correct(self.base, corrections, self.model)  # what is saved can be applied
         write_text(self.path, format_corrections(corrections))
         self.unsaved_path.unlink(missing_ok=True)
         self.saved_position = self.position
@@ -182,13 +190,8 @@ class EditSession:
                 rows += [(f"{draft.name}-r", draft.half), (f"{draft.name}-l", partner)]
         return rows
 
-    def index_vertices(self) -> npt.NDArray[np.int64]:
-        """(N,) vertices of all landmarks, in the order of :meth:`names`."""
-        return np.array([vertex for _, vertex in self.names()])
-
-    def _region(self, vertex: int) -> str:
-        from densegen.regions import region_of
-
+    def region_of(self, vertex: int) -> str:
+        """The region of the face that a vertex lies in."""
         return region_of(self.plane.pixels[vertex], self.plane.pixels[self.model.keypoints68])
 
     def _half(self, vertex: int, midline: bool) -> int:
@@ -223,6 +226,12 @@ class EditSession:
 
     def _apply(self, corrections: Corrections) -> None:
         """Make the edits of a corrections file one state."""
+        if corrections.index_name != self.base.name:
+            raise ConfigurationError(
+                f"{self.path.name} corrects {corrections.index_name}, not {self.base.name}: choose another file with "
+                "--corrections"
+            )
+        self.kept = corrections
         state = dict(self.state)
         for removal in corrections.remove:
             self._known(removal.name)
