@@ -33,7 +33,7 @@ class Fit:
     pose : (7,) float32, see ``schema.POSE_FIELDS``; radians, pixels of the camera frame, pixels per model unit
     shape : (Ks,) float32, raw coefficients (``Shape_Para``), never multiplied by standard deviations
     expression : (Ke,) float32, raw coefficients (``Exp_Para``)
-    landmarks_2d : (2, n) float32 or None; ``pt2d``, 1-based pixels from the top left, n = 68 (300W-LP), 21
+    points_2d : (2, n) float32 or None; ``pt2d``, 1-based pixels from the top left, n = 68 (300W-LP), 21
         (AFLW2000-3D) or another number; -1 = not visible
     keypoints_3d : (3, 68) float32 or None; ``pt3d_68``, 1-based pixels from the top left
     roi : (4,) float32 or None; left, top, right, bottom of the face in the photograph it was cut from
@@ -42,7 +42,7 @@ class Fit:
     pose: FloatArray
     shape: FloatArray
     expression: FloatArray
-    landmarks_2d: FloatArray | None = None
+    points_2d: FloatArray | None = None
     keypoints_3d: FloatArray | None = None
     roi: FloatArray | None = None
 
@@ -79,7 +79,7 @@ def read_fit(path: Path, *, optional: bool = True) -> Fit:
         pose=pose,
         shape=_vector(contents, "Shape_Para", path),
         expression=_vector(contents, "Exp_Para", path),
-        landmarks_2d=_matrix(contents, "pt2d", 2),
+        points_2d=_matrix(contents, "pt2d", 2),
         keypoints_3d=keypoints_3d,
         roi=np.asarray(roi, np.float32).ravel() if roi is not None and np.size(roi) == 4 else None,
     )

@@ -33,11 +33,11 @@ SHEETS = {
 """Pages of the printed sheets: (first, last column, first, last row) of the UV map."""
 
 
-def draw_uv(index: VertexIndex, path: Path, *, numbers: bool = True) -> None:
+def draw_uv(index: VertexIndex, path: Path) -> None:
     """The UV plane with every landmark in its region's colour, and its id."""
     figure = _figure(14, 12.5)
     axes = figure.subplots()
-    _plot_uv(axes, index, numbers=numbers, size=6)
+    _plot_uv(axes, index, size=6)
     axes.legend(loc="lower left", fontsize=9)
     axes.set_title(f"{index.name} {index.version}: {len(index)} landmarks by region", fontsize=12)
     _save(figure, path)
@@ -65,7 +65,7 @@ def draw_sheets(index: VertexIndex, path: Path) -> None:
         for title, (left, right, top, bottom) in SHEETS.items():
             figure = _figure(11.7, 8.3)
             axes = figure.subplots()
-            _plot_uv(axes, index, numbers=True, size=5 if title == "the whole face" else 9)
+            _plot_uv(axes, index, size=5 if title == "the whole face" else 9)
             axes.set(xlim=(left, right), ylim=(bottom, top))
             axes.set_title(f"{index.name} {index.version} · {title}", fontsize=12)
             axes.legend(loc="lower left", fontsize=7)
@@ -165,19 +165,18 @@ def _frame(axes: Any) -> None:
     axes.set(xlim=(0, 255), ylim=(215, 0), aspect="equal", xlabel="UV column", ylabel="UV row")
 
 
-def _plot_uv(axes: Any, index: VertexIndex, *, numbers: bool, size: float) -> None:
+def _plot_uv(axes: Any, index: VertexIndex, *, size: float) -> None:
     for region, colour in REGION_COLOURS.items():
         points = np.array([m.uv for m in index.landmarks if m.region == region]).reshape(-1, 2)
         if len(points):
             axes.plot(*points.T, "o", color=colour, markersize=size * 0.6, label=f"{region}: {len(points)}")
     _frame(axes)
-    if numbers:
-        for landmark in index.landmarks:
-            axes.annotate(
-                str(landmark.id),
-                landmark.uv,
-                fontsize=size,
-                xytext=(1.5, 1.5),
-                textcoords="offset points",
-                clip_on=True,
-            )
+    for landmark in index.landmarks:
+        axes.annotate(
+            str(landmark.id),
+            landmark.uv,
+            fontsize=size,
+            xytext=(1.5, 1.5),
+            textcoords="offset points",
+            clip_on=True,
+        )

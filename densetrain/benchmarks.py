@@ -82,6 +82,13 @@ class Benchmark:
             points = points21(points).astype(np.float64)
         return nme(points, self.raw if as_labels else self.truth, self.normaliser, self.visible)
 
+    def truth_in_image(self, row: int) -> FloatArray:
+        """(P, 2) true points of a face in pixels of its image, centres from 0; NaN where not visible."""
+        points = self.truth[row]
+        if self.to_truth is not None:
+            points = (points - self.to_truth[row, 2:]) / self.to_truth[row, :2]
+        return np.where(self.visible[row][:, None], points, np.nan)
+
     def read_images(self) -> Iterator[npt.NDArray[np.uint8]]:
         """Each face's photograph, (H, W, 3) uint8 RGB; raises :class:`FormatError` for one that cannot be read."""
         if self.images is None:

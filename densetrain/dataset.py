@@ -209,11 +209,17 @@ def decode_all(shards: ShardSet, rows: npt.NDArray[np.int64]) -> Tensor:
 
 
 def _free_memory() -> int | None:
-    """Bytes that processes can still take, where the system says so."""
+    """Bytes that this process can still take, where the system says so: of the machine, or of its container."""
+    free = [int(line.split()[1]) * 1024 for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvailable:")]
+    group = Path("/sys/fs/cgroup")
+    limits, used = _lines(group / "memory.max"), _lines(group / "memory.current")
+    if limits and used and limits[0].isdigit():
+        free.append(int(limits[0]) - int(used[0]))
+    return min(free, default=None)
+
+
+def _lines(path: Path) -> list[str]:
     try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
+        return path.read_text(encoding="ascii").splitlines()
     except OSError:
-        pass
-    return None
+        return []

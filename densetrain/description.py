@@ -24,7 +24,8 @@ class Description(BaseModel):
     vertex_index : the text of the index file; crop_size : S
     margin : a crop's side in units of the face box's mean side
     reference_face : (N, 3) mean frontal face of the training set, model frame's directions, no unit; for head poses
-    shards_fingerprint : of the shards that it was trained on
+    datasets, shards_fingerprint : what it was trained on
+    validation_nme : percent, of all landmarks in 2D, at the checkpoint's epoch; see ``LandmarkModule``
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -37,7 +38,9 @@ class Description(BaseModel):
     crop_size: Annotated[int, Field(ge=32, le=1024)]
     margin: Annotated[float, Field(gt=0, le=10)]
     reference_face: tuple[tuple[float, float, float], ...] | None = None
+    datasets: tuple[str, ...] = ()
     shards_fingerprint: str = ""
+    validation_nme: float | None = None
 
     @property
     def reference(self) -> npt.NDArray[np.float64] | None:

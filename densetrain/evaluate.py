@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,9 +18,19 @@ from densetrain.benchmarks import Benchmark
 from densetrain.detect import Detector
 from densetrain.metrics import BINS, Score, box_size, score, yaw_bins
 from densetrain.regressor import Regressor, landmarks_in_image
-from densetrain.shard_set import ShardSet, open_shards
+from densetrain.shard_set import ShardSet
 
-__all__ = ["Result", "evaluate_benchmark", "evaluate_shards", "predict_benchmark", "read_result", "write_result"]
+__all__ = [
+    "Result",
+    "check_belongs",
+    "evaluate_benchmark",
+    "evaluate_shards",
+    "free_stem",
+    "predict_benchmark",
+    "read_result",
+    "worst_cases",
+    "write_result",
+]
 
 FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[int], None]
@@ -48,6 +59,11 @@ class Result(BaseModel):
     errors: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
     yaw_deg: list[float]
     groups: dict[str, dict[str, float]] = {}
+
+    @property
+    def identity(self) -> tuple[str, str, str, float, int]:
+        """What two results have in common that are the same evaluation."""
+        return (self.method, self.protocol, self.made, self.score.threshold, self.score.seed)
 
 
 def predict_benchmark(
@@ -104,17 +120,16 @@ def evaluate_benchmark(
 
 
 def evaluate_shards(
-    regressor: Regressor | None, folders: list[Path], split: str, *, constant: npt.NDArray[np.floating] | None = None,
+    regressor: Regressor | None, shards: ShardSet, split: str, *, constant: npt.NDArray[np.floating] | None = None,
     threshold: float = 10.0, seed: int = 0, progress: Progress = lambda n: None,
 ) -> Result:  # fmt: skip
-    """Score all landmarks on a split of finished builds: NME in 2D, and in 3D, by region, yaw and expression.
+    """Score all landmarks on a split: NME in 2D, and in 3D, by region, yaw and expression.
 
     regressor : a network whose vertex index is the shards'; or None, and ``constant``, (N, 3) landmarks that are
         "predicted" for every sample
 
     Raises :class:`ConfigurationError` where the indices differ or the split is empty.
     """
-    shards = open_shards(folders)
     if regressor is not None:
         check_belongs(regressor, shards)
     rows, reader = shards.rows(split), shards.open()
@@ -138,8 +153,9 @@ def evaluate_shards(
     errors, yaw_deg = flat.mean(axis=1), np.rad2deg(shards.pose[rows, 1].astype(np.float64))
     return Result(
         method="mean landmarks of the training set" if regressor is None else regressor.name,
-        protocol=f"shards, split {split}, {len(rows):,} samples, {len(shards.index)} landmarks of {shards.index.name} "
-        f"{shards.index.version}, 2D, normalised by sqrt(w h) of the true 68 points' box",
+        protocol=f"shards of {' and '.join(shards.datasets)} ({shards.fingerprint[:8]}), split {split}, "
+        f"{len(rows):,} samples, {len(shards.index)} landmarks of {shards.index.name} {shards.index.version}, 2D, "
+        "normalised by sqrt(w h) of the true 68 points' box",
         made="the shards' own crops" if regressor is not None else "no image",
         score=score(errors, yaw_deg, threshold=threshold, seed=seed),
         names=[str(name) for name in shards.sample_ids[rows]],
@@ -196,6 +212,16 @@ def write_result(result: Result, path: Path) -> None:
     """Write a result as JSON, whole or not at all."""
     # Bins without faces are NaN, which JSON as Python writes it can hold.
     write_text(path, json.dumps({"format": RESULT_FORMAT, **result.model_dump()}, indent=1) + "\n")
+
+
+def free_stem(result: Result, stem: Path) -> Path:
+    """``stem``, or ``stem-2``, ``stem-3``, ...: the first whose ``.json`` holds no other evaluation."""
+    for number in itertools.count(1):
+        free = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
+        path = free.with_name(f"{free.name}.json")
+        if not path.exists() or read_result(path).identity == result.identity:
+            return free
+    raise AssertionError("counting ends nowhere")
 
 
 def read_result(path: Path) -> Result:

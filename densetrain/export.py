@@ -75,7 +75,8 @@ def export_onnx(
     crops: npt.NDArray[np.uint8] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Parity]:
-    """Write ``model.onnx``, ``model-fp16.onnx``, ``model-int8.onnx``, each compared with torch on the same crops.
+    """Write ``model.onnx`` and, where asked, ``model-fp16.onnx`` and ``model-int8.onnx`` made from it; each is compared
+    with torch on the same crops.
 
     crops : (n, S, S, 3) uint8 for the comparison, and to calibrate int8, which needs them; smooth noise where None
 
@@ -172,8 +173,9 @@ def _write_int8(source: Path, path: Path, crops: npt.NDArray[np.uint8]) -> None:
             crop = next(self.batches, None)
             return None if crop is None else {"images": crop.transpose(0, 3, 1, 2).astype(np.float32)}
 
-    logging.getLogger().setLevel(logging.ERROR)  # the quantiser's advice goes to the root logger
-    onnx = _onnx()
+    onnx, root = _onnx(), logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # the quantiser's advice goes there
     prepared = path.with_name(f"{path.name}.prepared")
     try:
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
@@ -185,6 +187,7 @@ def _write_int8(source: Path, path: Path, crops: npt.NDArray[np.uint8]) -> None:
             nodes_to_quantize=nodes[:-1],
         )  # fmt: skip
     finally:
+        root.setLevel(level)
         prepared.unlink(missing_ok=True)
 
 
@@ -202,6 +205,16 @@ def _compare(regressor: TorchRegressor, file: Path, path: Path, variant: str, cr
     return Parity(variant, path, largest, float(difference.mean()), file.stat().st_size)
 
 
+def _validation(regressor: TorchRegressor) -> str:
+    nme = regressor.about.validation_nme
+    if nme is None:
+        return "Validation NME: not said."
+    return (
+        f"Validation NME: {nme:.3f} %, all {len(regressor.index)} landmarks in 2D, normalised by sqrt(w h) of the true "
+        f"68 points' box, split {regressor.about.settings.data.validate_on} of the shards that it was trained on."
+    )
+
+
 def model_card(regressor: TorchRegressor, made: list[Parity]) -> str:
     """The text of ``README.md`` beside exported files."""
     about, settings = description(regressor), regressor.about.settings
@@ -214,6 +227,8 @@ def model_card(regressor: TorchRegressor, made: list[Parity]) -> str:
             f"{len(regressor.index)} landmarks of the vertex index {regressor.index.name} {regressor.index.version} "
             "from one face crop. Made with densetrain.",
             "",
+            f"- Trained on: {' and '.join(regressor.about.datasets) or 'not said'}.",
+            f"- {_validation(regressor)}",
             f"- Input: {about['input']}.",
             f"- Output: {about['output']}.",
             f"- Crop: {about['crop']}.",

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from densegen import __version__
 from densegen.errors import ConfigurationError, FormatError
-from densegen.files import read_yaml, write_text
+from densegen.files import TEMPORARY_SUFFIX, read_yaml, write_text
 from densetrain.callbacks import Checkpoints, EpochLines, WarmAverage, WholeFiles
 from densetrain.checkpoint import BEST, LAST, read_checkpoint
 from densetrain.config import FitSettings
@@ -57,6 +57,7 @@ def make_module(
         crop_size=shards.crop_size,
         margin=shards.margin,
         reference_face=_reference_face(shards).round(5).tolist(),
+        datasets=shards.datasets,
         shards_fingerprint=shards.fingerprint,
     )
     torch.manual_seed(settings.seed)
@@ -166,6 +167,8 @@ def fit(
     """
     _quieten()
     say = rank_zero_only(say)
+    clean: Any = rank_zero_only(_remove_leftovers)
+    clean(out)
     shards = open_shards(folders)
     earlier = _earlier_run(out, settings, shards)
     # Checkpoints are written at an epoch's end.
@@ -178,6 +181,11 @@ def fit(
     if settings.data.cache == "device":
         module.hold_images(batches.train_images)
     trainer = make_trainer(settings, out, progress=progress, say=say)
+    say(
+        f"{len(batches.train_rows):,} samples to train on; validation on the split {settings.data.validate_on}, "
+        f"{len(batches.validation_rows):,} samples: NME of the {len(shards.index)} landmarks, 2D, normalised by "
+        "sqrt(w h) of the true 68 points' box"
+    )
     try:
         trainer.fit(module, batches, ckpt_path=None if earlier is None else out / LAST, weights_only=True)
     except (RuntimeError, ValueError) as error:
@@ -192,6 +200,12 @@ def fit(
         f"last {metrics['val_nme']:.3f} %; the training set's mean landmarks alone {metrics['val_nme_constant']:.3f} %"
     )
     return metrics
+
+
+def _remove_leftovers(out: Path) -> None:
+    """What a run that was killed while it wrote has left."""
+    for leftover in out.glob(f"*{TEMPORARY_SUFFIX}"):
+        leftover.unlink(missing_ok=True)
 
 
 def _explain(error: Exception, trainer: pl.Trainer) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from densegen.errors import ConfigurationError, FormatError
 from densetrain.config import ModelSettings
 
-__all__ = ["LandmarkNet", "load_pretrained", "read_weights"]
+__all__ = ["LandmarkNet", "load_pretrained", "load_torch", "read_weights"]
 
 # Those of ImageNet, which torchvision's weights were trained with.
 MEAN_RGB = (0.485, 0.456, 0.406)

@@ -156,7 +156,9 @@ class LandmarkModule(pl.LightningModule):
         return 1.0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CHECKPOINT_KEY] = self.about.model_dump(mode="json")
+        nme = self.trainer.callback_metrics.get("val_nme")
+        about = self.about.model_copy(update={"validation_nme": None if nme is None else float(nme)})
+        checkpoint[CHECKPOINT_KEY] = about.model_dump(mode="json")
 
     def _images(self, batch: Batch) -> Tensor:
         """(B, 3, S, S) uint8 on the device."""

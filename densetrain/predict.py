@@ -23,12 +23,17 @@ from densetrain.regressor import Regressor, landmarks_in_image
 
 __all__ = [
     "OUTPUTS",
+    "VIDEO_SUFFIXES",
     "Face",
     "Smoother",
+    "check_boxes",
+    "detect_boxes",
     "draw_faces",
+    "faces_as_json",
     "find_faces",
     "list_images",
     "read_boxes",
+    "read_image",
     "write_faces",
 ]
 
@@ -221,12 +226,13 @@ def faces_as_csv(faces: list[Face]) -> str:
 class Smoother:
     """Landmarks over time: the One Euro filter (Casiez, Roussel, Vogel, CHI 2012), every coordinate by itself.
 
-    Slow movement is smoothed strongly, fast movement follows at once. min_cutoff : Hz at rest; beta : by how much the
-    cutoff rises with speed, in Hz per (pixels per second)
+    Slow movement is smoothed strongly, fast movement follows at once.
+
+    min_cutoff_hz : at rest; beta : by how much the cutoff rises with speed, in Hz per (pixels per second)
     """
 
-    def __init__(self, rate_hz: float, min_cutoff: float = 1.5, beta: float = 0.02) -> None:
-        self.rate, self.min_cutoff, self.beta = rate_hz, min_cutoff, beta
+    def __init__(self, rate_hz: float, min_cutoff_hz: float = 1.5, beta: float = 0.02) -> None:
+        self.rate_hz, self.min_cutoff_hz, self.beta = rate_hz, min_cutoff_hz, beta
         self.value: npt.NDArray[np.float64] | None = None
         self.speed: npt.NDArray[np.float64] | None = None
 
@@ -237,10 +243,10 @@ class Smoother:
             self.value, self.speed = new, np.zeros_like(new)
             return landmarks
         share = self._share(np.full_like(new, 1.0))
-        self.speed = self.speed + share * ((new - self.value) * self.rate - self.speed)
-        self.value = self.value + self._share(self.min_cutoff + self.beta * np.abs(self.speed)) * (new - self.value)
+        self.speed = self.speed + share * ((new - self.value) * self.rate_hz - self.speed)
+        self.value = self.value + self._share(self.min_cutoff_hz + self.beta * np.abs(self.speed)) * (new - self.value)
         return self.value.astype(np.float32)
 
     def _share(self, cutoff_hz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        step: npt.NDArray[np.float64] = 2 * np.pi * cutoff_hz / self.rate
+        step: npt.NDArray[np.float64] = 2 * np.pi * cutoff_hz / self.rate_hz
         return step / (step + 1)

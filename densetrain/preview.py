@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.overlay import contact_sheet, depth_colours, draw_points, write_png
+from densegen.schema import CROP_SIZE
 from densetrain.config import FitSettings
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["draw_augmented", "draw_held_out", "draw_worst_images"]
 
 TRUTH_COLOUR = (255, 255, 255)
+SHOWN_MARGIN = 1.5
+"""Side of what is shown of a benchmark's photograph, in units of the face box's."""
 
 
 def draw_augmented(shards: ShardSet, settings: FitSettings, count: int, path: Path, columns: int = 6) -> None:
@@ -45,42 +48,47 @@ def draw_augmented(shards: ShardSet, settings: FitSettings, count: int, path: Pa
     write_png(contact_sheet(tiles, columns), path)
 
 
-def draw_held_out(regressor: Regressor, folders: list[Path], names: list[str], path: Path, columns: int = 6) -> None:
+def draw_held_out(regressor: Regressor, shards: ShardSet, names: list[str], path: Path, columns: int = 6) -> None:
     """Write a contact sheet of samples by id: predictions coloured by depth, the truth of the 68 in white."""
-    from densetrain.shard_set import open_shards
-
-    shards = open_shards(folders)
     place = {str(name): row for row, name in enumerate(shards.sample_ids)}
-    rows = [place[name] for name in names]
     reader = shards.open()
     tiles: list[npt.NDArray[np.uint8]] = []
-    for row in rows:
+    for row in (place[name] for name in names):
         image = reader.image(row)
-        points = regressor(image[None])[0]
-        tile = draw_points(image, points, depth_colours(points), scale=1, radius=1.0)
-        tiles.append(draw_points(tile, shards.keypoints68[row], TRUTH_COLOUR, scale=1, radius=0.8))
+        tiles.append(_compare(image, regressor(image[None])[0], shards.keypoints68[row]))
     reader.close()
     write_png(contact_sheet(tiles, columns), path)
 
 
 def draw_worst_images(
-    regressor: Regressor, benchmark: Benchmark, names: list[str], path: Path, columns: int = 6
+    benchmark: Benchmark, predicted: npt.NDArray[np.floating], names: list[str], path: Path, columns: int = 6
 ) -> None:
-    """Write a contact sheet of a benchmark's faces by name: predictions by depth, the truth in white, as crops."""
+    """Write a contact sheet of a benchmark's faces by name: predictions by depth, the truth in white, as crops.
+
+    predicted : (n, 68, 2 or 3) of all of the benchmark's faces, pixels of their images
+    """
     from densegen.crop import warp
     from densegen.photograph import read_photograph
     from densetrain.regressor import crop_of_box
 
+    assert benchmark.images is not None
     place = {name: row for row, name in enumerate(benchmark.names)}
     tiles: list[npt.NDArray[np.uint8]] = []
     for row in (place[name] for name in names):
-        assert benchmark.images is not None
-        crop = crop_of_box(benchmark.boxes[row], regressor.about.margin, regressor.about.crop_size)
-        image = warp(read_photograph(benchmark.images[row]), crop)
-        points = regressor(image[None])[0]
-        tile = draw_points(image, points, depth_colours(points), scale=1, radius=1.0)
-        if benchmark.to_truth is None:
-            truth = np.pad(benchmark.truth[row], ((0, 0), (0, 1))).astype(np.float32)
-            tile = draw_points(tile, crop.apply(truth), TRUTH_COLOUR, scale=1, radius=0.8)
-        tiles.append(tile)
+        crop = crop_of_box(benchmark.boxes[row], SHOWN_MARGIN, CROP_SIZE)
+        truth = benchmark.truth_in_image(row)
+        shown, true = (crop.apply(_in_space(points)) for points in (predicted[row], truth[np.isfinite(truth[:, 0])]))
+        tiles.append(_compare(warp(read_photograph(benchmark.images[row]), crop), shown, true))
     write_png(contact_sheet(tiles, columns), path)
+
+
+def _in_space(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """(P, 3) of (P, 2 or 3) points: z is 0 where it is not known."""
+    return np.pad(points, ((0, 0), (0, 3 - points.shape[1]))).astype(np.float32)
+
+
+def _compare(
+    image: npt.NDArray[np.uint8], predicted: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]
+) -> npt.NDArray[np.uint8]:
+    tile = draw_points(image, predicted, depth_colours(predicted), scale=1, radius=1.0)
+    return draw_points(tile, truth, TRUTH_COLOUR, scale=1, radius=0.8)

@@ -45,7 +45,7 @@ class OnnxRegressor:
     name: str
 
     @classmethod
-    def open(cls, path: Path, threads: int | None = None) -> OnnxRegressor:
+    def open(cls, path: Path) -> OnnxRegressor:
         """Open an ``.onnx`` file of ``densetrain export``.
 
         Raises :class:`ConfigurationError` where it does not exist or ONNX Runtime is not installed,
@@ -59,8 +59,6 @@ class OnnxRegressor:
             raise ConfigurationError("ONNX files need ONNX Runtime: pip install 'densegen[export]'") from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         # ONNX Runtime's errors have no common base but this.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from densetrain.published import AFLW2000_ROWS, AFLW_ROWS, BACKBONE_ROWS
 if TYPE_CHECKING:
     from densetrain.profile import Profile
 
-__all__ = ["Table", "draw_ced", "profile_table", "result_lines", "result_table", "write_report"]
+__all__ = ["Table", "draw_ced", "profile_table", "result_lines", "result_table", "tell_apart", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Table:
             f"| {' | '.join(self.header)} |",
             "|---" * len(self.header) + "|",
         ]
-        return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in self.rows)])
+        rows = ([cell.replace("|", "\\|") for cell in row] for row in self.rows)
+        return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
     def as_html(self) -> str:
         def cells(row: tuple[str, ...], tag: str) -> str:
@@ -142,12 +143,25 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def tell_apart(results: Sequence[tuple[str, Result]]) -> list[Result]:
+    """Results from several places, where two methods of one name have their place added to it."""
+    places: dict[tuple[str, str], set[str]] = {}
+    for place, result in results:
+        places.setdefault((result.protocol, result.method), set()).add(place)
+    return [
+        result.model_copy(update={"method": f"{result.method} in {place}"})
+        if len(places[result.protocol, result.method]) > 1
+        else result
+        for place, result in results
+    ]
+
+
 def write_report(
-    results: Sequence[Result], profiles: Sequence[Profile], out: Path, sheets: Mapping[str, Path] | None = None
+    results: Sequence[Result], profiles: Sequence[Profile], out: Path, sheets: Sequence[Path] = ()
 ) -> None:
     """Write ``report.md``, ``report.html`` and a CED picture a protocol to the folder ``out``.
 
-    sheets : pictures of the worst cases, by the name that their copies get
+    sheets : pictures of the worst cases, which are copied
 
     Raises :class:`ConfigurationError` where there is nothing to report.
     """
@@ -169,8 +183,9 @@ def write_report(
         table = profile_table(profiles)
         markdown.append(table.as_markdown())
         page.append(table.as_html())
-    for name, sheet in (sheets or {}).items():
-        title = f"Worst cases: {name.removesuffix('-worst.png')}"
+    for number, sheet in enumerate(sheets):
+        name = f"worst-{number}.png"
+        title = f"Worst cases: {sheet.parent / sheet.name.removesuffix('-worst.png')}"
         write_bytes(out / name, sheet.read_bytes())
         markdown += [f"## {title}", f"![{title}]({name})"]
         page.append(f'<h2>{html.escape(title)}</h2>\n<p><img src="{html.escape(name)}" alt="worst cases"></p>')

@@ -67,7 +67,7 @@ def losses() -> None:
         run = DEMO / f"losses/{name}"
         settings = read_settings("demo", (f"loss.name={name}", f"trainer.epochs={EPOCHS}"))
         fit([DEMO / "shards"], settings, run, say=print)
-        result = evaluate_shards(load_regressor(run), [DEMO / "shards"], "validation", threshold=20.0)
+        result = evaluate_shards(load_regressor(run), open_shards([DEMO / "shards"]), "validation", threshold=20.0)
         results.append(result.model_copy(update={"method": name}))
     draw_ced(results, IMAGES / "losses.png")
 

@@ -40,10 +40,10 @@ def test_every_number_type_becomes_float32_vectors(tmp_path: Path) -> None:
 
 def test_landmarks_of_any_count_are_read_and_may_be_missing(tmp_path: Path) -> None:
     odd = read_fit(write(tmp_path / "a.mat", pt2d=np.ones((2, 23)), roi=None))
-    assert odd.landmarks_2d is not None
-    assert odd.landmarks_2d.shape == (2, 23)
+    assert odd.points_2d is not None
+    assert odd.points_2d.shape == (2, 23)
     bare = read_fit(write(tmp_path / "b.mat", pt2d=None, roi=None))
-    assert bare.landmarks_2d is None
+    assert bare.points_2d is None
     assert bare.keypoints_3d is None
     assert bare.roi is None
 

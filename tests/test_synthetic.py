@@ -76,10 +76,10 @@ def test_components_have_names_of_their_own() -> None:
 def test_a_fit_read_back_gives_its_own_keypoints(corpus: Path, model: MorphableModel) -> None:
     for path in sorted((corpus / "SYNTH").glob("*.mat"))[:4]:
         fit = read_fit(path)
-        assert fit.landmarks_2d is not None
+        assert fit.points_2d is not None
         assert fit.keypoints_3d is not None
         keypoints = mesh_in_image(model, fit, 450)[model.keypoints68]
-        np.testing.assert_allclose(keypoints[:, :2] + 1, fit.landmarks_2d.T, atol=1e-2)
+        np.testing.assert_allclose(keypoints[:, :2] + 1, fit.points_2d.T, atol=1e-2)
         np.testing.assert_allclose(keypoints + [1, 1, 0], fit.keypoints_3d.T, atol=1e-2)
         assert (keypoints[:, :2] > 0).all()
         assert (keypoints[:, :2] < 449).all()

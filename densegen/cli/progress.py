@@ -35,6 +35,10 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
+    @property
+    def total(self) -> float | None:
+        return self.progress.tasks[0].total
+
     def start(self, fits: int, already_done: int) -> None:
         self.progress.update(self.task, total=fits, completed=already_done)
 

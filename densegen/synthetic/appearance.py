@@ -64,8 +64,12 @@ def random_appearance(generator: np.random.Generator) -> Appearance:
     )
 
 
+@lru_cache(maxsize=2)
 def texture(person: Appearance) -> FloatArray:
-    """The albedo over the UV plane: (TEXTURE_SIZE, TEXTURE_SIZE, 3) float32, 0 to 255."""
+    """The albedo over the UV plane: (TEXTURE_SIZE, TEXTURE_SIZE, 3) float32, 0 to 255, read-only.
+
+    Half of a portrait's time, so it is kept for the next portrait of the same person.
+    """
     masks = _masks()
     generator = np.random.default_rng(person.noise_seed)
     albedo = np.broadcast_to(person.skin, (TEXTURE_SIZE, TEXTURE_SIZE, 3)).copy()
@@ -100,6 +104,7 @@ def texture(person: Appearance) -> FloatArray:
     albedo = _blend(albedo, 0.35 * person.skin * [0.9, 0.7, 0.7], masks["lashes"])
     albedo = _blend(albedo, 0.45 * person.skin * [1.0, 0.75, 0.7], masks["nostrils"])
     result: FloatArray = np.clip(albedo, 0, 255).astype(np.float32)
+    result.flags.writeable = False
     return result
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from densegen.files import write_bytes
 from densegen.fits import Fit
 from densegen.morphable_model import write_model
 from densegen.pose import pose_vertices
-from densegen.synthetic.appearance import random_appearance
+from densegen.synthetic.appearance import Appearance, random_appearance
 from densegen.synthetic.face import face_model
 from densegen.synthetic.portrait import draw_portrait, random_light
 
@@ -38,9 +38,7 @@ def make_portrait(seed: int, number: int) -> tuple[Fit, npt.NDArray[np.uint8]]:
     returns : the fit, and (450, 450, 3) uint8, RGB
     """
     model = face_model()
-    person = np.random.default_rng([seed, number // POSES_PER_PERSON, 1])
-    shape = (person.normal(0, 0.8, len(model.shape_basis)).clip(-2, 2) * model.shape_std).astype(np.float32)
-    look, expression = random_appearance(person), _random_expression(person, model.expression_std)
+    shape, look, expression = _person(seed, number // POSES_PER_PERSON)
     own = np.random.default_rng([seed, number, 2])
     vertices = model.vertices(shape[None], expression[None])[0]
     pose = _random_pose(own, vertices)
@@ -51,11 +49,19 @@ def make_portrait(seed: int, number: int) -> tuple[Fit, npt.NDArray[np.uint8]]:
         pose=pose,
         shape=shape,
         expression=expression,
-        landmarks_2d=keypoints[:, :2].T + 1,
+        points_2d=keypoints[:, :2].T + 1,
         keypoints_3d=keypoints.T + np.array([[1], [1], [0]], np.float32),
         roi=np.rint(np.concatenate([low, high]) + 1).astype(np.float32),
     )
     return fit, image
+
+
+@lru_cache(maxsize=2)
+def _person(seed: int, number: int) -> tuple[FloatArray, Appearance, FloatArray]:
+    """Shape coefficients, looks and expression coefficients; kept for the next portrait of the same person."""
+    model, generator = face_model(), np.random.default_rng([seed, number, 1])
+    shape = (generator.normal(0, 0.8, len(model.shape_basis)).clip(-2, 2) * model.shape_std).astype(np.float32)
+    return shape, random_appearance(generator), _random_expression(generator, model.expression_std)
 
 
 def write_corpus(
@@ -94,14 +100,14 @@ def _mat_file(fit: Fit) -> bytes:
     """The fields of a 300W-LP file. MATLAB's header names the moment of writing; ours says the same each time."""
     from scipy.io import savemat
 
-    assert fit.landmarks_2d is not None
+    assert fit.points_2d is not None
     assert fit.keypoints_3d is not None
     assert fit.roi is not None
     contents = {
         "Pose_Para": fit.pose[None],
         "Shape_Para": fit.shape[:, None].astype(np.float64),
         "Exp_Para": fit.expression[:, None].astype(np.float64),
-        "pt2d": fit.landmarks_2d.astype(np.float64),
+        "pt2d": fit.points_2d.astype(np.float64),
         "pt3d_68": fit.keypoints_3d,
         "roi": fit.roi[None].astype(np.int16),
         "Color_Para": np.array([[1, 1, 1, 0, 0, 0, 1]], np.float32),

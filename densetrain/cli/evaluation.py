@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
 if TYPE_CHECKING:
-    from densetrain.benchmarks import Benchmark
+    import numpy as np
+    import numpy.typing as npt
+
+    from densetrain.benchmarks import Benchmark, Labels, YawSource
     from densetrain.evaluate import Result
     from densetrain.regressor import Regressor
 
@@ -44,120 +50,141 @@ READ = {
 @click.option("--device", default="cpu", show_default=True, help="torch's name of it")
 @click.option("--out", type=PATH, help="folder for the result, its CED curve and the worst cases "
               "[default: MODEL/evaluation where MODEL is a run's folder]")  # fmt: skip
-def evaluate(model: Path | None, predictions: str | None, out: Path | None, device: str, **options: Any) -> None:
+def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) -> None:
     """Score MODEL (a run's folder, a checkpoint, .safetensors or .onnx), or --predictions, by a public protocol."""
-    from densegen.errors import ConfigurationError
-    from densetrain.evaluate import write_result
+    from densetrain.evaluate import free_stem, write_result
     from densetrain.regressor import open_regressor
     from densetrain.report import draw_ced, result_lines
 
-    if (model is None) == (predictions is None):
-        raise ConfigurationError("give a model or --predictions, one of them")
-    if not math.isfinite(options["threshold"]):
-        raise ConfigurationError("--threshold is a number of percent")
-    _refuse_unread(options["benchmark"], predictions)
+    asked = _Asked(**options)
+    if (model is None) == (asked.predictions is None):
+        raise click.UsageError("give a MODEL or --predictions, one of them")
+    if not math.isfinite(asked.threshold):
+        raise click.UsageError("--threshold is a number of percent")
+    _refuse_unread(asked)
     regressor = None if model is None else open_regressor(model, device)
-    if options["benchmark"] == "shards":
-        results = _evaluate_shards(regressor, options)
-    else:
-        results = [_evaluate_public(regressor, predictions, options)]
+    results, draw_worst = (_evaluate_shards if asked.benchmark == "shards" else _evaluate_public)(regressor, asked)
     for result in results:
         click.echo("\n".join(result_lines(result)))
     if out is None and model is not None and model.is_dir():
         out = model / "evaluation"
     if out is None:
         return
-    read = ("split", "labels", "yaw", "box")
-    name = "-".join(
-        [options["benchmark"], *(options[o] for o in read if o in READ[options["benchmark"]] and options[o])]
-    )
+    stem = free_stem(results[0], out / asked.name)
     for result, suffix in zip(results, ("", "-constant"), strict=False):
-        write_result(result, out / f"{name}{suffix}.json")
-    draw_ced(results, out / f"{name}-ced.png")
-    if regressor is not None:
-        _draw_worst(regressor, results[0], options, out / f"{name}-worst.png")
-    click.echo(f"{out / name}.json, -ced.png" + (", -worst.png" if regressor is not None else ""))
+        write_result(result, stem.with_name(f"{stem.name}{suffix}.json"))
+    draw_ced(results, stem.with_name(f"{stem.name}-ced.png"))
+    if draw_worst is not None:
+        draw_worst(stem.with_name(f"{stem.name}-worst.png"))
+    click.echo(f"{stem}.json, -ced.png" + (", -worst.png" if draw_worst is not None else ""))
 
 
-def _refuse_unread(benchmark: str, predictions: str | None) -> None:
+@dataclass(frozen=True)
+class _Asked:
+    """The options of an evaluation."""
+
+    benchmark: str
+    root: Path | None
+    protocol: Path | None
+    labels: Labels
+    yaw: YawSource | None
+    box: Literal["truth", "cascade", "opencv", "mediapipe"]
+    predictions: str | None
+    folders: tuple[Path, ...]
+    split: str
+    threshold: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of the files that are written: the benchmark and its options, and whose predictions."""
+        read = [option for option in ("split", "labels", "yaw", "box") if option in READ[self.benchmark]]
+        if self.predictions is not None:
+            read = [option for option in read if option != "box"]
+        words = [self.benchmark, *(str(getattr(self, option)) for option in read if getattr(self, option))]
+        return "-".join([*words, *([Path(self.predictions).stem] if self.predictions is not None else [])])
+
+
+def _refuse_unread(asked: _Asked) -> None:
     """An option that is given and not read would make a number look like another."""
-    from densegen.errors import ConfigurationError
-
     context = click.get_current_context()
-    unread = {name for names in READ.values() for name in names} - set(READ[benchmark])
-    if predictions is not None:
-        unread |= {"box", "device"}
+    unread = {name for names in READ.values() for name in names} - set(READ[asked.benchmark])
+    what = asked.benchmark
+    if asked.predictions is not None:
+        unread, what = unread | {"box", "device"}, f"{what} with --predictions"
     for option in context.command.params:
         given = context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
         if given and option.name in unread:
-            what = benchmark if predictions is None else f"{benchmark} with --predictions"
-            raise ConfigurationError(f"{option.opts[0]} means nothing to the benchmark {what}")
+            raise click.UsageError(f"{option.opts[0]} means nothing to the benchmark {what}")
 
 
-def _evaluate_shards(regressor: Regressor | None, options: dict[str, Any]) -> list[Result]:
+_Evaluated = tuple[list["Result"], Callable[[Path], None] | None]
+"""Results, and what draws the worst of their faces, where there are images to draw on."""
+
+
+def _evaluate_shards(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
     from densegen.cli.progress import ProgressBar
-    from densegen.errors import ConfigurationError
-    from densetrain.evaluate import evaluate_shards
+    from densetrain.evaluate import evaluate_shards, worst_cases
+    from densetrain.preview import draw_held_out
+    from densetrain.shard_set import open_shards
 
-    if not options["folders"]:
-        raise ConfigurationError("which shards? Give a finished build with --shards")
+    if not asked.folders:
+        raise click.UsageError("which shards? Give a finished build with --shards")
     if regressor is None:
-        raise ConfigurationError("--predictions are for the public benchmarks; give a model for shards")
-    folders, split = list(options["folders"]), options["split"]
-    common = {"threshold": options["threshold"], "seed": options["seed"]}
+        raise click.UsageError("--predictions are for the public benchmarks; give a MODEL for shards")
+    shards = open_shards(asked.folders)
+    score = partial(evaluate_shards, shards=shards, split=asked.split, threshold=asked.threshold, seed=asked.seed)
     with ProgressBar("evaluating", "samples") as bar:
-        results = [evaluate_shards(regressor, folders, split, progress=lambda n: bar.advance(n, 0), **common)]
+        bar.start(len(shards.rows(asked.split)), 0)
+        results = [score(regressor, progress=lambda n: bar.advance(n, 0))]
     mean = getattr(getattr(regressor, "net", None), "mean_landmarks", None)
     if mean is not None:
-        results.append(evaluate_shards(None, folders, split, constant=mean.cpu().numpy(), **common))
-    return results
+        results.append(score(None, constant=mean.cpu().numpy()))
+    worst = [name for name, _ in worst_cases(results[0], WORST)]
+    return results, lambda path: draw_held_out(regressor, shards, worst, path)
 
 
-def _evaluate_public(regressor: Regressor | None, predictions: str | None, options: dict[str, Any]) -> Result:
+def _evaluate_public(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
     from densegen.cli.progress import ProgressBar
     from densetrain.benchmarks import aflw2000, read_predictions
     from densetrain.detect import open_detector
-    from densetrain.evaluate import evaluate_benchmark, predict_benchmark
+    from densetrain.evaluate import evaluate_benchmark, predict_benchmark, worst_cases
+    from densetrain.preview import draw_worst_images
 
-    benchmark = _benchmark(options)
-    common = {"threshold": options["threshold"], "seed": options["seed"]}
-    if predictions in LABEL_SETS and options["benchmark"] == "aflw2000-3d":
-        other = aflw2000(options["root"], options["protocol"], predictions, options["yaw"])  # type: ignore[arg-type]
-        return evaluate_benchmark(benchmark, other.raw, f"labels {predictions}", "a file", as_labels=True, **common)
-    if predictions is not None:
-        found = read_predictions(Path(predictions), benchmark.names)
-        return evaluate_benchmark(benchmark, found, Path(predictions).stem, "a file, pixels from 0", **common)
-    assert regressor is not None
-    detector = None if options["box"] == "truth" else open_detector(options["box"])
-    with ProgressBar("predicting", "images") as bar:
-        bar.start(len(benchmark), 0)
-        points, missed = predict_benchmark(regressor, benchmark, detector, lambda n: bar.advance(n, 0))
-    words = "crops around the true boxes"
-    if detector is not None:
-        words = f"crops around the boxes of the detector {options['box']}, around the true box for {missed:,} not found"
-    return evaluate_benchmark(benchmark, points, regressor.name, words, **common)
+    benchmark = _benchmark(asked)
+    points: npt.NDArray[np.floating[Any]]
+    score = partial(evaluate_benchmark, benchmark, threshold=asked.threshold, seed=asked.seed)
+    if asked.benchmark == "aflw2000-3d" and asked.predictions in ("original", "reannotated"):
+        other = aflw2000(asked.root, asked.protocol, cast("Labels", asked.predictions), asked.yaw)
+        points = other.truth
+        result = score(other.raw, f"labels {asked.predictions}", "a file", as_labels=True)
+    elif asked.predictions is not None:
+        points = read_predictions(Path(asked.predictions), benchmark.names)
+        result = score(points, Path(asked.predictions).stem, "a file, pixels from 0")
+    else:
+        assert regressor is not None
+        detector = None if asked.box == "truth" else open_detector(asked.box)
+        with ProgressBar("predicting", "images") as bar:
+            bar.start(len(benchmark), 0)
+            points, missed = predict_benchmark(regressor, benchmark, detector, lambda n: bar.advance(n, 0))
+        words = "crops around the true boxes"
+        if detector is not None:
+            words = f"crops around the boxes of the detector {asked.box}, around the true box for {missed:,} not found"
+        result = score(points, regressor.name, words)
+    if benchmark.images is None:
+        return [result], None
+    worst = [name for name, _ in worst_cases(result, WORST)]
+    return [result], lambda path: draw_worst_images(benchmark, points, worst, path)
 
 
-def _benchmark(options: dict[str, Any]) -> Benchmark:
-    from densegen.errors import ConfigurationError
+def _benchmark(asked: _Asked) -> Benchmark:
     from densetrain.benchmarks import aflw, aflw2000
 
-    if options["benchmark"] == "aflw2000-3d":
-        return aflw2000(options["root"], options["protocol"], options["labels"], options["yaw"])
-    if options["protocol"] is None:
-        raise ConfigurationError("AFLW needs the folder of its public label files: --protocol")
-    return aflw(options["root"], options["protocol"])
-
-
-def _draw_worst(regressor: Regressor, result: Result, options: dict[str, Any], path: Path) -> None:
-    from densetrain.evaluate import worst_cases
-    from densetrain.preview import draw_held_out, draw_worst_images
-
-    names = [name for name, _ in worst_cases(result, WORST)]
-    if options["benchmark"] == "shards":
-        draw_held_out(regressor, list(options["folders"]), names, path)
-    else:
-        draw_worst_images(regressor, _benchmark(options), names, path)
+    if asked.benchmark == "aflw2000-3d":
+        return aflw2000(asked.root, asked.protocol, asked.labels, asked.yaw)
+    if asked.protocol is None:
+        raise click.UsageError("AFLW needs the folder of its public label files: --protocol")
+    return aflw(asked.root, asked.protocol)
 
 
 @click.command()
@@ -171,21 +198,23 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
     """
     from densegen.errors import ConfigurationError
     from densetrain.evaluate import read_result
-    from densetrain.report import write_report
+    from densetrain.report import tell_apart, write_report
 
     # A run keeps its results in a folder; '--out' makes such a folder of its own.
-    folders = {run: run / "evaluation" if (run / "evaluation").is_dir() else run for run in runs if run.is_dir()}
-    paths = [p for run in runs for p in (sorted(folders[run].glob("*.json")) if run in folders else [run])]
-    if not paths:
+    folders = [run / "evaluation" if (run / "evaluation").is_dir() else run for run in runs]
+    found = [(run, p) for run, at in zip(runs, folders, strict=True)
+             for p in (sorted(at.glob("*.json")) if at.is_dir() else [at])]  # fmt: skip
+    if not found:
         raise ConfigurationError(f"{', '.join(map(str, runs))}: no evaluation here; run 'densetrain evaluate' first")
+    results = tell_apart([(str(run), read_result(path)) for run, path in found])
+    sheets = [sheet for folder in folders if folder.is_dir() for sheet in sorted(folder.glob("*-worst.png"))]
     profiles = []
     if backbones:
         from densetrain.config import ModelSettings
         from densetrain.profile import profile as measure
 
         profiles = [measure(ModelSettings(backbone=name), 520) for name in backbones]
-    sheets = {f"{run.name}-{p.name}": p for run, folder in folders.items() for p in sorted(folder.glob("*-worst.png"))}
-    write_report([read_result(path) for path in paths], profiles, out, sheets)
+    write_report(results, profiles, out, sheets)
     click.echo(f"{out / 'report.md'}, {out / 'report.html'}")
 
 

@@ -145,14 +145,21 @@ class _Job:
 
     def film(self, source: Path | int, stem: Path) -> None:
         from densegen.cli.progress import ProgressBar
-        from densetrain.video import process_video
+        from densetrain.video import Follower, process_video
 
         boxes = None if isinstance(source, int) else self._given_boxes(source)
+        start = None if boxes is None else boxes[0]
+        follower = Follower(self.regressor, self._open_detector(), start=start, refine=self._refine)
         with ProgressBar("filming", "frames") as bar:
+
+            def advance(frames: int, total: int | None) -> None:
+                if total is not None and bar.total is None:
+                    bar.start(total, 0)
+                bar.advance(frames, 0)
+
             frames, seen = process_video(
-                source, self.regressor, self._open_detector(), stem, self.triangles, smooth=self.options["smooth"],
-                reference=self.reference, limit=self.options["limit"], start=None if boxes is None else boxes[0],
-                refine=self._refine, progress=lambda n: bar.advance(n, 0),
+                source, follower, stem, self.triangles, smooth=self.options["smooth"], limit=self.options["limit"],
+                progress=advance,
             )  # fmt: skip
         click.echo(f"{source}: {frames:,} frames, a face in {seen:,}: {stem}.mp4, {stem}.json")
 

@@ -49,7 +49,9 @@ def median_seconds(run: Callable[[], Any], rounds: int = ROUNDS) -> float:
     return float(np.median(times))
 
 
-def test_loading_a_sample_costs_little_more_than_decoding_its_jpeg(shards: ShardSet) -> None:
+def test_loading_a_sample_costs_little_more_than_decoding_its_jpeg(
+    shards: ShardSet, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = np.resize(np.arange(len(shards)), 512).astype(np.int64)
     dataset, reader = BatchDataset(shards), shards.open()
     jpegs = [reader.jpeg(int(row)) for row in rows]
@@ -65,7 +67,8 @@ def test_loading_a_sample_costs_little_more_than_decoding_its_jpeg(shards: Shard
 
     load(), decode()
     ratios = [median_seconds(load, 1) / median_seconds(decode, 1) for _ in range(ROUNDS)]
-    print(f"\nloading a sample: {np.median(ratios):.2f} decodes of its JPEG")
+    with capsys.disabled():
+        print(f"\nloading a sample: {np.median(ratios):.2f} decodes of its JPEG")
     assert np.median(ratios) <= 1.3
 
 
@@ -87,7 +90,9 @@ class Clock(Callback):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_step_of_fit_costs_little_more_than_the_bare_step(shards: ShardSet, tmp_path: Path) -> None:
+def test_a_step_of_fit_costs_little_more_than_the_bare_step(
+    shards: ShardSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """MobileNetV2 at 256 px, with augmentation, decoding, logs and checks, against the network alone."""
     sets = [f"data.batch_size={BATCH}", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.epochs=1"]
     settings: FitSettings = read_settings("paper", [*sets, "data.workers=0", "data.validate_on=train"])
@@ -107,5 +112,6 @@ def test_a_step_of_fit_costs_little_more_than_the_bare_step(shards: ShardSet, tm
     # Whatever else the machine does only adds: the least disturbed steps of both tell what they cost.
     fitted, alone = (np.sort(times)[:4].mean() for times in (clock.fitted, clock.alone))
     ratio = float(fitted / alone)
-    print(f"\na step of fit: {ratio:.2f} bare steps, {len(clock.fitted)} steps at batch {BATCH}")
+    with capsys.disabled():
+        print(f"\na step of fit: {ratio:.2f} bare steps, {len(clock.fitted)} steps at batch {BATCH}")
     assert ratio <= 1.10

@@ -137,7 +137,7 @@ def test_damaged_label_files_are_refused(folder: Path, protocol: Path) -> None:
 def test_options_that_a_benchmark_does_not_read_are_refused(folder: Path, tmp_path: Path) -> None:
     def fails(*arguments: object) -> str:
         result = CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
-        assert result.exit_code == 1, result.output
+        assert result.exit_code == 2, result.output
         return result.stderr
 
     assert "--labels means nothing to the benchmark aflw" in fails(

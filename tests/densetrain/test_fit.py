@@ -246,8 +246,8 @@ def test_a_compiled_network_is_kept_like_a_plain_one(
     plain = fit([dataset], tiny("trainer.compile=false", *changes[1:]), tmp_path / "plain")
     assert made["val_nme"] == pytest.approx(plain["val_nme"], rel=1e-2)
     assert weights(tmp_path / "run").keys() == weights(tmp_path / "plain").keys()
-    scored = evaluate_shards(load_regressor(tmp_path / "run" / LAST), [dataset], "validation").score.all_images
-    assert scored == pytest.approx(made["val_nme"], rel=1e-2)
+    scored = evaluate_shards(load_regressor(tmp_path / "run" / LAST), open_shards([dataset]), "validation")
+    assert scored.score.all_images == pytest.approx(made["val_nme"], rel=1e-2)
 
 
 @pytest.mark.slow

@@ -21,8 +21,9 @@ from densetrain.checkpoint import TorchRegressor, load_regressor
 from densetrain.cli import main
 from densetrain.evaluate import read_result
 from densetrain.export import ParityError, export_onnx
-from densetrain.predict import Smoother
+from densetrain.predict import Smoother, find_faces
 from densetrain.regressor import OnnxRegressor, crop_of_box
+from densetrain.video import Follower, process_video
 
 
 def call(*arguments: Any) -> Result:
@@ -35,6 +36,12 @@ def fails(*arguments: Any) -> str:
     assert isinstance(result.exception, SystemExit)
     (line,) = result.stderr.strip().splitlines()
     return line
+
+
+def misused(*arguments: Any) -> str:
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    return result.stderr.strip().splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +91,43 @@ def test_shards_are_scored_beside_the_constant_prediction_and_reported(
     assert (tmp_path / "report/ced-0.png").is_file()
     for picture in re.findall(r"!\[.*\]\((.*)\)", text):
         assert (tmp_path / "report" / picture).is_file()
-    assert "run-shards-validation-worst.png" in text
+    assert "Worst cases: evaluation/shards-validation" in text.replace(str(tmp_path / "run") + "/", "")
+
+
+@pytest.mark.slow
+def test_no_evaluation_takes_the_place_of_another(run: Path, dataset: Path, corpus: Path, tmp_path: Path) -> None:
+    asked = ("evaluate", run, "--shards", dataset, "--out", tmp_path / "out")
+    for extra in ((), (), ("--threshold", 20), ("--split", "train")):
+        assert call(*asked, *extra).exit_code == 0
+    names = {path.name for path in (tmp_path / "out").glob("*.json")}
+    assert names == {f"shards-{stem}{suffix}.json" for suffix in ("", "-constant")
+                     for stem in ("validation", "validation-2", "train")}  # fmt: skip
+    # Two runs of one name keep their places beside their names in a report.
+    for folder in "ab":
+        shutil.copytree(run, tmp_path / folder / "run")
+        copied = tmp_path / folder / "run"
+        assert call("evaluate", copied, "--shards", dataset, "--threshold", 5).exit_code == 0
+    report = call("report", tmp_path / "a/run", tmp_path / "b/run", "--out", tmp_path / "report")
+    assert report.exit_code == 0, report.output
+    text = (tmp_path / "report/report.md").read_text()
+    for folder in "ab":
+        assert f"| run/best.ckpt in {tmp_path / folder / 'run'} |" in text
+    assert len(list((tmp_path / "report").glob("worst-*.png"))) == 2
+
+
+def test_somebody_elses_worst_cases_are_drawn(corpus: Path, tmp_path: Path) -> None:
+    from densetrain.benchmarks import aflw2000
+
+    benchmark = aflw2000(corpus / "SYNTH", None)
+    off = np.arange(len(benchmark))[:, None, None].astype(float)
+    np.savez(tmp_path / "theirs.npz", names=np.array(benchmark.names), landmarks=benchmark.truth + off)
+    asked = ("--benchmark", "aflw2000-3d", "--root", corpus / "SYNTH", "--out", tmp_path / "out")
+    made = call("evaluate", "--predictions", tmp_path / "theirs.npz", *asked)
+    assert made.exit_code == 0, made.output
+    result = read_result(tmp_path / "out/aflw2000-3d-original-theirs.json")
+    expected = 100 * np.sqrt(2) * np.arange(len(benchmark)) / benchmark.normaliser
+    np.testing.assert_allclose(result.errors, expected, rtol=1e-9)
+    assert (tmp_path / "out/aflw2000-3d-original-theirs-worst.png").stat().st_size > 10_000
 
 
 def test_exported_files_describe_themselves_and_agree(run: Path, exported: Path, corpus: Path) -> None:
@@ -126,7 +169,7 @@ def test_onnx_needs_no_torch(exported: Path, dataset: Path, corpus: Path, tmp_pa
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
     assert (tmp_path / "SYNTH_00000_0.json").is_file()
-    assert "protocol: shards, split validation" in made.stdout
+    assert "protocol: shards of demo (" in made.stdout
 
 
 def test_what_is_predicted_is_written_in_the_images_frame(run: Path, corpus: Path, tmp_path: Path) -> None:
@@ -189,6 +232,85 @@ def test_video_is_followed_and_smoothed(exported: Path, corpus: Path, tmp_path: 
     assert not (tmp_path / "out/bad.mp4").exists()
 
 
+class Writer:
+    """Stands in for OpenCV's."""
+
+    def __init__(self, path: str, *_: object) -> None:
+        Path(path).write_bytes(b"film")
+
+    @staticmethod
+    def fourcc(*_: str) -> int:
+        return 0
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def write(self, frame: np.ndarray) -> None: ...
+    def release(self) -> None: ...
+
+
+class Films:
+    """Stands in for OpenCV: three grey frames, then Ctrl-C."""
+
+    CAP_PROP_FPS, CAP_PROP_FRAME_COUNT, VideoWriter = 5, 7, Writer
+
+    def __init__(self) -> None:
+        self.left = 3
+
+    def VideoCapture(self, source: object) -> Films:  # noqa: N802
+        return self
+
+    def get(self, key: int) -> float:
+        return 10.0
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return True, np.full((90, 120, 3), 127, np.uint8)
+
+    def release(self) -> None: ...
+
+
+@pytest.fixture
+def films(monkeypatch: pytest.MonkeyPatch) -> Films:
+    stand_in = Films()
+    monkeypatch.setattr("densetrain.video._import_opencv", lambda: stand_in)
+    return stand_in
+
+
+def no_face(image: np.ndarray) -> np.ndarray:
+    return np.empty((0, 4))
+
+
+def test_ctrl_c_ends_and_keeps_a_webcams_recording(run: Path, films: Films, tmp_path: Path) -> None:
+    follower = Follower(load_regressor(run), no_face)
+    assert process_video(0, follower, tmp_path / "cam", np.empty((0, 3), np.int64)) == (3, 0)
+    assert {path.name for path in tmp_path.iterdir()} == {"cam.mp4", "cam.json"}
+    assert len((tmp_path / "cam.json").read_text().splitlines()) == 3
+
+
+def test_ctrl_c_in_a_file_leaves_nothing_half_done(run: Path, films: Films, tmp_path: Path) -> None:
+    follower = Follower(load_regressor(run), no_face)
+    with pytest.raises(KeyboardInterrupt):
+        process_video(tmp_path / "in.mp4", follower, tmp_path / "out", np.empty((0, 3), np.int64))
+    assert films.left == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_face_that_was_lost_is_smoothed_from_where_it_comes_back(run: Path) -> None:
+    boxes = iter([np.array([[20.0, 20, 90, 90]]), np.empty((0, 4)), np.array([[60.0, 60, 130, 130]])])
+    follower = Follower(load_regressor(run), lambda image: next(boxes), refine=0)
+    follower.smooth_at(30.0)
+    image = np.full((150, 150, 3), 127, np.uint8)
+    assert len(follower(image)) == 1
+    follower.box = None  # lost
+    assert follower(image) == []
+    (face,) = follower(image)
+    fresh = find_faces(load_regressor(run), image, np.array([[60.0, 60, 130, 130]]))[0]
+    np.testing.assert_allclose(face.landmarks, fresh.landmarks, atol=1e-3)
+
+
 def test_smoothing_calms_noise_and_follows_movement() -> None:
     generator = np.random.default_rng(0)
     smoother, still = Smoother(30.0), np.full((5, 3), 100.0, np.float32)
@@ -224,8 +346,8 @@ def test_wrong_inputs_are_one_line(run: Path, exported: Path, dataset: Path, cor
     )
     assert "does not exist" in fails("predict", tmp_path / "no-run", photograph, *out)
     assert "calibrated on crops" in fails("export", run, "--variant", "int8", *out)
-    assert "give a model or --predictions" in fails("evaluate", "--benchmark", "aflw2000-3d")
-    assert "which shards?" in fails("evaluate", run)
+    assert "give a MODEL or --predictions" in misused("evaluate", "--benchmark", "aflw2000-3d")
+    assert "which shards?" in misused("evaluate", run)
     assert "give their folder" not in fails(
         "evaluate", run, "--benchmark", "aflw2000-3d", "--root", tmp_path / "nowhere"
     )
