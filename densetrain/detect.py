@@ -70,7 +70,7 @@ def _opencv() -> Detector:
 
 
 def _mediapipe() -> Detector:
-    mediapipe = _import("mediapipe", "mediapipe", "solutions", "pip install mediapipe==0.10.21")
+    mediapipe = _import("mediapipe", "mediapipe", "solutions", "pip install 'densegen[mediapipe]'")
     finder = mediapipe.solutions.face_detection.FaceDetection(model_selection=1)
 
     def detect(image: ImageArray) -> FloatArray:

@@ -21,7 +21,7 @@ from densegen.synthetic.appearance import Appearance, random_appearance
 from densegen.synthetic.face import face_model
 from densegen.synthetic.portrait import draw_portrait, random_light
 
-__all__ = ["MODEL_NAME", "POSES_PER_PERSON", "SUBSET", "make_portrait", "write_corpus"]
+__all__ = ["MODEL_NAME", "POSES_PER_PERSON", "SUBSET", "make_portrait", "random_pose", "write_corpus"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -41,7 +41,7 @@ def make_portrait(seed: int, number: int) -> tuple[Fit, npt.NDArray[np.uint8]]:
     shape, look, expression = _person(seed, number // POSES_PER_PERSON)
     own = np.random.default_rng([seed, number, 2])
     vertices = model.vertices(shape[None], expression[None])[0]
-    pose = _random_pose(own, vertices)
+    pose = random_pose(own, vertices)
     image = draw_portrait(vertices, pose, look, random_light(own), own, IMAGE_SIZE, IMAGE_SIZE)
     keypoints = pose_vertices(vertices, pose, IMAGE_SIZE)[model.keypoints68]
     low, high = keypoints[:, :2].min(axis=0), keypoints[:, :2].max(axis=0)
@@ -127,7 +127,7 @@ def _random_expression(generator: np.random.Generator, std: FloatArray) -> Float
     return expression
 
 
-def _random_pose(generator: np.random.Generator, vertices: FloatArray) -> FloatArray:
+def random_pose(generator: np.random.Generator, vertices: FloatArray) -> FloatArray:
     """A head turned up to 90 degrees to either side, well inside the picture."""
     pitch, yaw, roll = generator.normal(-3, 12), generator.uniform(-90, 90), generator.normal(0, 12)
     face_px = generator.uniform(170, 255)
