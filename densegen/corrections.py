@@ -18,11 +18,12 @@ from densegen.errors import ConfigurationError
 from densegen.face_plane import FacePlane
 from densegen.files import read_validated, read_yaml
 from densegen.flip import KEYPOINT_MIRROR
+from densegen.landmark import AFLW21, Landmark
 from densegen.morphable_model import MorphableModel
 from densegen.regions import MIDLINE, region_of
 from densegen.sampling import Candidates, Position, read_candidates
 from densegen.schema import KEYPOINTS
-from densegen.vertex_index import AFLW21, Landmark, VertexIndex, read_index
+from densegen.vertex_index import VertexIndex, read_index
 
 __all__ = [
     "Addition",

@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from densegen.files import replace_file
 from densegen.index_quality import IndexQuality
+from densegen.landmark import REGIONS
 from densegen.morphable_model import MorphableModel
 from densegen.overlay import REGION_COLOURS
 from densegen.renderer import rasterise, vertex_normals
-from densegen.vertex_index import REGIONS, VertexIndex
+from densegen.vertex_index import VertexIndex
 
 __all__ = ["draw_coverage", "draw_difference", "draw_sheets", "draw_uv", "draw_views", "face_view"]
 

@@ -11,11 +11,12 @@ from pydantic import ValidationError
 
 from densegen.errors import FormatError
 from densegen.files import first_problem
+from densegen.landmark import AFLW21, ids_of
 from densegen.morphable_model import MorphableModel
 from densegen.regions import region_of
 from densegen.schema import KEYPOINTS
 from densegen.uv import mirror_pixels, uv_pixels
-from densegen.vertex_index import AFLW21, VertexIndex, ids_of
+from densegen.vertex_index import VertexIndex
 
 __all__ = ["BarePoint", "checked_index", "name_points", "subsets_of"]
 

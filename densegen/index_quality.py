@@ -11,13 +11,14 @@ import numpy.typing as npt
 from densegen.errors import ConfigurationError, SampleError
 from densegen.fits import read_fit
 from densegen.index_points import BarePoint, name_points
+from densegen.landmark import REGIONS, ids_of
 from densegen.morphable_model import MorphableModel
 from densegen.position_map import make_uv_table
 from densegen.regions import valid_uv_region
 from densegen.schema import KEYPOINTS
 from densegen.surface import SurfacePoints
 from densegen.uv import uv_pixels
-from densegen.vertex_index import REGIONS, VertexIndex, ids_of
+from densegen.vertex_index import VertexIndex
 
 __all__ = [
     "IndexDifference",

@@ -11,7 +11,8 @@ import numpy as np
 
 from densegen.errors import FormatError
 from densegen.files import read_archive
-from densegen.vertex_index import Landmark, VertexIndex
+from densegen.landmark import Landmark
+from densegen.vertex_index import VertexIndex
 
 __all__ = ["COLUMNS", "format_csv", "format_npz", "landmark_fields", "mesh_of_rows", "read_csv", "read_npz"]
 

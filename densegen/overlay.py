@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from densegen.vertex_index import REGIONS
+from densegen.landmark import REGIONS
 
 __all__ = ["KEYPOINT_COLOUR", "REGION_COLOURS", "contact_sheet", "depth_colours", "draw_points", "write_png"]
 

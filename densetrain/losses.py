@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from densegen.errors import ConfigurationError
-from densegen.vertex_index import VertexIndex, ids_of
+from densegen.landmark import ids_of
+from densegen.vertex_index import VertexIndex
 from densetrain.config import LossSettings
 
 __all__ = ["LandmarkLoss", "wing"]

@@ -18,6 +18,7 @@ from densegen.editor.session import EditSession
 from densegen.files import find_data_file
 from densegen.index_figures import draw_coverage, draw_uv, draw_views
 from densegen.index_quality import farthest_point_index, measure
+from densegen.landmark import REGIONS
 from densegen.manifest import BuildSettings, read_manifest
 from densegen.morphable_model import MorphableModel
 from densegen.overlay import REGION_COLOURS, contact_sheet, depth_colours, draw_points
@@ -27,7 +28,7 @@ from densegen.shards import ShardReader
 from densegen.synthetic.corpus import make_portrait, write_corpus
 from densegen.synthetic.face import face_model
 from densegen.uv import uv_pixels
-from densegen.vertex_index import REGIONS, read_index
+from densegen.vertex_index import read_index
 
 IMAGES = Path(__file__).parent / "images"
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # tests.browser

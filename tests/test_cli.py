@@ -110,7 +110,7 @@ def test_index_tools_work_together(corpus: Path, tmp_path: Path) -> None:
     ours = find_data_file("vertex_index_520.yaml")
     checked = run("index", "check", "--model", model, "--baselines", "--fits", corpus, "--picture", tmp_path / "c.png")
     assert checked.exit_code == 0, checked.output
-    assert "densegen-520 1.0.0" in checked.stdout
+    assert "densegen-520 1.1.0" in checked.stdout
     assert "520 of 520" in checked.stdout
     assert run("index", "show", "--model", model, "--out", tmp_path / "show").exit_code == 0
     assert {path.name for path in (tmp_path / "show").iterdir()} == {"uv.png", "views.png", "sheets.pdf"}
@@ -124,8 +124,41 @@ def test_index_tools_work_together(corpus: Path, tmp_path: Path) -> None:
     assert "say what they count" in fails(*numbers)
     assert run(*numbers, "--numbering", "prnet").exit_code == 0
     assert "does not exist" in fails("index", "diff", ours, tmp_path / "none.yaml")
-    assert "names no vertices" in fails("index", "edit", "--model", model, "--corrections", tmp_path / "e.yaml")
+    edit = ("index", "edit", tmp_path / "p.yaml", "--model", model, "--corrections", tmp_path / "e.yaml")
+    assert "p-000 is no vertex with a mirror partner" in fails(*edit)
     assert not (tmp_path / "e.yaml").exists()
+
+
+def test_our_landmarks_are_made_and_others_suggested(corpus: Path, tmp_path: Path) -> None:
+    model = ("--model", corpus / "model.h5")
+    made = run("index", "make", tmp_path / "i.yaml", *model)
+    assert "densegen-520 1.1.0, 520 landmarks, closed under the mirror" in made.stdout
+    assert run("index", "sample", tmp_path / "c.yaml", *model).exit_code == 0
+    suggest = ("index", "suggest", tmp_path / "c.yaml", tmp_path / "s.yaml", *model, "--count", 300, "--spacing", 12)
+    assert "to add, 300 landmarks" in run(*suggest, "--weight", "lid=2", "--weight", "nose=1.5").stdout
+    others = run("index", "make", tmp_path / "o.yaml", *model, "--corrections", tmp_path / "s.yaml")
+    assert "my-landmarks 1.0.0, 300 landmarks, closed under the mirror" in others.stdout
+    assert "regions are jaw, chin" in fails(*suggest, "--weight", "elbow=2")
+    assert "factors lie above 0" in fails(*suggest, "--weight", "lid=0")
+    assert "is not REGION=FACTOR" in fails(*suggest, "--weight", "lid")
+    assert "has room for" in fails(
+        "index", "suggest", tmp_path / "c.yaml", tmp_path / "n.yaml", *model, "--count", 9999
+    )
+    assert not (tmp_path / "n.yaml").exists()
+
+
+def test_nothing_is_drawn_or_built_where_the_inputs_are_wrong(corpus: Path, dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("precious")
+    demo = ("build", "demo", "--out", out, "--jobs", 1)
+    assert "the vertex index nowhere.yaml does not exist" in fails(*demo, "--index", "nowhere.yaml")
+    assert "the model nowhere.h5 does not exist" in fails(*demo, "--model", "nowhere.h5")
+    assert "holds no drawn faces but other files (thesis.tex)" in fails(*demo, "--root", tmp_path / "mine")
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "thesis.tex"]
+    # A dry run refuses what the build would refuse.
+    rerun = ("build", "demo", "--root", corpus, "--out", dataset, "--jobs", 1, "--seed", 9, "--dry-run")
+    assert "holds a build of another configuration" in fails(*rerun)
 
 
 def test_the_published_kind_of_index_builds_and_verifies(corpus: Path, tmp_path: Path) -> None:
@@ -195,12 +228,10 @@ def test_wrong_usage_is_exit_2() -> None:
     assert run("nothing").exit_code == 2
 
 
-def test_a_missing_dask_names_its_install_line(corpus: Path, tmp_path: Path) -> None:
-    try:
-        import distributed  # noqa: F401
-    except ImportError:
-        result = run("build", "demo", "--root", corpus, "--out", tmp_path / "out", "--scheduler", "tcp://127.0.0.1:1")
-        assert result.exit_code == 1
-        assert result.stderr.splitlines()[-1].endswith("--scheduler needs Dask: pip install 'densegen[cluster]'")
-    else:
-        pytest.skip("Dask is installed here")
+def test_a_missing_dask_names_its_install_line(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    result = run("build", "demo", "--root", corpus, "--out", tmp_path / "out", "--scheduler", "tcp://127.0.0.1:1")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].endswith("--scheduler needs Dask: pip install 'densegen[cluster]'")

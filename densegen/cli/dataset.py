@@ -87,9 +87,9 @@ def build(
             return
         _synthesise(root, dataset.synthetic.samples, dataset.synthetic.seed, jobs)
     plan = plan_build(dataset, root, model_path or _default_model(dataset, root), index_path, settings)
+    folder.check(plan.configuration)
     _describe_plan(plan)
     if dry_run:
-        folder.check(plan.configuration)
         return
     with ProgressBar("building", "fits") as bar:
         made = run_build(plan, out, jobs=jobs, scheduler=scheduler, progress=bar)

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from densegen.errors import ConfigurationError, FormatError
-from densegen.vertex_index import AFLW21
+from densegen.landmark import AFLW21
 from densetrain.benchmarks import aflw, aflw2000, read_predictions
 from densetrain.cli import main
 from densetrain.metrics import points21

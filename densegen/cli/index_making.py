@@ -1,0 +1,134 @@
+"""``densegen index sample``, ``suggest``, ``make`` and ``correct``: how an index comes to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from densegen.vertex_index import VertexIndex
+
+__all__ = ["MODEL", "PATH", "correct", "describe", "make", "sample", "suggest"]
+
+PATH = click.Path(path_type=Path)
+MODEL = click.option("--model", "model_path", type=PATH, required=True, help="model file (HDF5)")
+DEFAULT_CORRECTIONS = "corrections_bfm.yaml"
+
+
+@click.command("sample")
+@click.argument("out", type=PATH)
+@MODEL
+@click.option(
+    "--seeds",
+    default="jaw,brows,nose-tip",
+    show_default=True,
+    help="keypoint groups that the triangulation starts from",
+)
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(0, 6))
+def sample(out: Path, model_path: Path, seeds: str, rounds: int) -> None:
+    """Triangulate the seeds in the UV plane, add the centroids, repeat; write every round's points to OUT (YAML)."""
+    from densegen.morphable_model import read_model
+    from densegen.sampling import sample_candidates, write_candidates
+
+    candidates = sample_candidates(read_model(model_path), tuple(seeds.split(",")), rounds)
+    write_candidates(candidates, out)
+    click.echo(f"{out}: {' -> '.join(map(str, candidates.counts))} points")
+
+
+@click.command("suggest")
+@click.argument("candidates", type=PATH)
+@click.argument("out", type=PATH)
+@MODEL
+@click.option("--count", type=click.IntRange(68), default=520, show_default=True, help="landmarks that there shall be")
+@click.option("--spacing", type=click.FloatRange(0), default=9.0, show_default=True, help="mm between candidates")
+@click.option("--weight", "weights", multiple=True, metavar="REGION=FACTOR", help="of a region's gaps; may be repeated "
+              "[default: lid 1.5, eye 1.3, lips 1.7, brow 1.4, nose 1.3]")  # fmt: skip
+@click.option("--name", default="my-landmarks", show_default=True, help="of the index")
+def suggest(
+    candidates: Path, out: Path, model_path: Path, count: int, spacing: float, weights: tuple[str, ...], name: str
+) -> None:
+    """Suggest corrections to CANDIDATES: thin out what is too near, fill the largest gaps; write them to OUT (YAML).
+
+    Each entry says its reason. Go over them by hand, in a text editor or with 'index edit', before 'index correct'.
+    """
+    from densegen.corrections import format_corrections
+    from densegen.files import write_text
+    from densegen.morphable_model import read_model
+    from densegen.sampling import read_candidates
+    from densegen.suggestions import MOVING, suggest_corrections
+
+    chosen = _parse_weights(weights) if weights else MOVING
+    made = suggest_corrections(
+        read_candidates(candidates), read_model(model_path), name=name, count=count, spacing_mm=spacing, weights=chosen
+    )
+    write_text(out, format_corrections(made))
+    click.echo(f"{out}: {len(made.remove)} to remove, {len(made.add)} to add, {count} landmarks")
+
+
+def _parse_weights(given: tuple[str, ...]) -> dict[str, float]:
+    from densegen.errors import ConfigurationError
+    from densegen.landmark import REGIONS
+
+    weights: dict[str, float] = {}
+    for one in given:
+        region, _, factor = one.partition("=")
+        try:
+            weights[region] = float(factor)
+        except ValueError as error:
+            raise ConfigurationError(f"--weight {one!r} is not REGION=FACTOR") from error
+        if region not in REGIONS or not 0 < weights[region] < 100:
+            raise ConfigurationError(f"--weight {one!r}: regions are {', '.join(REGIONS)}; factors lie above 0")
+    return weights
+
+
+@click.command("make")
+@click.argument("out", type=PATH)
+@MODEL
+@click.option("--corrections", type=PATH, help="corrections file [default: that of densegen's own index]")
+def make(out: Path, model_path: Path, corrections: Path | None) -> None:
+    """Make an index from the start: sample, then correct, and write it to OUT (YAML).
+
+    On the Basel model the default corrections give densegen's own index, byte for byte; on another model of its UV
+    layout the same landmarks on that model's vertices.
+    """
+    from densegen.corrections import correct as apply
+    from densegen.corrections import read_corrections
+    from densegen.files import find_data_file
+    from densegen.morphable_model import read_model
+    from densegen.sampling import SEEDS, sample_candidates
+    from densegen.vertex_index import write_index
+
+    model = read_model(model_path)
+    chosen = read_corrections(corrections or find_data_file(DEFAULT_CORRECTIONS))
+    made = apply(sample_candidates(model, tuple(SEEDS)), chosen, model)
+    write_index(made, out)
+    click.echo(f"{out}: {describe(made)}")
+
+
+@click.command("correct")
+@click.argument("base", type=PATH)
+@click.argument("corrections", type=PATH)
+@click.argument("out", type=PATH)
+@MODEL
+def correct(base: Path, corrections: Path, out: Path, model_path: Path) -> None:
+    """Apply a corrections file (add, remove, move, each with its reason) and write the vertex index to OUT (YAML).
+
+    BASE is what 'index sample' wrote, or a vertex index whose next version this makes.
+    """
+    from densegen.corrections import correct as apply
+    from densegen.corrections import read_base, read_corrections
+    from densegen.morphable_model import read_model
+    from densegen.vertex_index import write_index
+
+    made = apply(read_base(base), read_corrections(corrections), read_model(model_path))
+    write_index(made, out)
+    click.echo(f"{out}: {describe(made)}")
+
+
+def describe(made: VertexIndex) -> str:
+    """An index in one line."""
+    partners = int((made.mirror >= 0).sum())
+    closed = "closed under the mirror" if made.mirror_closed else f"{partners} with a mirror partner"
+    return f"{made.name} {made.version}, {len(made)} landmarks, {closed}, fingerprint {made.fingerprint}"
