@@ -12,6 +12,7 @@ from densegen.dataset_manifest import find_sample
 from densegen.files import replace_file
 from densegen.morphable_model import MorphableModel
 from densegen.overlay import KEYPOINT_COLOUR, depth_colours, draw_points
+from densegen.pose import yaw_degrees
 from densegen.position_map import decode_fixed_point, make_uv_table
 from densegen.rebuild import check_model, rebuild_position_map
 from densegen.shards import ShardReader
@@ -50,7 +51,9 @@ def draw_sample(folder: Path, sample_id: str, path: Path, model: MorphableModel 
         image: ImageArray = simplejpeg.decode_jpeg(shard.jpeg(row), "RGB")
         landmarks, keypoints = shard.array("landmarks")[row], shard.array("keypoints68")[row]
         mapped = _position_map(shard, row, model)
-        about = f"{sample_id}  ·  yaw {np.rad2deg(shard.array('pose')[row][1]):.0f}°  ·  {shard.splits[row]}"
+        # A mirrored sample keeps the pose of the fit as it was.
+        yaw = yaw_degrees(shard.array("pose")[row]) * (-1 if shard.array("mirrored")[row] else 1)
+        about = f"{sample_id}  ·  yaw {yaw:.0f}°  ·  {shard.splits[row]}"
     white = np.array(KEYPOINT_COLOUR, np.uint8)
     panels: list[tuple[str, ImageArray]] = [
         ("image", image),

@@ -88,11 +88,14 @@ def write_corpus(
 
 
 def _write_portraits(out: Path, seed: int, numbers: range) -> int:
-    for number in numbers:
-        fit, image = make_portrait(seed, number)
-        stem = f"{SUBSET}_{number // POSES_PER_PERSON:05d}_{number % POSES_PER_PERSON}"
-        write_bytes(out / SUBSET / f"{stem}.jpg", simplejpeg.encode_jpeg(image, 92, "RGB", "420"))
-        write_bytes(out / SUBSET / f"{stem}.mat", _mat_file(fit))
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # idle BLAS threads spin, and the cores are the other processes'
+        for number in numbers:
+            fit, image = make_portrait(seed, number)
+            stem = f"{SUBSET}_{number // POSES_PER_PERSON:05d}_{number % POSES_PER_PERSON}"
+            write_bytes(out / SUBSET / f"{stem}.jpg", simplejpeg.encode_jpeg(image, 92, "RGB", "420"))
+            write_bytes(out / SUBSET / f"{stem}.mat", _mat_file(fit))
     return len(numbers)
 
 
