@@ -228,9 +228,7 @@ def test_wrong_usage_is_exit_2() -> None:
     assert run("nothing").exit_code == 2
 
 
-def test_a_missing_dask_names_its_install_line(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_dask_names_its_install_line(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     result = run("build", "demo", "--root", corpus, "--out", tmp_path / "out", "--scheduler", "tcp://127.0.0.1:1")
     assert result.exit_code == 1

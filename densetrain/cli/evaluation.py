@@ -189,7 +189,7 @@ def _benchmark(asked: _Asked) -> Benchmark:
 
 @click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
-@click.option("--out", type=PATH, required=True, help="folder for report.md, report.html and pictures")
+@click.option("--out", type=PATH, default=Path("report"), show_default=True, help="folder of the page and its pictures")
 @click.option("--profile", "backbones", multiple=True, help="add this backbone's cost; may be repeated")
 def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> None:
     """Write one page from what 'densetrain evaluate' found.

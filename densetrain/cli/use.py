@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from densetrain.detect import Detector
     from densetrain.regressor import Regressor
+
+    FloatArray = npt.NDArray[np.float64]
 
 __all__ = ["export", "predict"]
 
@@ -19,7 +26,7 @@ PATH = click.Path(path_type=Path)
 @click.command()
 @click.argument("paths", metavar="[RUN] IMAGES...", nargs=-1, type=PATH)
 @click.option("--onnx", type=PATH, help="an exported .onnx file instead of RUN; needs no torch")
-@click.option("--out", type=PATH, required=True, help="folder for what is written")
+@click.option("--out", type=PATH, default=Path("landmarks"), show_default=True, help="folder for what is written")
 @click.option("--box", type=float, nargs=4, help="left top right bottom of the face's 68 points, pixels")
 @click.option("--boxes", "boxes_file", type=PATH, help='JSON file: {"a.jpg": [[left, top, right, bottom], ...]}')
 @click.option("--detector", type=click.Choice(["cascade", "opencv", "mediapipe"]), default="cascade", show_default=True)
@@ -51,11 +58,12 @@ def predict(paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, devi
         raise click.UsageError("give images, a folder, a video, or --webcam")
     # What is wrong with the inputs is said before a network is loaded.
     inputs = list_images(images) if images else []
-    if options["outputs"] and (webcam is not None or any(path.suffix.lower() in VIDEO_SUFFIXES for path in inputs)):
+    asked = _Asked(**options)
+    if asked.outputs and (webcam is not None or any(path.suffix.lower() in VIDEO_SUFFIXES for path in inputs)):
         raise ConfigurationError("--write is for images: video gives .mp4 and .json")
-    boxes = read_boxes(options["boxes_file"]) if options["boxes_file"] is not None else {}
+    boxes = read_boxes(asked.boxes_file) if asked.boxes_file is not None else {}
     regressor = open_regressor(onnx or paths[0], device)
-    job = _Job(regressor, landmark_triangles(regressor.index), boxes, inputs, options)
+    job = _Job(asked, regressor, landmark_triangles(regressor.index), boxes, inputs)
     failed = []
     for path in inputs:
         try:
@@ -66,26 +74,46 @@ def predict(paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, devi
             click.echo(f"densetrain: {error}", err=True)
             failed.append(path.name)
     if webcam is not None:
-        job.film(webcam, options["out"] / f"webcam-{webcam}")
+        job.film(webcam, asked.out / f"webcam-{webcam}")
     if failed:
         raise FormatError(f"{len(failed)} of {len(inputs)} inputs have no result, the first is {failed[0]}")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The options of a prediction; see ``predict``."""
+
+    out: Path
+    box: tuple[float, float, float, float] | None
+    boxes_file: Path | None
+    detector: Literal["cascade", "opencv", "mediapipe"]
+    refine: int | None
+    outputs: tuple[str, ...]
+    smooth: bool
+    limit: int | None
+
+    @property
+    def refine_detected(self) -> int:
+        """How often the crop is laid again around what was found in a detector's box, which is only near."""
+        return 1 if self.refine is None else self.refine
 
 
 class _Job:
     """One call of ``predict``: the network, and what to do with each input."""
 
     def __init__(
-        self, regressor: Regressor, triangles: Any, boxes: dict[str, Any], inputs: list[Path], options: dict[str, Any]
-    ) -> None:
-        self.regressor, self.triangles, self.boxes, self.options = regressor, triangles, boxes, options
+        self, asked: _Asked, regressor: Regressor, triangles: npt.NDArray[np.int64], boxes: dict[str, FloatArray],
+        inputs: list[Path],
+    ) -> None:  # fmt: skip
+        self.asked, self.regressor, self.triangles, self.boxes = asked, regressor, triangles, boxes
         self.reference = regressor.about.reference
-        self.detector: Any = None
+        self.detector: Detector | None = None
         # Names that results may not take: of other results, and of the inputs themselves.
         self.written: set[Path] = set()
-        self.inputs = {path.resolve() for path in (*inputs, *filter(None, [options["boxes_file"]]))}
+        self.inputs = {path.resolve() for path in (*inputs, *filter(None, [asked.boxes_file]))}
 
     def run(self, path: Path) -> None:
-        from densetrain.predict import VIDEO_SUFFIXES, find_faces, read_image, write_faces
+        from densetrain.predict import VIDEO_SUFFIXES, detect_boxes, find_faces, read_image, write_faces
 
         stem = self._stem(path)
         if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -93,54 +121,44 @@ class _Job:
             return
         image = read_image(path)
         boxes = self._given_boxes(path)
-        refine = self.options["refine"] or 0
+        refine = self.asked.refine or 0
         if boxes is None:
-            boxes, refine = self._detect(image, path), self._refine
+            boxes, refine = detect_boxes(self._open_detector(), image, path.name), self.asked.refine_detected
         faces = find_faces(self.regressor, image, boxes, refine=refine, reference=self.reference)
-        made = write_faces(faces, image, stem, self.options["outputs"] or ("png", "json"), self.triangles)
+        made = write_faces(faces, image, stem, self.asked.outputs or ("png", "json"), self.triangles)
         click.echo(f"{path}: {len(faces)} face{'s' if len(faces) != 1 else ''}: {', '.join(map(str, made))}")
 
     def _stem(self, path: Path) -> Path:
         names = itertools.chain([path.stem], (f"{path.stem}-{number}" for number in itertools.count(2)))
         for name in names:
-            stem: Path = self.options["out"] / name
+            stem: Path = self.asked.out / name
             taken = {stem.with_name(f"{name}.{kind}").resolve() for kind in ("png", "json", "csv", "mp4")} & self.inputs
             if stem not in self.written and not taken:
                 break
         self.written.add(stem)
         return stem
 
-    @property
-    def _refine(self) -> int:
-        """How often the crop is laid again around what was found in a detector's box."""
-        return 1 if self.options["refine"] is None else int(self.options["refine"])
-
-    def _given_boxes(self, path: Path) -> Any:
+    def _given_boxes(self, path: Path) -> FloatArray | None:
         import numpy as np
 
         from densegen.errors import ConfigurationError, FormatError
         from densetrain.predict import check_boxes
 
-        if self.options["box"]:
+        if self.asked.box:
             try:
-                return check_boxes(np.array([self.options["box"]], np.float64))
+                return check_boxes(np.array([self.asked.box], np.float64))
             except ValueError as error:
                 raise ConfigurationError(f"--box: {error}") from error
         if path.name in self.boxes:
             return self.boxes[path.name]
-        if self.options["boxes_file"] is not None:
-            raise FormatError(f"{self.options['boxes_file'].name} has no box for {path.name}")
+        if self.asked.boxes_file is not None:
+            raise FormatError(f"{self.asked.boxes_file.name} has no box for {path.name}")
         return None
 
-    def _detect(self, image: Any, path: Path) -> Any:
-        from densetrain.predict import detect_boxes
-
-        return detect_boxes(self._open_detector(), image, path.name)
-
-    def _open_detector(self) -> Any:
+    def _open_detector(self) -> Detector:
         from densetrain.detect import open_detector
 
-        self.detector = self.detector or open_detector(self.options["detector"])
+        self.detector = self.detector or open_detector(self.asked.detector)
         return self.detector
 
     def film(self, source: Path | int, stem: Path) -> None:
@@ -149,7 +167,7 @@ class _Job:
 
         boxes = None if isinstance(source, int) else self._given_boxes(source)
         start = None if boxes is None else boxes[0]
-        follower = Follower(self.regressor, self._open_detector(), start=start, refine=self._refine)
+        follower = Follower(self.regressor, self._open_detector(), start=start, refine=self.asked.refine_detected)
         with ProgressBar("filming", "frames") as bar:
 
             def advance(frames: int, total: int | None) -> None:
@@ -158,7 +176,7 @@ class _Job:
                 bar.advance(frames, 0)
 
             frames, seen = process_video(
-                source, follower, stem, self.triangles, smooth=self.options["smooth"], limit=self.options["limit"],
+                source, follower, stem, self.triangles, smooth=self.asked.smooth, limit=self.asked.limit,
                 progress=advance,
             )  # fmt: skip
         click.echo(f"{source}: {frames:,} frames, a face in {seen:,}: {stem}.mp4, {stem}.json")
