@@ -13,7 +13,7 @@ $(VENV)/.ready: pyproject.toml
 	touch $@
 
 demo: $(VENV)/.ready
-	$(BIN)/densegen synth demo/corpus --samples 400 --manifest
+	$(BIN)/densegen synth demo/corpus --samples 1000 --manifest
 	$(BIN)/densegen build demo/corpus/manifest.yaml --out demo/shards
 	$(BIN)/densegen verify demo/shards
 	$(BIN)/densegen inspect demo/shards --sample SYNTH/SYNTH_00003_2+mirror \

@@ -27,6 +27,14 @@ def test_the_readme_names_its_two_commands() -> None:
     assert blocks(ROOT / "README.md", "bash")[0] == "make demo\nmake test\n"
 
 
+def test_the_commands_for_who_has_no_make_are_those_of_make_demo() -> None:
+    recipe = (ROOT / "Makefile").read_text().replace("$(BIN)", ".venv/bin")
+    commands = [line for line in blocks(ROOT / "README.md", "bash")[1].splitlines() if "bin/dense" in line]
+    assert len(commands) == 4
+    for command in commands:
+        assert f"\t{command}\n" in recipe, command
+
+
 def test_the_python_blocks_of_the_readme_run(tmp_path: Path, dataset: Path) -> None:
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo/shards").symlink_to(dataset)
