@@ -1,4 +1,4 @@
-"""Make the pictures of the training pages from what ``make demo`` left: ``make training-pictures``, half an hour."""
+"""Make the pictures of the training pages from what ``make demo`` left: ``make training-pictures``, ten minutes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from densegen.fits import read_fit
-from densegen.index_exchange import landmark_triangles
+from densegen.index_mesh import landmark_triangles
 from densegen.overlay import contact_sheet
 from densetrain.checkpoint import load_regressor
 from densetrain.config import read_settings
@@ -22,7 +22,7 @@ from densetrain.shard_set import open_shards
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES, DEMO = ROOT / "docs/images", ROOT / "demo"
 LOSSES = ("hybrid", "wing", "mse", "l1", "smooth-l1")
-EPOCHS = 12
+EPOCHS = 6
 
 
 def save(image: np.ndarray, name: str) -> None:

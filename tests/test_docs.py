@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -52,6 +53,14 @@ def test_the_shell_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
         script = code.replace("densegen ", f"{sys.executable} -m densegen ")
         result = subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "docs").glob("*.py")), ids=lambda script: script.stem)
+def test_what_makes_the_pictures_finds_what_it_uses(script: Path) -> None:
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 def test_the_yaml_blocks_are_valid(tmp_path: Path) -> None:
