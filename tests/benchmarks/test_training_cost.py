@@ -115,3 +115,70 @@ def test_a_step_of_fit_costs_little_more_than_the_bare_step(
     with capsys.disabled():
         print(f"\na step of fit: {ratio:.2f} bare steps, {len(clock.fitted)} steps at batch {BATCH}")
     assert ratio <= 1.10
+
+
+class Window(Callback):
+    """The time from the end of one training step to the end of a later one, with the device's queue empty at both."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.ends = {first: 0.0, last: 0.0}
+        self.steps = last - first
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step in self.ends:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.ends[trainer.global_step] = time.perf_counter()
+
+    @property
+    def seconds_a_step(self) -> float:
+        first, last = self.ends.values()
+        return (last - first) / self.steps
+
+
+def throughput(shards: ShardSet, settings: FitSettings, out: Path, window: Window) -> tuple[float, float]:
+    """Samples a second of ``fit``, and of its bare network on a batch that is on the device already."""
+    trainer = make_trainer(settings, out, progress=False, limit_val_batches=0, enable_checkpointing=False,
+                           callbacks=[window])  # fmt: skip
+    module, batches = make_module(shards, settings), ShardBatches(shards, settings)
+    module.hold_images(batches.train_images)
+    trainer.fit(module, batches)
+    device, count = module.device, settings.data.batch_size
+    net = make_module(shards, settings).to(device).train()
+    step_net = torch.compile(net.net) if settings.trainer.compile else net.net
+    images = torch.rand(count, 3, 256, 256, device=device) * 255
+    truth = torch.rand(count, len(shards.index), 3, device=device) * 255
+    if settings.trainer.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(net.net.parameters(), lr=1e-6)
+
+    def bare() -> None:
+        optimiser.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.trainer.precision == "bf16"):
+            net.loss(step_net(images), truth).mean().backward()
+        optimiser.step()
+
+    def many() -> None:
+        for _ in range(window.steps):
+            bare()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    many()
+    return count / window.seconds_a_step, count * window.steps / median_seconds(many, 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.filterwarnings("ignore")
+def test_a_gpu_is_kept_busy(shards: ShardSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The settings ``fast-gpu``; and how long 40 epochs of 122,450 samples would take."""
+    batch = len(shards.rows("train")) // 4
+    settings = read_settings("fast-gpu", [f"data.batch_size={batch}", "trainer.epochs=12", "data.validate_on=train"])
+    fitted, bare = throughput(shards, settings, tmp_path, Window(8, 44))
+    minutes = 40 * 122_450 / fitted / 60
+    with capsys.disabled():
+        print(
+            f"\n{torch.cuda.get_device_name()}: fit {fitted:,.0f} samples/s at batch {batch}, bare step {bare:,.0f}: "
+            f"{bare / fitted:.2f}; 40 epochs of 122,450 samples in {minutes:.1f} minutes"
+        )
+    assert bare / fitted <= 2
