@@ -137,9 +137,7 @@ def face_view(
     middle = (vertices.max(axis=0) + vertices.min(axis=0)) / 2
     offset = np.array([size / 2, size / 2, 0], np.float32) - middle * [1, 1, 0]
     vertices, placed = vertices + offset, points @ turn.T * scale + offset
-    normals = vertex_normals(vertices, model.triangles)
-    if normals[:, 2].sum() < 0:
-        normals = -normals
+    normals = vertex_normals(model.mean, model.outward_triangles) @ turn.T
     light = 40 + 200 * np.clip(normals @ np.array([0.3, -0.4, 0.87], np.float32), 0, 1)
     shaded, depth = rasterise(
         vertices.astype(np.float32), model.triangles, light[:, None].astype(np.float32), size, size

@@ -129,7 +129,7 @@ def index_as_mesh(index: VertexIndex, model: MorphableModel, kind: str, *, whole
         raise ConfigurationError(f"{index.name} names no vertices of {model.name}: export the landmarks alone")
     colours = np.full((model.vertex_count, 4), (200, 200, 200, 255), np.uint8)
     colours[index.vertices, :3] = MARKED_RGB
-    return mesh_bytes(mean_mm, model.triangles, kind, colours)
+    return mesh_bytes(mean_mm, model.outward_triangles, kind, colours)
 
 
 def mesh_bytes(

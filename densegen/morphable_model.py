@@ -135,6 +135,16 @@ class MorphableModel:
         return mirror_from_uv(self.uv)
 
     @cached_property
+    def outward_triangles(self) -> IntArray:
+        """(F, 3) int32: the triangles, wound as viewers expect: counter-clockwise seen from outside.
+
+        The Basel model's are wound the other way; ``triangles`` keeps their order, on which the position map depends.
+        """
+        a, b, c = (self.mean[self.triangles[:, corner]] for corner in range(3))
+        facing = np.cross(b - a, c - a)[:, 2].sum()
+        return self.triangles if facing >= 0 else np.ascontiguousarray(self.triangles[:, ::-1])
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over every array, as hexadecimal: the same numbers give the same text, whatever the file."""
         digest = hashlib.sha256()

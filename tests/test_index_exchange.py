@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,13 @@ def test_marked_vertices_of_the_whole_mesh_are_the_landmarks(
         back = import_index(path, model, "own")
         assert sorted(map(int, filter(None, vertices(back)))) == sorted(map(int, filter(None, vertices(own))))
         assert "ibug68" in back.subsets
+
+
+def test_the_whole_mesh_faces_outside_in_blender(own: VertexIndex, model: MorphableModel, tmp_path: Path) -> None:
+    wound = dataclasses.replace(model, triangles=np.ascontiguousarray(model.triangles[:, ::-1]))
+    own = own.model_copy(update={"topology": wound.topology})
+    export_index(own, tmp_path / "whole.ply", wound, whole_mesh=True)
+    assert (trimesh.load(tmp_path / "whole.ply", process=False).face_normals[:, 2] > 0).mean() > 0.9
 
 
 def test_points_between_vertices_become_triangle_and_weights(model: MorphableModel, tmp_path: Path) -> None:

@@ -39,6 +39,14 @@ def test_the_fingerprint_sees_one_changed_number(model: MorphableModel) -> None:
     assert other.topology == model.topology
 
 
+def test_viewers_get_triangles_that_face_outside_however_they_are_wound(model: MorphableModel) -> None:
+    for triangles in (model.triangles, np.ascontiguousarray(model.triangles[:, ::-1])):
+        outward = dataclasses.replace(model, triangles=triangles).outward_triangles
+        a, b, c = (model.mean[outward[:, corner]] for corner in range(3))
+        assert (np.cross(b - a, c - a)[:, 2] > 0).mean() > 0.9
+        assert (np.sort(outward, axis=1) == np.sort(model.triangles, axis=1)).all()
+
+
 def test_wrong_component_counts_name_both(model: MorphableModel) -> None:
     with pytest.raises(ConfigurationError, match="199 shape and 29 expression coefficients, but .* has 24 and 12"):
         model.vertices(np.zeros((1, 199), np.float32), np.zeros((1, 29), np.float32))

@@ -44,6 +44,8 @@ def test_both_ways_to_the_basel_model_agree(basel: MorphableModel, basel_files: 
     converted = convert_model(basel_files / "BFM.mat", basel_files / "BFM_UV.mat")
     assert converted.fingerprint == basel.fingerprint
     assert (basel.vertex_count, len(basel.triangles)) == (53_215, 105_840 + 107 + 7)
+    # Its triangles run clockwise; viewers get them the other way round.
+    assert (basel.outward_triangles == basel.triangles[:, ::-1]).all()
 
 
 def test_the_mirror_agrees_with_the_models_symmetry_list(basel: MorphableModel, basel_files: Path) -> None:

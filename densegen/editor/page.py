@@ -280,7 +280,8 @@ def _face_triangles(session: EditSession) -> npt.NDArray[np.int32]:
     """The triangles that lie in the face's part of the UV plane."""
     columns, rows = np.rint(session.plane.pixels).astype(np.int64).T
     inside = valid_uv_region()[rows, columns]
-    face: npt.NDArray[np.int32] = session.model.triangles[inside[session.model.triangles].any(axis=1)]
+    triangles = session.model.outward_triangles
+    face: npt.NDArray[np.int32] = triangles[inside[triangles].any(axis=1)]
     return face
 
 
