@@ -37,9 +37,13 @@ class Visit:
     def __init__(self, tab: Any, page: EditorPage, server: Any) -> None:
         self.tab, self.page, self.server = tab, page, server
 
+    @property
+    def camera(self) -> Any:
+        return next(iter(self.server.get_clients().values())).camera
+
     def click_at(self, point: np.ndarray) -> None:
         """Click where a point of the scene is on the screen."""
-        camera = next(iter(self.server.get_clients().values())).camera
+        camera = self.camera
         forward = np.array(camera.look_at) - camera.position
         forward /= np.linalg.norm(forward)
         right = np.cross(forward, [0, 1, 0])
@@ -62,7 +66,7 @@ class Visit:
         until(lambda: self.page.reason.value == text, "the reason")
 
     def picture(self, path: Any) -> None:
-        self.tab.wait_for_timeout(1500)
+        self.tab.wait_for_timeout(3000)
         self.tab.screenshot(path=str(path))
 
 

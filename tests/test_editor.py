@@ -248,6 +248,13 @@ def test_a_person_edits_in_a_real_browser(
         person.click_at(page.plane[vertex_at(session, 40, 40)])
         until(lambda: session.state[moved].half != before, "the move")
 
+        # Look at a side of the face, and at both again.
+        person.press("right")
+        until(lambda: person.camera.position[0] < -50, "the camera at the subject's right")
+        until(lambda: abs(person.camera.look_at[0]) < 1, "what it turns about")
+        person.press("front")
+        until(lambda: person.camera.position[2] > 90, "the camera in front")
+
         person.check(1)  # coverage as heat
         person.check(2)  # link mirror partners
         person.picture(tmp_path / "page.png")

@@ -33,6 +33,14 @@ PLANE_WIDTH = 17.0
 SELECT_WITHIN = 0.6
 SAMPLE_FACES = 24
 HEAT_MM = 12.0
+VIEWS = {
+    "front": ((10.5, -1.0, 100.0), (10.5, -1.0, 5.0)),
+    "right": ((-87.0, -1.0, 28.0), (0.0, -1.0, 5.0)),
+    "left": ((87.0, -1.0, 28.0), (0.0, -1.0, 5.0)),
+    "UV": ((21.0, 0.0, 75.0), (21.0, 0.0, 0.0)),
+}
+"""Where the camera stands and what it turns about: face and plane, the subject's sides, the plane."""
+
 LOOK, MOVE, ADD = "Look", "Move", "Add"
 HINTS = {
     LOOK: "Click a landmark to read its numbers.",
@@ -71,6 +79,7 @@ class EditorPage:
         self.about = gui.add_markdown("")
         self.mode = gui.add_button_group("click to", (LOOK, MOVE, ADD))
         self.mode_now = LOOK
+        self.view = gui.add_button_group("view from", tuple(VIEWS))
         self.reason = gui.add_text("reason", "", hint="stands in the corrections file")
         self.midline = gui.add_checkbox("on the midline", False, hint="put the next landmark onto the midline")
         self.delete = gui.add_button("Delete", color="red")
@@ -83,6 +92,7 @@ class EditorPage:
         self.play = gui.add_checkbox("play", False)
         self.note = gui.add_markdown("")
         self.mode.on_click(lambda _: self._set_mode(self.mode.value))
+        self.view.on_click(lambda event: self._place_camera(event.client, self.view.value))
         self.delete.on_click(lambda _: self._edit(self._delete))
         self.undo.on_click(lambda _: self._edit(self._undo))
         self.redo.on_click(lambda _: self._edit(self._redo))
@@ -98,11 +108,10 @@ class EditorPage:
         self.server.on_client_connect(self._place_camera)
 
     @staticmethod
-    def _place_camera(client: Any) -> None:
+    def _place_camera(client: Any, view: str = "front") -> None:
         # From afar through a long lens: both cheeks are seen, as in a passport photograph.
         client.camera.fov = 0.29
-        client.camera.position = (10.5, -1.0, 100.0)
-        client.camera.look_at = (10.5, -1.0, 5.0)
+        client.camera.position, client.camera.look_at = VIEWS[view]
         client.camera.up_direction = (0.0, 1.0, 0.0)
 
     def draw(self) -> None:
