@@ -28,7 +28,7 @@ from densegen.dataset_manifest import (
     write_dataset_manifest,
 )
 from densegen.errors import BuildError
-from densegen.files import TEMPORARY_SUFFIX, sha256_of, write_text
+from densegen.files import remove_leftovers, sha256_of, write_text
 from densegen.manifest import FitEntry
 
 __all__ = ["BuildFolder"]
@@ -80,8 +80,8 @@ class BuildFolder:
                 for record in read_dataset_manifest(self.path).shards:
                     if not self._record_path(record.number).exists():
                         self.keep(record)
-            for leftover in [*self.path.glob(f"*{TEMPORARY_SUFFIX}"), *self._progress.glob(f"*{TEMPORARY_SUFFIX}")]:
-                leftover.unlink(missing_ok=True)
+            for folder in (self.path, self._progress):
+                remove_leftovers(folder)
             yield
 
     def finished(self, number: int, entries: Sequence[FitEntry]) -> ShardRecord | None:
@@ -93,7 +93,10 @@ class BuildFolder:
         if record is None or not shard.is_file() or shard.stat().st_size != record.bytes:
             return None
         entry_of = {entry.sample_id: entry for entry in entries}
-        if any(inputs_digest(entry_of[reject.sample_id]) != reject.inputs for reject in record.rejects):
+        if any(
+            reject.sample_id not in entry_of or inputs_digest(entry_of[reject.sample_id]) != reject.inputs
+            for reject in record.rejects
+        ):
             return None
         return record if sha256_of(shard) == record.sha256 else None
 
@@ -122,7 +125,7 @@ class BuildFolder:
         kept = self._progress / "configuration.json"
         if (self.path / MANIFEST_NAME).is_file():
             return read_dataset_manifest(self.path).configuration.as_text()
-        return kept.read_text(encoding="utf-8") if kept.is_file() else None
+        return kept.read_text(encoding="utf-8", errors="replace") if kept.is_file() else None
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

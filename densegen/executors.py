@@ -78,11 +78,24 @@ def open_pool(jobs: int, scheduler: str | None = None) -> Iterator[Pool]:
             yield Pool(executor, in_flight=2 * jobs)
 
 
+class _LocalProcesses(ProcessPoolExecutor):
+    """Processes that start with Ctrl-C held back: they would die of it, with a traceback, before they ignore it."""
+
+    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        if not hasattr(signal, "pthread_sigmask"):
+            return super().submit(fn, *args, **kwargs)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(fn, *args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @contextmanager
 def _local_executor(jobs: int) -> Iterator[Executor]:
     from concurrent.futures.process import BrokenProcessPool
 
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    pool = _LocalProcesses(jobs, multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
         yield pool
     except BrokenProcessPool as error:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,13 +26,16 @@ Kind = TypeVar("Kind", bound="BaseModel")
 
 __all__ = [
     "TEMPORARY_SUFFIX",
+    "file_size",
     "find_data_file",
     "first_problem",
+    "is_leftover",
     "parse_yaml",
     "read_archive",
     "read_json",
     "read_validated",
     "read_yaml",
+    "remove_leftovers",
     "replace_file",
     "sha256_of",
     "stays_below",
@@ -61,6 +68,18 @@ def replace_file(path: Path) -> Iterator[Path]:
         raise
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what :func:`replace_file` leaves in ``folder`` where its process is killed, and nothing else."""
+    for path in folder.glob(f"*.????????{TEMPORARY_SUFFIX}"):
+        if is_leftover(path):
+            path.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file's name is one that :func:`replace_file` gives for the while."""
+    return re.search(rf"\.[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}$", path.name) is not None
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``, whole or not at all."""
     with replace_file(path) as temporary:
@@ -78,8 +97,17 @@ def stays_below(path: str) -> bool:
     return not pure.is_absolute() and ".." not in pure.parts and not re.search(r"\\|\0|^[A-Za-z]:", path)
 
 
+def file_size(path: Path) -> int:
+    """Bytes of a file; raises ``OSError`` where it is none: a device or a pipe would never end."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return status.st_size
+
+
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal."""
+    """SHA-256 of a file's bytes, as hexadecimal; raises ``OSError`` where it cannot be read or is no file."""
+    file_size(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -111,9 +139,12 @@ def read_archive(path: Path, names: Iterable[str], what: str) -> dict[str, npt.N
                 )
         with np.load(path, allow_pickle=False) as archive:
             return {name: np.asarray(archive[name]) for name in names}
+    except FormatError:
+        raise
     except KeyError as error:
         raise FormatError(f"{path.name} is not a {what}: {error.args[0]}") from error
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+    # A damaged archive surfaces as almost anything: zlib, tokenizer, value and system errors.
+    except Exception as error:
         raise FormatError(f"{path.name} is not a readable {what}: {' '.join(str(error).split())[:120]}") from error
 
 
@@ -134,8 +165,7 @@ def parse_yaml(text: bytes | str, name: str) -> Any:
     import yaml
 
     try:
-        # The safe loader, in C where PyYAML was built with it: ten times as fast.
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+        loader = _loader()(text)
         try:
             return loader.get_single_data()
         finally:
@@ -145,6 +175,25 @@ def parse_yaml(text: bytes | str, name: str) -> Any:
         raise FormatError(f"{name} is not readable YAML: {' '.join(str(error).split())[:200]}") from error
 
 
+@cache
+def _loader() -> Any:
+    """The safe loader, in C where PyYAML was built with it (ten times as fast), without endless numbers."""
+    import yaml
+
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(base):  # type: ignore[misc]
+        def construct_yaml_int(self, node: Any) -> int:
+            value: int = super().construct_yaml_int(node)
+            # Python refuses to print larger ones, which an error message would want.
+            if value.bit_length() > 128:
+                raise ValueError(f"a number of {value.bit_length()} bits")
+            return value
+
+    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
+    return Loader
+
+
 def read_validated(kind: type[Kind], path: Path, what: str) -> Kind:
     """A YAML file as a pydantic model; raises :class:`FormatError` with the first thing that is wrong in it."""
     from pydantic import ValidationError
@@ -152,15 +201,28 @@ def read_validated(kind: type[Kind], path: Path, what: str) -> Kind:
     try:
         return kind.model_validate(read_yaml(path, what))
     except ValidationError as error:
-        raise FormatError(f"{path.name}: {first_problem(error)}") from error
+        raise FormatError(f"{path.name}: {first_problem(error, kind)}") from error
 
 
-def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong, on one line, with its place: ``landmarks.3.uv: Field required``."""
+def first_problem(error: ValidationError, kind: type[BaseModel] | None = None) -> str:
+    """The first thing that is wrong, on one line, with its place: ``landmarks.3.uv: Field required``.
+
+    kind : what was validated, where an unknown name shall bring the known one that it resembles
+    """
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = f"there is no such field{_resembling(first['loc'], kind)}"
     return f"{place}: {message}" if place else message
+
+
+def _resembling(place: tuple[int | str, ...], kind: Any) -> str:
+    for part in place[:-1]:
+        field = getattr(kind, "model_fields", {}).get(part)
+        kind = None if field is None else field.annotation
+    known = difflib.get_close_matches(str(place[-1]), list(getattr(kind, "model_fields", {})), n=1)
+    return f"; did you mean {'.'.join(map(str, (*place[:-1], known[0])))}?" if known else ""
 
 
 def read_json(path: Path) -> Any | None:

@@ -74,14 +74,14 @@ def read_fit(path: Path, *, optional: bool = True) -> Fit:
     keypoints_3d = _matrix(contents, "pt3d_68", 3)
     if keypoints_3d is not None and keypoints_3d.shape[1] != KEYPOINTS:
         raise SampleError("fit-invalid", f"{path.name}: pt3d_68 has {keypoints_3d.shape[1]} points, expected 68")
-    roi = contents.get("roi")
+    roi = np.asarray(contents.get("roi", ()))
     return Fit(
         pose=pose,
         shape=_vector(contents, "Shape_Para", path),
         expression=_vector(contents, "Exp_Para", path),
         points_2d=_matrix(contents, "pt2d", 2),
         keypoints_3d=keypoints_3d,
-        roi=np.asarray(roi, np.float32).ravel() if roi is not None and np.size(roi) == 4 else None,
+        roi=roi.astype(np.float32).ravel() if roi.dtype.kind in "fiu" and roi.size == 4 else None,
     )
 
 

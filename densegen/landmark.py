@@ -27,7 +27,7 @@ REGIONS = (
 Pixel = Annotated[float, Field(ge=0, le=UV_SIZE - 1)]
 Vertex = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Subset = tuple[int | tuple[int, ...], ...]
+Subset = tuple[int | Annotated[tuple[int, ...], Field(min_length=1)], ...]
 
 KnownPoint = tuple[tuple[int, int, int], tuple[float, float, float]] | None
 

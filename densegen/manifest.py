@@ -57,8 +57,8 @@ class Subset(_Settings):
     def _is_pattern(cls, value: str) -> str:
         try:
             groups = re.compile(value).groups
-        except re.error as error:
-            raise ValueError(f"the pattern {value!r} is no regular expression: {error}") from error
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"the pattern {value[:80]!r} is no regular expression: {error}") from error
         if groups < 1:
             raise ValueError(f"the pattern {value!r} has no group for the source photograph")
         return value
@@ -277,5 +277,7 @@ def _check_name(stem: str, folder: Path) -> None:
         stem.encode()
     except UnicodeEncodeError as error:
         raise ConfigurationError(f"{folder} holds a file whose name is not UTF-8: {stem!a}: rename it") from error
+    if not stays_below(stem):
+        raise ConfigurationError(f"{folder} holds a file whose name is a path elsewhere: {stem!r}: rename it")
     if stem.endswith(MIRROR_SUFFIX):
         raise ConfigurationError(f"{folder / stem} ends in {MIRROR_SUFFIX}, which marks samples that densegen mirrors")

@@ -32,6 +32,8 @@ def read_mat(path: Path, names: tuple[str, ...], max_bytes: int) -> dict[str, An
     """
     from scipy.io import loadmat
 
+    if path.exists() and not path.is_file():
+        raise FormatError(f"{path.name} is not a regular file")
     if (size := path.stat().st_size) > max_bytes:
         raise FormatError(f"{path.name} has {size} bytes, at most {max_bytes} are expected")
     data = path.read_bytes()
@@ -146,7 +148,7 @@ def _check_struct(data: bytes, at: int, end: int, count: int) -> None:
     if kind != 5 or stop - start != 4 or (length := struct.unpack_from("<i", data, start)[0]) <= 0:
         raise ValueError(f"no length of field names at byte {start}")
     kind, start, stop, at = _tag(data, at, end)
-    if kind != 1 or (stop - start) % length:
+    if kind != 1 or start == stop or (stop - start) % length:
         raise ValueError(f"no field names at byte {start}")
     for _ in range(count * ((stop - start) // length)):
         kind, start, stop, at = _tag(data, at, end)  # ends where there are fewer

@@ -230,7 +230,8 @@ def read_model(path: Path) -> MorphableModel:
                     f"{path.name} has model schema {found}, expected {MODEL_SCHEMA_VERSION}: "
                     "make it again with 'densegen model build'"
                 )
-            size = sum(file[name].nbytes for name in _ARRAYS)
+            # As they will be, not as they are stored.
+            size = sum(file[name].size * np.dtype(_DTYPES.get(name, np.float32)).itemsize for name in _ARRAYS)
             if size > MAX_MODEL_BYTES:
                 raise FormatError(f"{path.name} would take {size >> 20} MiB, at most {MAX_MODEL_BYTES >> 20} are read")
             arrays: dict[str, Any] = {

@@ -32,7 +32,8 @@ def draw_points(
 ) -> ImageArray:
     """The image enlarged ``scale`` times with a disc at every point.
 
-    image : (H, W, 3) uint8; points : (N, 2 or 3) float32, pixels of ``image``; colours : (3,) or (N, 3) uint8
+    image : (H, W, 3) uint8; points : (N, 2 or 3) float32, pixels of ``image``, outside of it, too
+    colours : (3,) or (N, 3) uint8
     radius : of the discs, in pixels of the result
     """
     canvas = np.repeat(np.repeat(image, scale, axis=0), scale, axis=1)
@@ -40,7 +41,9 @@ def draw_points(
     reach = int(np.ceil(radius)) + 1
     offsets = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1).T
     colour = np.broadcast_to(np.asarray(colours, np.uint8), (len(points), 3))
-    for (x, y), rgb in zip((points[:, :2] + 0.5) * scale - 0.5, colour, strict=True):
+    places = (points[:, :2].astype(np.float64) + 0.5) * scale - 0.5
+    shown = (np.abs(places) < 2 * max(height, width)).all(axis=1)  # NaN is not
+    for (x, y), rgb in zip(places[shown], colour[shown], strict=True):
         pixels = offsets + [round(float(y)), round(float(x))]
         near = np.hypot(pixels[:, 0] - y, pixels[:, 1] - x) <= radius
         inside = ((pixels >= 0) & (pixels < [height, width])).all(axis=1)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import simplejpeg
 
 from densegen.errors import SampleError
+from densegen.files import file_size
 
 __all__ = ["decode_photograph", "read_photograph"]
 
@@ -21,7 +22,7 @@ MAX_BYTES = 128 << 20
 def read_photograph(path: Path, *, upright: bool = False) -> npt.NDArray[np.uint8]:
     """Read the image at ``path``: (H, W, 3) uint8, RGB. See :func:`decode_photograph`."""
     try:
-        if (size := path.stat().st_size) > MAX_BYTES:
+        if (size := file_size(path)) > MAX_BYTES:
             raise SampleError("image-too-large", f"{path.name} has {size} bytes, at most {MAX_BYTES} are read")
         data = path.read_bytes()
     except FileNotFoundError as error:

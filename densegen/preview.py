@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
 
 from densegen.dataset_manifest import find_sample
 from densegen.files import replace_file
@@ -48,7 +47,7 @@ def draw_sample(folder: Path, sample_id: str, path: Path, model: MorphableModel 
 
     shard_path, row = find_sample(folder, sample_id)
     with ShardReader(shard_path) as shard:
-        image: ImageArray = simplejpeg.decode_jpeg(shard.jpeg(row), "RGB")
+        image = shard.image(row)
         landmarks, keypoints = shard.array("landmarks")[row], shard.array("keypoints68")[row]
         mapped = _position_map(shard, row, model)
         # A mirrored sample keeps the pose of the fit as it was.
@@ -88,8 +87,8 @@ def _position_map(shard: ShardReader, row: int, model: MorphableModel | None) ->
 
 
 def _as_colours(position_map: FloatArray, valid: MaskArray) -> ImageArray:
-    shown = position_map - position_map[valid].min(axis=0)
-    shown *= 255 / np.maximum(np.ptp(position_map[valid], axis=0), 1e-6)
-    shown[~valid] = 0
-    colours: ImageArray = shown.clip(0, 255).astype(np.uint8)
+    colours: ImageArray = np.zeros(position_map.shape, np.uint8)
+    if valid.any():
+        shown = position_map[valid] - position_map[valid].min(axis=0)
+        colours[valid] = (shown * (255 / np.maximum(shown.max(axis=0), 1e-6))).clip(0, 255)
     return colours

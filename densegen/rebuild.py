@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from densegen.crop import Crop
 from densegen.dataset_manifest import find_sample, read_dataset_manifest
-from densegen.errors import ConfigurationError
+from densegen.errors import ConfigurationError, FormatError
 from densegen.files import replace_file
 from densegen.flip import flip_position_map
 from densegen.morphable_model import MorphableModel
@@ -26,7 +26,7 @@ def check_model(shard: ShardReader, model: MorphableModel) -> None:
     if shard.attributes["model_fingerprint"] != model.fingerprint:
         raise ConfigurationError(
             f"{shard.path.name} was made with {shard.attributes['model_name']} "
-            f"{shard.attributes['model_fingerprint'][:12]}…, {model.name} is {model.fingerprint[:12]}…"
+            f"{str(shard.attributes['model_fingerprint'])[:12]}…, {model.name} is {model.fingerprint[:12]}…"
         )
 
 
@@ -40,6 +40,10 @@ def rebuild_position_map(
     """
     file = shard.file
     size = int(shard.attributes["crop_size"])
+    if not np.isfinite(file["crop"][row]).all():
+        raise FormatError(
+            f"{shard.path.name}: the crop of {shard.sample_ids[row]} is not finite: run 'densegen verify'"
+        )
     height, width = map(int, file["image_size"][row])
     crop = Crop.from_array(file["crop"][row], size)
     mirrored = bool(file["mirrored"][row])

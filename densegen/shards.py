@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 
 from densegen.errors import FormatError
 from densegen.files import stays_below
@@ -28,9 +29,10 @@ from densegen.schema import (
     POSITION_MAP_STEP_PX,
     SHARD_SCHEMA_VERSION,
     SPLITS,
+    UV_SIZE,
 )
 
-__all__ = ["Sample", "ShardHeader", "ShardReader", "encode_shard"]
+__all__ = ["Sample", "ShardHeader", "ShardReader", "decode_crop", "encode_shard"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -116,6 +118,10 @@ _COLUMNS = {
     "mirrored": _Column("?", (), "mirrored here; pose, shape and expression are then those of the unmirrored fit"),
 }
 _OTHERS = {"vertex_index": ("O", ()), "image/bytes": ("u1", (None,)), "image/offsets": ("<i8", (None,))}
+_MAPS = {"position_maps": ("<u2", (None, UV_SIZE, UV_SIZE, 3)), "valid_uv": ("?", (UV_SIZE, UV_SIZE))}
+"""Both or neither."""
+
+_ATTRIBUTES = ("dataset", "crop_size", "vertex_index_fingerprint", "model_name", "model_fingerprint", "configuration")
 
 
 def encode_shard(samples: Sequence[Sample], header: ShardHeader) -> bytes:
@@ -188,6 +194,17 @@ def _put_position_maps(file: Any, maps: list[npt.NDArray[np.uint16]], valid: npt
     file["position_maps"].attrs["offset_px"] = POSITION_MAP_OFFSET_PX
 
 
+def decode_crop(jpeg: bytes, size: int, name: str) -> npt.NDArray[np.uint8]:
+    """A crop's pixels, (S, S, 3) uint8, RGB; raises :class:`FormatError` before another size takes memory."""
+    try:
+        height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
+        if (height, width) != (size, size):
+            raise FormatError(f"{name} is {width}x{height}, expected {size}x{size}")
+        return np.asarray(simplejpeg.decode_jpeg(jpeg, "RGB"))
+    except ValueError as error:
+        raise FormatError(f"{name} is not a readable JPEG: {error}") from error
+
+
 class ShardReader:
     """A shard, open for reading; a context manager. Arrays are read when they are asked for.
 
@@ -221,14 +238,29 @@ class ShardReader:
                 f"{name} has schema {found}, expected {SHARD_SCHEMA_VERSION}: rebuild it with 'densegen build'"
             )
         expected = {name: (column.dtype, (None, *column.shape)) for name, column in _COLUMNS.items()} | _OTHERS
-        if lacking := [dataset for dataset in expected if dataset not in self.file]:
+        expected |= _MAPS if any(dataset in self.file for dataset in _MAPS) else {}
+        lacking = [dataset for dataset in expected if dataset not in self.file]
+        if lacking := [*lacking, *(attribute for attribute in _ATTRIBUTES if attribute not in self.file.attrs)]:
             raise FormatError(f"{name} lacks {', '.join(lacking)}: rebuild it with 'densegen build'")
         for dataset, (dtype, shape) in expected.items():
-            found = self.file[dataset]
-            wanted = (len(self), *shape[1:]) if dataset in _COLUMNS else shape
-            fits = found.ndim == len(wanted) and all(w in (None, h) for w, h in zip(wanted, found.shape, strict=True))
-            if not fits or found.dtype != np.dtype(dtype):
-                raise FormatError(f"{name}: {dataset} is {found.dtype} {found.shape}: rebuild it with 'densegen build'")
+            rows = (len(self),) if dataset in _COLUMNS or dataset == "position_maps" else shape[:1]
+            self._check_dataset(dataset, dtype, (*rows, *shape[1:]))
+
+    def _check_dataset(self, name: str, dtype: str, shape: tuple[int | None, ...]) -> None:
+        import h5py
+
+        found = self.file[name]
+        fits = found.ndim == len(shape) and all(s in (None, f) for s, f in zip(shape, found.shape, strict=True))
+        text = dtype != "O" or h5py.check_string_dtype(found.dtype) is not None
+        in_pieces = (1, *found.shape[1:]) if name == "position_maps" else None
+        if not (fits and text and found.dtype == np.dtype(dtype) and found.chunks == in_pieces):
+            raise FormatError(
+                f"{self.path.name}: {name} is {found.dtype} {found.shape}, stored in pieces of {found.chunks}: rebuild "
+                "it with 'densegen build'"
+            )
+        # Before memory is taken for it.
+        if found.chunks is None and found.nbytes > (size := self.path.stat().st_size):
+            raise FormatError(f"{self.path.name}: {name} claims {found.nbytes:,} bytes of a file of {size:,}")
 
     def __enter__(self) -> Self:
         return self
@@ -249,7 +281,7 @@ class ShardReader:
     @property
     def vertex_index(self) -> str:
         """The text of the vertex index that the landmarks were gathered through."""
-        return str(self.file["vertex_index"].asstr()[()])
+        return self._texts("vertex_index")[0]
 
     @cached_property
     def sample_ids(self) -> list[str]:
@@ -265,7 +297,7 @@ class ShardReader:
 
     def _texts(self, name: str) -> list[str]:
         try:
-            return list(self.file[name].asstr()[()]) if len(self) else []
+            return [str(text) for text in np.atleast_1d(self.file[name].asstr()[()])] if self.file[name].size else []
         except UnicodeDecodeError as error:
             raise FormatError(f"{self.path.name}: {name} is not UTF-8: rebuild it with 'densegen build'") from error
 
@@ -317,6 +349,11 @@ class ShardReader:
         """The JPEG file of sample ``row``."""
         start, stop = self.image_offsets[row : row + 2]
         return bytes(self.file["image/bytes"][start:stop].tobytes())
+
+    def image(self, row: int) -> npt.NDArray[np.uint8]:
+        """(S, S, 3) uint8, RGB; raises :class:`FormatError` where it does not decode or has another size."""
+        size = int(self.file.attrs["crop_size"])
+        return decode_crop(self.jpeg(row), size, f"{self.path.name}: the image of {self.sample_ids[row]}")
 
     def position_map(self, row: int) -> npt.NDArray[np.uint16]:
         """(256, 256, 3) uint16 fixed-point position map of sample ``row``."""

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -38,9 +37,7 @@ FIRST_PIXEL = {"original": 1.0, "reannotated": 0.0}
 
 AFLW_CROP = 120
 MAX_LABEL_BYTES = 1 << 30
-
-# What NumPy raises for files that are cut off, something else, or claim more than there is memory.
-_UNREADABLE = (ValueError, OSError, EOFError, MemoryError, BadZipFile)
+MAX_PREDICTED_PX = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,8 +198,8 @@ def read_predictions(path: Path, names: tuple[str, ...]) -> FloatArray:
     if missing := [name for name in names if name not in row]:
         raise FormatError(f"{path.name} lacks {len(missing)} of {len(names)} faces, the first is {missing[0]}")
     chosen = landmarks[[row[name] for name in names]].astype(np.float64)
-    if not np.isfinite(chosen).all():
-        raise FormatError(f"{path.name} holds numbers that are not finite")
+    if not (np.abs(chosen) < MAX_PREDICTED_PX).all():  # NaN is not
+        raise FormatError(f"{path.name} holds numbers that are not finite, or beyond {MAX_PREDICTED_PX:,} px")
     return chosen
 
 
@@ -271,7 +268,8 @@ def _load(path: Path) -> npt.NDArray[Any]:
     try:
         with path.open("rb") as file:
             array = np.load(file, allow_pickle=False)
-    except _UNREADABLE as error:
+    # What NumPy raises for files that are cut off, something else, or claim more than there is memory: almost anything.
+    except Exception as error:
         raise FormatError(f"{path.name} is not a readable NumPy file: {error}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
         raise FormatError(f"{path.name} does not hold finite numbers")

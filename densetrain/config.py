@@ -190,6 +190,10 @@ def read_settings(source: str | Path | None, changes: Sequence[str] = ()) -> Fit
     contents: Any = {}
     if source is not None:
         path = Path(__file__).parent / "settings" / f"{source}.yaml" if str(source) in READY_SETTINGS else Path(source)
+        if not path.is_file():
+            raise ConfigurationError(
+                f"the settings file {path} does not exist; by name there are {', '.join(READY_SETTINGS)}"
+            )
         contents = read_yaml(path, "settings file") or {}
         if not isinstance(contents, dict):
             raise ConfigurationError(f"{path.name} is not a settings file: it holds no keys")
@@ -199,7 +203,7 @@ def read_settings(source: str | Path | None, changes: Sequence[str] = ()) -> Fit
         return FitSettings.model_validate(contents)
     except ValidationError as error:
         where = "the settings" if source is None else str(source)
-        raise ConfigurationError(f"{where}: {first_problem(error)}") from error
+        raise ConfigurationError(f"{where}: {first_problem(error, FitSettings)}") from error
 
 
 def _apply(contents: dict[str, Any], change: str) -> None:

@@ -136,7 +136,7 @@ class ShardBatches(LightningDataModule):
         self.shards, self.settings, self.first_epoch = shards, settings, first_epoch
         self.train_rows = shards.rows("train")[: settings.data.limit]
         same = settings.data.validate_on == "train"
-        self.validation_rows = self.train_rows if same else shards.rows(settings.data.validate_on)
+        self.validation_rows = self.train_rows if same else _validation_rows(shards, settings.data.validate_on)
         cached = settings.data.cache != "none"
         self.train_images = decode_all(shards, self.train_rows) if cached else None
         self.validation_images = self.train_images if same else None
@@ -179,6 +179,15 @@ class ShardBatches(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(self.settings.seed),
         )
+
+
+def _validation_rows(shards: ShardSet, split: str) -> npt.NDArray[np.int64]:
+    try:
+        return shards.rows(split)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{error}; data.validate_on=train is for a network that shall learn its training samples by heart"
+        ) from error
 
 
 def decode_all(shards: ShardSet, rows: npt.NDArray[np.int64]) -> Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import first_problem, read_json, write_text
@@ -40,6 +41,14 @@ STRENGTHS = ("weakest third", "middle third", "strongest third")
 RESULT_FORMAT = "densetrain evaluation"
 
 
+def _printable(text: str) -> str:
+    text.encode()
+    return text
+
+
+Words = Annotated[str, Field(max_length=2000), AfterValidator(_printable)]
+
+
 class Result(BaseModel):
     """One evaluation, as it is kept in a file.
 
@@ -51,14 +60,22 @@ class Result(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: str
-    protocol: str
-    made: str
+    method: Words
+    protocol: Words
+    made: Words
     score: Score
-    names: list[str]
+    names: Annotated[list[str], Field(min_length=1)]
     errors: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
     yaw_deg: list[float]
     groups: dict[str, dict[str, float]] = {}
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Result:
+        if not len(self.names) == len(self.errors) == len(self.yaw_deg):
+            raise ValueError(f"{len(self.names)} names, {len(self.errors)} errors, {len(self.yaw_deg)} angles")
+        if not (len(self.score.bins) == len(self.score.counts) == len(BINS) and 0 < self.score.threshold < math.inf):
+            raise ValueError("the score is damaged")
+        return self
 
     @property
     def identity(self) -> tuple[str, str, str, float, int]:
@@ -202,10 +219,11 @@ def _by_strength(errors: FloatArray, expression: npt.NDArray[np.float32]) -> dic
     return {name: float(errors[part].mean()) for name, part in zip(STRENGTHS, parts, strict=True) if part.size}
 
 
-def worst_cases(result: Result, count: int) -> Iterator[tuple[str, float]]:
-    """Names and errors of the worst faces, worst first."""
+def worst_cases(result: Result, count: int) -> Iterator[tuple[str, str]]:
+    """Names of the worst faces, worst first, each with its name, error and yaw in words."""
     for row in np.argsort(result.errors)[::-1][:count]:
-        yield result.names[row], result.errors[row]
+        name = result.names[row]
+        yield name, f"{name.rsplit('/', 1)[-1]}  {result.errors[row]:.1f} %  yaw {result.yaw_deg[row]:.0f}"
 
 
 def write_result(result: Result, path: Path) -> None:

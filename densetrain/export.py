@@ -18,7 +18,7 @@ from densegen.files import replace_file, write_bytes, write_text
 from densetrain.checkpoint import TorchRegressor
 from densetrain.regressor import ONNX_METADATA, OnnxRegressor
 
-__all__ = ["LIMITS_PX", "Parity", "ParityError", "export_onnx", "export_safetensors", "model_card"]
+__all__ = ["LIMITS_PX", "Parity", "ParityError", "check_folder", "export_onnx", "export_safetensors", "model_card"]
 
 LIMITS_PX = {"fp32": 1e-3, "fp16": 1.0, "int8": 8.0}
 """How far a variant's landmarks may lie from torch's: the largest distance of a coordinate, pixels."""
@@ -55,6 +55,13 @@ def description(regressor: TorchRegressor) -> dict[str, Any]:
         "colour_order": "RGB",
         "range": [0, 255],
     }
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder whose ``README.md`` or ``config.json`` belongs to something else than an exported network."""
+    taken = [name for name in ("README.md", "config.json") if (folder / name).exists()]
+    if taken and not (folder / "model.safetensors").is_file():
+        raise ConfigurationError(f"{folder} holds a {taken[0]} of something else: choose another folder")
 
 
 def export_safetensors(regressor: TorchRegressor, folder: Path) -> Path:

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from densegen import __version__
 from densegen.errors import ConfigurationError, FormatError
-from densegen.files import TEMPORARY_SUFFIX, read_yaml, write_text
+from densegen.files import read_yaml, remove_leftovers, write_text
 from densetrain.callbacks import Checkpoints, EpochLines, WarmAverage, WholeFiles
 from densetrain.checkpoint import BEST, LAST, read_checkpoint
 from densetrain.config import FitSettings
@@ -36,7 +36,8 @@ __all__ = ["fit", "make_module", "make_trainer"]
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
-SETTINGS_FILE = "settings.yaml"
+SETTINGS_FILE = "fit-settings.yaml"
+"""All settings of the run; a name that a file which ``--settings`` gives is unlikely to have."""
 
 
 def make_module(
@@ -167,8 +168,6 @@ def fit(
     """
     _quieten()
     say = rank_zero_only(say)
-    clean: Any = rank_zero_only(_remove_leftovers)
-    clean(out)
     shards = open_shards(folders)
     earlier = _earlier_run(out, settings, shards)
     # Checkpoints are written at an epoch's end.
@@ -186,13 +185,18 @@ def fit(
         f"{len(batches.validation_rows):,} samples: NME of the {len(shards.index)} landmarks, 2D, normalised by "
         "sqrt(w h) of the true 68 points' box"
     )
+    prepare: Any = rank_zero_only(_prepare_folder)
+    prepare(out, settings)
     try:
         trainer.fit(module, batches, ckpt_path=None if earlier is None else out / LAST, weights_only=True)
     except (RuntimeError, ValueError) as error:
         _explain(error, trainer)
         raise
     except SystemExit as error:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt if trainer.interrupted else error from error
+        if not trainer.interrupted:
+            raise
+        kept = () if (out / LAST).is_file() else ("nothing is kept before the first epoch ends",)
+        raise KeyboardInterrupt(*kept) from error
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     best: Any = trainer.checkpoint_callback
     say(
@@ -202,10 +206,12 @@ def fit(
     return metrics
 
 
-def _remove_leftovers(out: Path) -> None:
-    """What a run that was killed while it wrote has left."""
-    for leftover in out.glob(f"*{TEMPORARY_SUFFIX}"):
-        leftover.unlink(missing_ok=True)
+def _prepare_folder(out: Path, settings: FitSettings) -> None:
+    """Keep the settings, and take away what a run that was killed while it wrote has left."""
+    import yaml
+
+    write_text(out / SETTINGS_FILE, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+    remove_leftovers(out)
 
 
 def _explain(error: Exception, trainer: pl.Trainer) -> None:
@@ -223,14 +229,10 @@ def _stopped_early(checkpoint: dict[str, Any]) -> bool:
 
 
 def _earlier_run(out: Path, settings: FitSettings, shards: ShardSet) -> dict[str, Any] | None:
-    """The checkpoint to go on from, or None in a new folder; the settings are kept beside it."""
-    import yaml
-
+    """The checkpoint to go on from, or None in a new folder."""
     path, last = out / SETTINGS_FILE, out / LAST
     mine = settings.model_dump(mode="json")
     if not last.is_file():  # nothing is learnt yet: settings that failed bind nobody
-        write: Any = rank_zero_only(write_text)
-        write(path, yaml.safe_dump(mine, sort_keys=False))
         return None
     if not path.is_file():
         raise ConfigurationError(f"{out} holds checkpoints, but no {SETTINGS_FILE}: choose another folder")
@@ -241,7 +243,11 @@ def _earlier_run(out: Path, settings: FitSettings, shards: ShardSet) -> dict[str
             f"{out} holds a run of other settings ({different} differs): choose another folder, or run it with them"
         )
     contents = read_checkpoint(last)
-    if not {"epoch", "callbacks", "optimizer_states"} <= set(contents):
+    kinds = {"epoch": int, "loops": dict, "state_dict": dict, "callbacks": dict, "optimizer_states": list}
+    if (
+        not all(isinstance(contents.get(name), kind) for name, kind in kinds.items())
+        or not contents["optimizer_states"]
+    ):
         raise FormatError(f"{last} is not a checkpoint to go on from: choose another folder")
     about = contents[CHECKPOINT_KEY]
     for what, was, ours in (

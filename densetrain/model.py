@@ -153,11 +153,32 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return contents
 
 
+def _check_archive(path: Path) -> None:
+    """A torch file is a ZIP archive of what is not compressed; torch does not look at its checksums."""
+    import zipfile
+
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise FormatError(f"{path.name} is not a torch file: its contents are compressed")
+            damaged = archive.testzip()
+    except FormatError:
+        raise
+    # A damaged archive surfaces as almost anything.
+    except Exception as error:
+        raise FormatError(f"{path.name} is not a readable torch file: {' '.join(str(error).split())[:120]}") from error
+    if damaged is not None:
+        raise FormatError(f"{path.name} is damaged: {damaged} does not match its checksum")
+
+
 def load_torch(path: Path) -> Any:
     """``torch.load`` of plain values and tensors alone; raises :class:`FormatError` for everything else."""
     import pickle
     import warnings
 
+    _check_archive(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's guesses about a foreign file; what it refuses is said below

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_augmented", "draw_held_out", "draw_worst_images"]
 
 TRUTH_COLOUR = (255, 255, 255)
+CAPTION_PX = 14
 SHOWN_MARGIN = 1.5
 """Side of what is shown of a benchmark's photograph, in units of the face box's."""
 
@@ -48,23 +50,29 @@ def draw_augmented(shards: ShardSet, settings: FitSettings, count: int, path: Pa
     write_png(contact_sheet(tiles, columns), path)
 
 
-def draw_held_out(regressor: Regressor, shards: ShardSet, names: list[str], path: Path, columns: int = 6) -> None:
-    """Write a contact sheet of samples by id: predictions coloured by depth, the truth of the 68 in white."""
+def draw_held_out(
+    regressor: Regressor, shards: ShardSet, worst: Mapping[str, str], path: Path, columns: int = 6
+) -> None:
+    """Write a contact sheet of samples by id: predictions coloured by depth, the truth of the 68 in white.
+
+    worst : what stands on the tile of each sample, by its id
+    """
     place = {str(name): row for row, name in enumerate(shards.sample_ids)}
     reader = shards.open()
     tiles: list[npt.NDArray[np.uint8]] = []
-    for row in (place[name] for name in names):
-        image = reader.image(row)
-        tiles.append(_compare(image, regressor(image[None])[0], shards.keypoints68[row]))
+    for name, words in worst.items():
+        image = reader.image(place[name])
+        tiles.append(_compare(image, regressor(image[None])[0], shards.keypoints68[place[name]], words))
     reader.close()
     write_png(contact_sheet(tiles, columns), path)
 
 
 def draw_worst_images(
-    benchmark: Benchmark, predicted: npt.NDArray[np.floating], names: list[str], path: Path, columns: int = 6
+    benchmark: Benchmark, predicted: npt.NDArray[np.floating], worst: Mapping[str, str], path: Path, columns: int = 6
 ) -> None:
     """Write a contact sheet of a benchmark's faces by name: predictions by depth, the truth in white, as crops.
 
+    worst : what stands on the tile of each face, by its name
     predicted : (n, 68, 2 or 3) of all of the benchmark's faces, pixels of their images
     """
     from densegen.crop import warp
@@ -74,11 +82,12 @@ def draw_worst_images(
     assert benchmark.images is not None
     place = {name: row for row, name in enumerate(benchmark.names)}
     tiles: list[npt.NDArray[np.uint8]] = []
-    for row in (place[name] for name in names):
+    for name, words in worst.items():
+        row = place[name]
         crop = crop_of_box(benchmark.boxes[row], SHOWN_MARGIN, CROP_SIZE)
         truth = benchmark.truth_in_image(row)
         shown, true = (crop.apply(_in_space(points)) for points in (predicted[row], truth[np.isfinite(truth[:, 0])]))
-        tiles.append(_compare(warp(read_photograph(benchmark.images[row]), crop), shown, true))
+        tiles.append(_compare(warp(read_photograph(benchmark.images[row]), crop), shown, true, words))
     write_png(contact_sheet(tiles, columns), path)
 
 
@@ -88,7 +97,18 @@ def _in_space(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
 
 
 def _compare(
-    image: npt.NDArray[np.uint8], predicted: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]
+    image: npt.NDArray[np.uint8], predicted: npt.NDArray[np.float32], truth: npt.NDArray[np.float32], words: str
 ) -> npt.NDArray[np.uint8]:
     tile = draw_points(image, predicted, depth_colours(predicted), scale=1, radius=1.0)
-    return draw_points(tile, truth, TRUTH_COLOUR, scale=1, radius=0.8)
+    return _caption(draw_points(tile, truth, TRUTH_COLOUR, scale=1, radius=0.8), words)
+
+
+def _caption(image: npt.NDArray[np.uint8], words: str) -> npt.NDArray[np.uint8]:
+    """The image above a line of text."""
+    from PIL import Image, ImageDraw
+
+    height, width = image.shape[:2]
+    canvas = Image.new("RGB", (width, height + CAPTION_PX))
+    canvas.paste(Image.fromarray(image))
+    ImageDraw.Draw(canvas).text((3, height + 1), words, fill=TRUTH_COLOUR)
+    return np.asarray(canvas, np.uint8)

@@ -19,6 +19,8 @@ __all__ = ["ONNX_METADATA", "OnnxRegressor", "Regressor", "crop_of_box", "landma
 
 FloatArray = npt.NDArray[np.float32]
 
+_IN_FOLDERS = ("best.ckpt", "last.ckpt", "model.safetensors", "model.onnx")
+
 ONNX_METADATA = "densetrain"
 """The key of an ONNX file's metadata that holds the model's description as JSON."""
 
@@ -58,7 +60,7 @@ class OnnxRegressor:
         except ImportError as error:
             raise ConfigurationError("ONNX files need ONNX Runtime: pip install 'densegen[export]'") from error
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         # ONNX Runtime's errors have no common base but this.
@@ -74,20 +76,28 @@ class OnnxRegressor:
             (session.get_inputs(), "images", [3, size, size]),
             (session.get_outputs(), "landmarks", [len(index), 3]),
         ):
-            if [one.name for one in put] != [name] or put[0].shape[1:] != shape:
-                raise FormatError(f"{path.name} does not have {name} of shape (batch, {str(shape)[1:-1]})")
+            if [(one.name, one.type, one.shape[1:]) for one in put] != [(name, "tensor(float)", shape)] or isinstance(
+                put[0].shape[0], int
+            ):
+                raise FormatError(f"{path.name} does not have {name} of shape (batch, {str(shape)[1:-1]}), float32")
         return cls(session, about, index, path.name)
 
     def __call__(self, crops: npt.NDArray[np.uint8]) -> FloatArray:
         images = np.ascontiguousarray(crops.transpose(0, 3, 1, 2)).astype(np.float32)
-        landmarks: FloatArray = self.session.run(None, {"images": images})[0].astype(np.float32)
+        try:
+            landmarks: FloatArray = self.session.run(None, {"images": images})[0].astype(np.float32)
+        # ONNX Runtime's errors have no common base but this.
+        except Exception as error:
+            raise FormatError(f"{self.name} cannot be run: {str(error).splitlines()[0][:160]}") from error
         if not np.isfinite(landmarks).all():
             raise FormatError(f"{self.name} gives landmarks that are not finite: its weights are damaged")
         return landmarks
 
 
 def open_regressor(path: Path, device: str = "cpu") -> Regressor:
-    """A run's folder, a checkpoint, a ``.safetensors`` or an ``.onnx`` file as a network ready to use."""
+    """A run's folder or an export's, a checkpoint, a ``.safetensors`` or an ``.onnx`` file as a network."""
+    if path.is_dir():
+        path = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), path / _IN_FOLDERS[0])
     if path.suffix == ".onnx":
         if device != "cpu":
             raise ConfigurationError(f"{path.name}: ONNX files run on the CPU here, not on {device!r}")

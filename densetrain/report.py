@@ -54,25 +54,45 @@ class Table:
         )
 
 
-def result_lines(result: Result) -> list[str]:
-    """What ``densetrain evaluate`` prints: the protocol, then every number."""
+def result_lines(results: Sequence[Result]) -> list[str]:
+    """What ``densetrain evaluate`` prints of evaluations by one protocol: the protocol, then a column an evaluation."""
+    first = results[0]
+    columns = [_figures(result) for result in results]
+    return [
+        f"protocol: {first.protocol}",
+        f"balanced subsets: {first.score.balanced_size:,} faces of each bin, {BALANCED_DRAWS} draws, seed "
+        f"{first.score.seed}",
+        *(f"{result.method}: made from {result.made}" for result in results),
+        "",
+        *_aligned([("NME, %", *(result.method for result in results))]
+                  + [(name, *(column.get(name, "") for column in columns)) for name in columns[0]]),
+    ]  # fmt: skip
+
+
+def _figures(result: Result) -> dict[str, str]:
+    """Every number of an evaluation by its name, as it is printed."""
     s = result.score
-    bins = "  ".join(
-        f"{name} {value:.4f} ({count:,})" for name, value, count in zip(BINS, s.bins, s.counts, strict=True)
-    )
-    lines = [
-        f"{result.method}",
-        f"protocol: {result.protocol}",
-        f"made from: {result.made}",
-        f"NME, %, by yaw: {bins}",
-        f"mean of the bins {s.mean:.4f}, std {s.std:.4f}; all images {s.all_images:.4f}; "
-        f"balanced subsets {s.balanced:.4f} +- {s.balanced_std:.4f} ({s.balanced_size:,} of each bin, "
-        f"{BALANCED_DRAWS} draws, seed {s.seed})",
-        f"AUC at {s.threshold:g} %: {s.auc:.2f} %; failures above {s.threshold:g} %: {s.failures:.2f} %",
+    bins = zip(BINS, s.bins, s.counts, strict=True)
+    return {
+        **{f"yaw {name}, {count:,} faces": "-" if np.isnan(value) else f"{value:.4f}" for name, value, count in bins},
+        "mean of the bins": f"{s.mean:.4f}",
+        "std of the bins": f"{s.std:.4f}",
+        "all images": f"{s.all_images:.4f}",
+        "balanced subsets": f"{s.balanced:.4f} +- {s.balanced_std:.4f}",
+        f"AUC at {s.threshold:g} %": f"{s.auc:.2f}",
+        f"failures above {s.threshold:g} %": f"{s.failures:.2f}",
+        **{f"{title}: {name}": f"{value:.3f}" for title, values in result.groups.items()
+           for name, value in values.items()},
+    }  # fmt: skip
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        f"{row[0]:{widths[0]}}  "
+        + "  ".join(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in rows
     ]
-    for title, values in result.groups.items():
-        lines.append(f"{title}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
-    return lines
 
 
 def result_table(results: Sequence[Result]) -> Table:
@@ -85,12 +105,18 @@ def result_table(results: Sequence[Result]) -> Table:
         numbers = (*(_number(v, 3) for v in s.bins), _number(s.mean, 3), _number(s.all_images, 3))
         rows.append((result.method, *numbers, result.made))
     return Table(
-        title=f"NME, {protocol.split(',', 1)[0]}",
+        title=_title(protocol),
         note=f"Protocol: {protocol}."
         + (" Published rows as printed: all images, each method's own crops." if published else ""),
         header=("method", *BINS, "mean of bins", "all images", "made from"),
         rows=tuple(rows),
     )
+
+
+def _title(protocol: str) -> str:
+    """The benchmark, and what tells two of its protocols apart."""
+    name, *rest = protocol.split(", ")
+    return ", ".join([f"NME, {name}", *(part for part in rest if part.startswith(("labels ", "yaw ", "split ")))])
 
 
 def _published(protocol: str) -> tuple[tuple[str, float | None, float | None, float | None, float], ...]:
@@ -127,10 +153,15 @@ def draw_ced(results: Sequence[Result], path: Path) -> None:
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
     threshold = max(result.score.threshold for result in results)
+    # Where no method has half of the faces below the threshold, there would be nothing to see up to it.
+    medians = [float(np.median(result.errors)) for result in results]
+    end = threshold if min(medians) <= threshold else 1.5 * max(medians)
     for result in results:
-        x, y = cumulative_errors(np.array(result.errors), threshold)
+        x, y = cumulative_errors(np.array(result.errors), end)
         axes.plot(x, y, label=f"{_plain(result.method)}: AUC {result.score.auc:.1f} %")
-    axes.set(xlim=(0, threshold), ylim=(0, 100), xlabel="NME, %", ylabel="faces, %")
+    if end > threshold:
+        axes.axvline(threshold, color="grey", linestyle=":", label=f"AUC ends at {threshold:g} %")
+    axes.set(xlim=(0, end), ylim=(0, 100), xlabel="NME, %", ylabel="faces, %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
     axes.set_title(_plain(results[0].protocol.split(", normalised")[0]), fontsize=8)

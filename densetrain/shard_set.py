@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
 
 from densegen.dataset_manifest import read_dataset_manifest
 from densegen.errors import ConfigurationError, FormatError
 from densegen.schema import SPLITS
-from densegen.shards import ShardReader
+from densegen.shards import ShardReader, decode_crop
 from densegen.vertex_index import VertexIndex, parse_index
 
 __all__ = ["RowReader", "ShardSet", "open_shards"]
@@ -104,14 +103,7 @@ class RowReader:
 
     def image(self, row: int) -> npt.NDArray[np.uint8]:
         """(S, S, 3) uint8, RGB; raises :class:`FormatError`, naming shard and sample, where it is damaged."""
-        data = self.jpeg(row)
-        try:
-            height, width = simplejpeg.decode_jpeg_header(data)[:2]
-            if (height, width) != (self.shards.crop_size, self.shards.crop_size):
-                raise FormatError(f"{self._name(row)} is {width}x{height}: run 'densegen verify'")
-            return np.asarray(simplejpeg.decode_jpeg(data, "RGB"))
-        except ValueError as error:
-            raise FormatError(f"{self._name(row)} is not a readable JPEG: run 'densegen verify'") from error
+        return decode_crop(self.jpeg(row), self.shards.crop_size, self._name(row))
 
     def landmarks(self, row: int) -> FloatArray:
         """(N, 3) float32, pixels, crop frame."""
@@ -267,7 +259,7 @@ def _read(reader: ShardReader, sha256: str) -> _Opened:
             expression_components=counts[2],
         )
         dataset = str(attributes["dataset"])
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(f"{reader.path} does not say how it was made: {error}") from error
     arrays = {name: reader.array(name) for name in _KEPT}
     for name in ("keypoints68", "pose", "expression"):

@@ -111,7 +111,9 @@ def test_a_path_that_leaves_its_root_is_refused(tmp_path: Path, folder: str) -> 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"colour": "red"}, "colour: Extra inputs"),
+        ({"colour": "red"}, "colour: there is no such field"),
+        ({"subsets": [{"name": "A", "directory": "A", "fits": 1, "group": "(a{99999999999999})"}]}, "no regular expr"),
+        ({"split": {"seed": 1 << 200}}, "a number of 201 bits"),
         ({"subsets": []}, "subsets"),
         ({"layout": "other"}, "layout"),
         ({"split": {"validation": 0.8, "test": 0.3}}, "more than everything"),

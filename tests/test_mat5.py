@@ -75,6 +75,17 @@ def test_a_few_bytes_that_unpack_to_gigabytes_are_refused(tmp_path: Path) -> Non
         read_mat(path, NAMES, LIMIT)
 
 
+def test_a_struct_without_fields_takes_no_memory(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.mat")
+    head = path.read_bytes()[:128]
+    flags, size = struct.pack("<IIII", 6, 8, 2, 0), struct.pack("<IIii", 5, 8, 400_000_000, 1)
+    name, fields = struct.pack("<II8s", 1, 7, b"numbers"), struct.pack("<HHiII", 5, 4, 8, 1, 0)
+    body = flags + size + name + fields
+    path.write_bytes(head + struct.pack("<II", 14, len(body)) + body)
+    with pytest.raises(FormatError, match="no field names"):
+        read_mat(path, NAMES, LIMIT)
+
+
 def test_an_array_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="class 1, neither numbers, text nor a struct"):
         read_mat(written(tmp_path / "a.mat"), ("cells",), LIMIT)

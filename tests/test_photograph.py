@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,15 @@ def test_a_header_that_promises_too_many_pixels_is_refused() -> None:
     with pytest.raises(SampleError) as caught:
         decode_photograph(bytes(data), "a.jpg")
     assert caught.value.reason == "image-too-large"
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")  # reading it would never end
+    (tmp_path / "endless.jpg").symlink_to("/dev/zero")
+    for name in ("pipe.jpg", "endless.jpg"):
+        with pytest.raises(SampleError, match="not a regular file") as caught:
+            read_photograph(tmp_path / name)
+        assert caught.value.reason == "image-unreadable"
 
 
 def test_a_missing_image_says_so(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_correction_that_cannot_be_applied_is_named(
 def test_files_with_unknown_keys_or_no_reason_are_refused(tmp_path: Path) -> None:
     head = "index_name: a\nindex_version: 0.0.1\ncount: 520\n"
     for text, words in [
-        (head + "colour: red\n", "colour: Extra inputs"),
+        (head + "colour: red\n", "colour: there is no such field"),
         (head + "remove: [{name: d1-000}]\n", "remove.0.reason: Field required"),
         (head + "remove: [{name: a, reason: b}, {name: a, reason: c}]\n", "remove names a twice"),
         (head + "format_version: 2\n", "format_version"),

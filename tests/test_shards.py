@@ -3,10 +3,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import simplejpeg
 
 from densegen.errors import FormatError
 from densegen.schema import FRAMES
@@ -118,6 +120,48 @@ def test_other_files_are_refused_with_a_reason(tmp_path: Path) -> None:
         ShardReader(tmp_path / "cut.h5")
     with pytest.raises(FormatError, match="not a readable HDF5 file"):
         ShardReader(tmp_path / "none.h5")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ({"landmarks": {"shape": (2**36, 520, 3), "dtype": "<f4", "chunks": (64, 520, 3)}}, "landmarks is float32"),
+        ({"image/bytes": {"shape": (2**40,), "dtype": "u1"}}, "image/bytes claims 1,099,511,627,776 bytes"),
+        ({"sample_id": {"shape": (1,), "dtype": h5py.vlen_dtype(np.int32)}}, "sample_id is object"),
+        ({"valid_uv": {"shape": (256, 256), "dtype": "?"}}, "lacks position_maps"),
+    ],
+)
+def test_what_a_shard_claims_is_checked_before_memory_is_taken(
+    tmp_path: Path, damage: dict[str, Any], words: str
+) -> None:
+    path = write(tmp_path / "s.h5", [sample(0)])
+    with h5py.File(path, "a") as file:
+        for name, options in damage.items():
+            if name in file:
+                del file[name]
+            file.create_dataset(name, **options)
+    with pytest.raises(FormatError, match=words):
+        ShardReader(path)
+
+
+def test_text_that_is_none_and_what_a_shard_lacks_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.h5", [sample(0)])
+    with h5py.File(path, "a") as file:
+        del file["vertex_index"]
+        file.create_dataset("vertex_index", data=b"\xff\xfe", dtype=h5py.string_dtype())
+    with ShardReader(path) as shard, pytest.raises(FormatError, match="vertex_index is not UTF-8"):
+        _ = shard.vertex_index
+    with h5py.File(path, "a") as file:
+        del file.attrs["model_fingerprint"]
+    with pytest.raises(FormatError, match="lacks model_fingerprint"):
+        ShardReader(path)
+
+
+def test_an_image_of_another_size_is_not_decoded(tmp_path: Path) -> None:
+    huge = simplejpeg.encode_jpeg(np.zeros((16, 4096, 3), np.uint8), 50, "RGB", "420")
+    path = write(tmp_path / "s.h5", [dataclasses.replace(sample(0), jpeg=huge)])
+    with ShardReader(path) as shard, pytest.raises(FormatError, match=r"is 4096x16, expected 256x256"):
+        shard.image(0)
 
 
 def test_samples_are_immutable() -> None:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from densegen.errors import ConfigurationError
 from densegen.executors import open_pool
 from densegen.files import sha256_of
 from densegen.fits import read_fit
-from densegen.morphable_model import MorphableModel, read_model
+from densegen.morphable_model import MorphableModel, read_model, write_model
 from densegen.pipeline import mesh_in_image
 from densegen.pose import pose_vertices
 from densegen.renderer import rasterise, vertex_normals
@@ -101,6 +103,24 @@ def test_the_same_seed_writes_the_same_bytes_at_any_number_of_processes(corpus: 
     for path in sorted(tmp_path.rglob("*.*")):
         assert sha256_of(path) == sha256_of(corpus / path.relative_to(tmp_path))
     assert read_model(tmp_path / "model.h5").fingerprint == face_model().fingerprint
+
+
+def test_a_corpus_is_drawn_where_it_is_the_only_thing(corpus: Path, tmp_path: Path) -> None:
+    write_corpus(tmp_path / "c", 2, seed=0)
+    # What a killed process leaves is taken away, and the same corpus drawn again.
+    (tmp_path / "c/model.h5.0123abcd.partial").touch()
+    write_corpus(tmp_path / "c", 2, seed=0)
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["SYNTH", "model.h5"]
+    assert len(list((tmp_path / "c/SYNTH").iterdir())) == 4
+    with pytest.raises(ConfigurationError, match="holds other files than 1 portraits"):
+        write_corpus(tmp_path / "c", 1, seed=0)
+    (tmp_path / "c/notes.txt").touch()
+    with pytest.raises(ConfigurationError, match=r"something else than a drawn corpus \(notes.txt\)"):
+        write_corpus(tmp_path / "c", 2, seed=0)
+    (tmp_path / "d").mkdir()
+    write_model(dataclasses.replace(face_model(), name="mine", unit_mm=1.0), tmp_path / "d/model.h5")
+    with pytest.raises(ConfigurationError, match="another model"):
+        write_corpus(tmp_path / "d", 2, seed=0)
 
 
 def test_the_face_is_drawn_where_its_fit_says(model: MorphableModel) -> None:

@@ -18,6 +18,7 @@ __all__ = ["build", "inspect", "manifests", "rebuild_maps", "schema", "synth", "
 
 PATH = click.Path(path_type=Path)
 DEFAULT_INDEX = "vertex_index_520.yaml"
+DRAWN = "# Procedural faces, drawn by 'densegen synth"
 JOBS = click.option(
     "--jobs",
     type=click.IntRange(1),
@@ -151,7 +152,11 @@ def rebuild_maps(folder: Path, model_path: Path, out: Path, sample_ids: tuple[st
 @click.option("--manifest", "write_manifest", is_flag=True, help="write OUT/manifest.yaml for 'densegen build', too")
 @JOBS
 def synth(out: Path, samples: int, seed: int, write_manifest: bool, jobs: int) -> None:
-    """Write a corpus of procedural faces in the 300W-LP layout, and its model, to OUT."""
+    """Write a corpus of procedural faces in the 300W-LP layout, and its model, to OUT.
+
+    What an earlier call with the same number of samples left in OUT is drawn again; another folder is refused.
+    """
+    _check_corpus_manifest(out)
     _synthesise(out, samples, seed, jobs)
     if write_manifest:
         _write_corpus_manifest(out, samples, seed)
@@ -230,11 +235,12 @@ def _default_model(dataset: Manifest, root: Path) -> Path:
 def _has_corpus(root: Path) -> bool:
     """Whether the portraits are drawn; a folder of somebody else's files is no place to draw them."""
     from densegen.errors import ConfigurationError
+    from densegen.files import is_leftover
     from densegen.synthetic.corpus import MODEL_NAME, SUBSET
 
     if (root / MODEL_NAME).is_file():  # written last
         return True
-    names = {path.name for path in root.iterdir()} if root.is_dir() else set()
+    names = {path.name for path in root.iterdir() if not is_leftover(path)} if root.is_dir() else set()
     if foreign := names - {SUBSET}:
         raise ConfigurationError(f"{root} holds no drawn faces but other files ({min(foreign)}): choose another --root")
     return False
@@ -249,17 +255,28 @@ def _synthesise(out: Path, samples: int, seed: int, jobs: int) -> None:
         write_corpus(out, samples, seed, pool, lambda n: bar.advance(n, 0))
 
 
+def _check_corpus_manifest(out: Path) -> None:
+    """A manifest that belongs to no drawn corpus is somebody's; one of another corpus would be wrong."""
+    from densegen.errors import ConfigurationError
+    from densegen.synthetic.corpus import MANIFEST_NAME
+
+    path = out / MANIFEST_NAME
+    if path.is_file() and not path.read_bytes().startswith(DRAWN.encode()):
+        raise ConfigurationError(f"{path} is not of a drawn corpus: choose another folder")
+
+
 def _write_corpus_manifest(out: Path, samples: int, seed: int) -> None:
     import yaml
 
     from densegen.files import write_text
     from densegen.manifest import read_manifest
+    from densegen.synthetic.corpus import MANIFEST_NAME
 
     demo = read_manifest("demo").model_dump(mode="json", exclude_unset=True)
     del demo["synthetic"]  # the corpus is there: a build draws no other
     demo["subsets"][0]["fits"] = samples
-    head = f"# Procedural faces, drawn by 'densegen synth --samples {samples} --seed {seed}'.\n"
-    write_text(out / "manifest.yaml", head + yaml.safe_dump(demo, sort_keys=False, allow_unicode=True))
+    head = f"{DRAWN} --samples {samples} --seed {seed}'.\n"
+    write_text(out / MANIFEST_NAME, head + yaml.safe_dump(demo, sort_keys=False, allow_unicode=True))
 
 
 def _describe_plan(plan: Plan) -> None:

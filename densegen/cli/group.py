@@ -32,9 +32,11 @@ class OneLineErrors(click.Group):
                 raise  # whoever read our output has left: click ends quietly
             # Only what the system refuses outright arrives here: permissions, a folder for a file, a full disk.
             _fail(ctx, f"{error.filename}: {error.strerror}" if error.filename else str(error))
-        except KeyboardInterrupt:
-            goes_on = "; the same command goes on from here" if ctx.invoked_subcommand in self.resumable else ""
-            click.echo(f"{ctx.find_root().command.name}: interrupted{goes_on}", err=True)
+        except KeyboardInterrupt as stop:
+            then = str(stop) or (
+                "the same command goes on from here" if ctx.invoked_subcommand in self.resumable else ""
+            )
+            click.echo("; ".join(filter(None, [f"{ctx.find_root().command.name}: interrupted", then])), err=True)
             ctx.exit(130)
 
 

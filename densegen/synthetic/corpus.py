@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -11,22 +12,23 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from densegen.errors import BuildError
+from densegen.errors import BuildError, ConfigurationError
 from densegen.executors import INLINE, Pool
-from densegen.files import write_bytes
+from densegen.files import is_leftover, remove_leftovers, write_bytes
 from densegen.fits import Fit
-from densegen.morphable_model import write_model
+from densegen.morphable_model import read_model, write_model
 from densegen.pose import pose_vertices
 from densegen.synthetic.appearance import Appearance, random_appearance
 from densegen.synthetic.face import face_model
 from densegen.synthetic.portrait import draw_portrait, random_light
 
-__all__ = ["MODEL_NAME", "POSES_PER_PERSON", "SUBSET", "make_portrait", "random_pose", "write_corpus"]
+__all__ = ["MANIFEST_NAME", "MODEL_NAME", "POSES_PER_PERSON", "SUBSET", "make_portrait", "random_pose", "write_corpus"]
 
 FloatArray = npt.NDArray[np.float32]
 
 SUBSET = "SYNTH"
 MODEL_NAME = "model.h5"
+MANIFEST_NAME = "manifest.yaml"
 IMAGE_SIZE = 450
 POSES_PER_PERSON = 4
 """Portraits of one person with one expression, as 300W-LP turns one photograph to several yaw angles."""
@@ -73,12 +75,15 @@ def write_corpus(
 ) -> None:
     """Write ``samples`` portraits to ``out/SYNTH`` and the model to ``out/model.h5``.
 
-    The same arguments give the same bytes; what is there already is written again. Raises :class:`BuildError` where the
-    disk is full.
+    The same arguments give the same bytes; what is there already is written again. Raises :class:`ConfigurationError`
+    where the folder holds anything else, :class:`BuildError` where the disk is full.
     """
+    _check_place(out, samples)
     try:
         (out / SUBSET).mkdir(parents=True, exist_ok=True)
-        chunks = [range(first, min(first + 8, samples)) for first in range(0, samples, 8)]
+        for folder in (out, out / SUBSET):
+            remove_leftovers(folder)
+        chunks = (range(first, min(first + 8, samples)) for first in range(0, samples, 8))
         for count in pool.run(partial(_write_portraits, out, seed), chunks):
             advance(count)
         # The model comes last: where it is, the corpus is whole.
@@ -87,13 +92,39 @@ def write_corpus(
         raise BuildError(f"{error.filename or out}: {error.strerror or error}") from error
 
 
+def _stem(number: int) -> str:
+    return f"{SUBSET}_{number // POSES_PER_PERSON:05d}_{number % POSES_PER_PERSON}"
+
+
+def _check_place(out: Path, samples: int) -> None:
+    """A folder whose files would all be drawn again, so that it holds one corpus in the end."""
+    if out.exists() and not out.is_dir():
+        raise ConfigurationError(f"{out} is not a folder: choose another one")
+    known = {SUBSET, MODEL_NAME, MANIFEST_NAME}
+    there = [path for path in out.iterdir() if not is_leftover(path)] if out.is_dir() else []
+    if foreign := sorted(path.name for path in there if path.name not in known):
+        raise ConfigurationError(
+            f"{out} holds something else than a drawn corpus ({foreign[0]}): choose another folder"
+        )
+    if (out / MODEL_NAME).is_file() and read_model(out / MODEL_NAME).fingerprint != face_model().fingerprint:
+        raise ConfigurationError(f"{out / MODEL_NAME} is another model than the procedural face: choose another folder")
+    portraits = [path for path in (out / SUBSET).iterdir() if not is_leftover(path)] if (out / SUBSET).is_dir() else []
+    if len(portraits) > 2 * samples or any(not _is_portrait(path, samples) for path in portraits):
+        raise ConfigurationError(f"{out / SUBSET} holds other files than {samples} portraits: choose another folder")
+
+
+def _is_portrait(path: Path, samples: int) -> bool:
+    match = re.fullmatch(rf"{SUBSET}_(\d{{5,}})_(\d)\.(jpg|mat)", path.name)
+    return match is not None and int(match[1]) * POSES_PER_PERSON + int(match[2]) < samples
+
+
 def _write_portraits(out: Path, seed: int, numbers: range) -> int:
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # idle BLAS threads spin, and the cores are the other processes'
         for number in numbers:
             fit, image = make_portrait(seed, number)
-            stem = f"{SUBSET}_{number // POSES_PER_PERSON:05d}_{number % POSES_PER_PERSON}"
+            stem = _stem(number)
             write_bytes(out / SUBSET / f"{stem}.jpg", simplejpeg.encode_jpeg(image, 92, "RGB", "420"))
             write_bytes(out / SUBSET / f"{stem}.mat", _mat_file(fit))
     return len(numbers)

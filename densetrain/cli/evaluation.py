@@ -33,9 +33,16 @@ READ = {
 """The options that belong to a benchmark."""
 
 
+class _Benchmark(click.Choice[str]):
+    """A benchmark by its name here, or as its manifest is spelt."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(str(value).replace("_", "-"), param, ctx)
+
+
 @click.command()
-@click.argument("model", required=False, type=PATH)
-@click.option("--benchmark", type=click.Choice(["aflw2000-3d", "aflw", "shards"]), default="shards", show_default=True)
+@click.argument("model", metavar="[RUN]", required=False, type=PATH)
+@click.option("--benchmark", type=_Benchmark(["aflw2000-3d", "aflw", "shards"]), default="shards", show_default=True)
 @click.option("--root", type=PATH, help="folder of the benchmark's images (and .mat files)")
 @click.option("--protocol", type=PATH, help="folder of the benchmark's public label, yaw and list files")
 @click.option("--labels", type=click.Choice(LABEL_SETS), default="original", show_default=True)
@@ -49,23 +56,22 @@ READ = {
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of the balanced subsets")
 @click.option("--device", default="cpu", show_default=True, help="torch's name of it")
 @click.option("--out", type=PATH, help="folder for the result, its CED curve and the worst cases "
-              "[default: MODEL/evaluation where MODEL is a run's folder]")  # fmt: skip
+              "[default: RUN/evaluation where RUN is a folder]")  # fmt: skip
 def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) -> None:
-    """Score MODEL (a run's folder, a checkpoint, .safetensors or .onnx), or --predictions, by a public protocol."""
+    """Score RUN (as 'predict' takes it), or --predictions, by a public protocol."""
     from densetrain.evaluate import free_stem, write_result
     from densetrain.regressor import open_regressor
     from densetrain.report import draw_ced, result_lines
 
     asked = _Asked(**options)
     if (model is None) == (asked.predictions is None):
-        raise click.UsageError("give a MODEL or --predictions, one of them")
+        raise click.UsageError("give a RUN or --predictions, one of them")
     if not math.isfinite(asked.threshold):
         raise click.UsageError("--threshold is a number of percent")
     _refuse_unread(asked)
     regressor = None if model is None else open_regressor(model, device)
     results, draw_worst = (_evaluate_shards if asked.benchmark == "shards" else _evaluate_public)(regressor, asked)
-    for result in results:
-        click.echo("\n".join(result_lines(result)))
+    click.echo("\n".join(result_lines(results)))
     if out is None and model is not None and model.is_dir():
         out = model / "evaluation"
     if out is None:
@@ -131,7 +137,7 @@ def _evaluate_shards(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
     if not asked.folders:
         raise click.UsageError("which shards? Give a finished build with --shards")
     if regressor is None:
-        raise click.UsageError("--predictions are for the public benchmarks; give a MODEL for shards")
+        raise click.UsageError("--predictions are for the public benchmarks; give a RUN for shards")
     shards = open_shards(asked.folders)
     score = partial(evaluate_shards, shards=shards, split=asked.split, threshold=asked.threshold, seed=asked.seed)
     with ProgressBar("evaluating", "samples") as bar:
@@ -140,7 +146,7 @@ def _evaluate_shards(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
     mean = getattr(getattr(regressor, "net", None), "mean_landmarks", None)
     if mean is not None:
         results.append(score(None, constant=mean.cpu().numpy()))
-    worst = [name for name, _ in worst_cases(results[0], WORST)]
+    worst = dict(worst_cases(results[0], WORST))
     return results, lambda path: draw_held_out(regressor, shards, worst, path)
 
 
@@ -173,7 +179,7 @@ def _evaluate_public(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
         result = score(points, regressor.name, words)
     if benchmark.images is None:
         return [result], None
-    worst = [name for name, _ in worst_cases(result, WORST)]
+    worst = dict(worst_cases(result, WORST))
     return [result], lambda path: draw_worst_images(benchmark, points, worst, path)
 
 

@@ -25,7 +25,7 @@ PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("paths", metavar="[RUN] IMAGES...", nargs=-1, type=PATH)
-@click.option("--onnx", type=PATH, help="an exported .onnx file instead of RUN; needs no torch")
+@click.option("--onnx", type=PATH, help="an exported .onnx file instead of RUN")
 @click.option("--out", type=PATH, default=Path("landmarks"), show_default=True, help="folder for what is written")
 @click.option("--box", type=float, nargs=4, help="left top right bottom of the face's 68 points, pixels")
 @click.option("--boxes", "boxes_file", type=PATH, help='JSON file: {"a.jpg": [[left, top, right, bottom], ...]}')
@@ -41,8 +41,8 @@ PATH = click.Path(path_type=Path)
 def predict(paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, device: str, **options: Any) -> None:
     """Find landmarks on images, folders of them, video files or a webcam.
 
-    RUN is a run's folder, a checkpoint or .safetensors. Draws the mesh, the landmarks and the 68, and writes
-    coordinates and the head pose.
+    RUN is a run's folder, a checkpoint, the folder of an export, .safetensors or .onnx, which needs no torch. Draws the
+    mesh, the landmarks and the 68, and writes coordinates and the head pose.
     """
     from densegen.errors import ConfigurationError, FormatError
     from densegen.index_mesh import landmark_triangles
@@ -193,8 +193,9 @@ def export(run: Path, out: Path, variants: tuple[str, ...], calibrate: Path | No
     """Write RUN as ONNX and safetensors with a model card; each ONNX file is checked against torch."""
     from densegen.files import write_text
     from densetrain.checkpoint import load_regressor
-    from densetrain.export import export_onnx, export_safetensors, model_card
+    from densetrain.export import check_folder, export_onnx, export_safetensors, model_card
 
+    check_folder(out)
     regressor = load_regressor(run)
     crops = None
     if calibrate is not None:

@@ -101,7 +101,7 @@ def test_a_run_learns(dataset: Path, tmp_path: Path) -> None:
 
 def test_a_run_is_checkpoints_settings_and_logs(run: Path, shards: ShardSet) -> None:
     names = {path.name for path in run.iterdir()}
-    assert {BEST, LAST, "settings.yaml", "csv", "tensorboard"} <= names
+    assert {BEST, LAST, "fit-settings.yaml", "csv", "tensorboard"} <= names
     regressor = load_regressor(run)
     assert regressor.index.fingerprint == shards.index.fingerprint
     assert (regressor.about.crop_size, regressor.about.margin) == (256, 1.5)
@@ -114,11 +114,24 @@ def test_a_finished_run_is_left_as_it_is(dataset: Path, run: Path) -> None:
     assert (run / LAST).read_bytes() == before
 
 
+def test_nothing_of_somebody_elses_is_touched(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "movie.mkv.partial").touch()
+    (tmp_path / "settings.yaml").write_text("# my notes\ntrainer: {epochs: 1}\n")
+    (tmp_path / f"{LAST}.0123abcd.partial").touch()
+    with pytest.raises(ConfigurationError, match="no classification network"):
+        fit([dataset], tiny("model.backbone=nonsense"), tmp_path)
+    assert not (tmp_path / "fit-settings.yaml").exists()
+    fit([dataset], tiny("trainer.epochs=1"), tmp_path)
+    assert (tmp_path / "movie.mkv.partial").exists()
+    assert (tmp_path / "settings.yaml").read_text().startswith("# my notes")
+    assert not (tmp_path / f"{LAST}.0123abcd.partial").exists()
+
+
 def test_another_runs_folder_is_refused(dataset: Path, run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"run of other settings \(seed differs\)"):
         fit([dataset], tiny("seed=7"), run)
     shutil.copy(run / LAST, tmp_path / LAST)
-    with pytest.raises(ConfigurationError, match=r"checkpoints, but no settings.yaml"):
+    with pytest.raises(ConfigurationError, match=r"checkpoints, but no fit-settings.yaml"):
         fit([dataset], tiny(), tmp_path)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import trimesh
@@ -22,7 +23,7 @@ from densetrain.cli import main
 from densetrain.evaluate import read_result
 from densetrain.export import ParityError, export_onnx
 from densetrain.predict import Smoother, find_faces
-from densetrain.regressor import OnnxRegressor, crop_of_box
+from densetrain.regressor import OnnxRegressor, crop_of_box, open_regressor
 from densetrain.video import Follower, process_video
 
 
@@ -346,7 +347,7 @@ def test_wrong_inputs_are_one_line(run: Path, exported: Path, dataset: Path, cor
     )
     assert "does not exist" in fails("predict", tmp_path / "no-run", photograph, *out)
     assert "calibrated on crops" in fails("export", run, "--variant", "int8", *out)
-    assert "give a MODEL or --predictions" in misused("evaluate", "--benchmark", "aflw2000-3d")
+    assert "give a RUN or --predictions" in misused("evaluate", "--benchmark", "aflw2000-3d")
     assert "which shards?" in misused("evaluate", run)
     assert "give their folder" not in fails(
         "evaluate", run, "--benchmark", "aflw2000-3d", "--root", tmp_path / "nowhere"
@@ -439,8 +440,35 @@ def test_damaged_weights_are_refused(run: Path, tmp_path: Path) -> None:
         load_regressor(tmp_path / "x.ckpt")(np.zeros((1, 256, 256, 3), np.uint8))
 
 
+def test_one_flipped_bit_in_the_weights_is_found(run: Path, tmp_path: Path) -> None:
+    data = bytearray((run / "best.ckpt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "flipped.ckpt").write_bytes(data)
+    with pytest.raises(FormatError, match="does not match its checksum"):
+        load_regressor(tmp_path / "flipped.ckpt")
+
+
+def test_a_network_that_cannot_take_our_batches_is_refused(exported: Path, tmp_path: Path) -> None:
+    network = onnx.load(exported / "model.onnx")
+    network.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    onnx.save(network, tmp_path / "two.onnx")
+    with pytest.raises(FormatError, match=r"does not have images of shape \(batch, 3, 256, 256\)"):
+        open_regressor(tmp_path / "two.onnx")
+
+
+def test_the_folder_of_an_export_is_a_network_and_no_other_folder_becomes_one(
+    run: Path, exported: Path, tmp_path: Path
+) -> None:
+    assert open_regressor(exported).name.endswith("model.safetensors")
+    (tmp_path / "README.md").write_text("my project")
+    made = call("export", run, "--out", tmp_path)
+    assert (made.exit_code, made.stderr.count("\n")) == (1, 1)
+    assert "holds a README.md of something else" in made.stderr
+    assert (tmp_path / "README.md").read_text() == "my project"
+
+
 def test_damaged_results_are_refused(tmp_path: Path) -> None:
-    whole = {
+    whole: dict[str, Any] = {
         "format": "densetrain evaluation", "method": "a $\\frac{$ b", "protocol": "p", "made": "m", "names": ["a"],
         "errors": [1.0], "yaw_deg": [0.0], "groups": {}, "score": {
             "bins": [1.0, 1.0, 1.0], "counts": [1, 0, 0], "mean": 1.0, "std": 0.0, "all_images": 1.0, "balanced": 1.0,
@@ -454,6 +482,13 @@ def test_damaged_results_are_refused(tmp_path: Path) -> None:
     for key, value in [("errors", "1"), ("errors", [None]), ("groups", []), ("score", None), ("method", 3)]:
         path.write_text(json.dumps(whole | {key: value}))
         assert f"damaged result: {key}" in fails("report", path, "--out", tmp_path / "out")
+    for score in ({"threshold": float("inf")}, {"bins": [1.0]}):
+        path.write_text(json.dumps(whole | {"score": {**whole["score"], **score}}))
+        assert "the score is damaged" in fails("report", path, "--out", tmp_path / "out")
+    path.write_text(json.dumps(whole | {"names": ["a", "b"]}))
+    assert "2 names, 1 errors" in fails("report", path, "--out", tmp_path / "out")
+    path.write_text(json.dumps(whole | {"method": "\ud800"}))
+    assert "method" in fails("report", path, "--out", tmp_path / "out")
     path.write_text("[" * 100_000)
     assert "is no result" in fails("report", path, "--out", tmp_path / "out")
 
