@@ -130,7 +130,8 @@ def read_dataset_manifest(folder: Path) -> DatasetManifest:
     """The manifest of a finished build; raises :class:`FormatError` where there is none or it is damaged."""
     path = folder / MANIFEST_NAME
     if not path.is_file():
-        raise FormatError(f"{path} does not exist: is the build finished?")
+        where = "is the build finished?" if folder.is_dir() else f"there is no folder {folder}"
+        raise FormatError(f"{path} does not exist: {where}")
     contents: Any = read_json(path)
     try:
         return DatasetManifest.model_validate(contents)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.files import replace_file
-from densegen.index_quality import IndexQuality
+from densegen.index_quality import IndexQuality, compare
 from densegen.landmark import REGIONS
 from densegen.morphable_model import MorphableModel
 from densegen.overlay import REGION_COLOURS
@@ -74,15 +74,17 @@ def draw_sheets(index: VertexIndex, path: Path) -> None:
 
 
 def draw_difference(old: VertexIndex, new: VertexIndex, path: Path) -> None:
-    """The UV plane: what was removed (red), added (green) and moved (an arrow)."""
+    """The UV plane: what was removed (red), added (green), renamed (purple) and moved (an arrow)."""
+    difference = compare(old, new)
     figure = _figure(12, 10.5)
     axes = figure.subplots()
     before, after = ({m.name: m.uv for m in index.landmarks} for index in (old, new))
     kept = [uv for name, uv in after.items() if before.get(name) == uv]
     groups: list[tuple[str, str, list[tuple[float, float]]]] = [
         (f"the same: {len(kept)}", "#bbbbbb", kept),
-        ("removed", "#cc3311", [uv for name, uv in before.items() if name not in after]),
-        ("added", "#009944", [uv for name, uv in after.items() if name not in before]),
+        ("removed", "#cc3311", [before[name] for name in difference.removed]),
+        ("added", "#009944", [after[name] for name in difference.added]),
+        ("renamed", "#8855aa", [after[name] for name in difference.renamed.values()]),
     ]
     for label, colour, points in groups:
         if points:

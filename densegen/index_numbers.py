@@ -42,7 +42,9 @@ def points_of_numbers(path: Path, model: MorphableModel, numbering: Numbering | 
     """
     numbers = read_numbers(path)
     if numbering is None:
-        raise ConfigurationError(f"{path.name} holds bare numbers: say what they count, {', '.join(NUMBERINGS)}")
+        raise ConfigurationError(
+            f"{path.name} holds bare numbers: say with --numbering what they count, {', '.join(NUMBERINGS)}"
+        )
     count = {"prnet": int(valid_uv_region().sum()), "bfm-53215": BASEL_VERTICES, "bfm-53490": BASEL_RAW_VERTICES}[
         numbering
     ]

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from densegen.errors import FormatError
 from densegen.files import first_problem
+from densegen.flip import KEYPOINT_MIRROR
 from densegen.landmark import AFLW21, ids_of
 from densegen.morphable_model import MorphableModel
 from densegen.regions import region_of
@@ -49,6 +50,12 @@ def name_points(
         raise FormatError(f"the 68 are not 68 rows of the {len(points)} landmarks of {_file(source)}")
     number_of = {row: k for k, row in enumerate(rows or [])}
     mirror = _partners(points, uv, model)
+    # The mouth corners lie a vertex off their mirror images, and are each other's partners all the same.
+    row_of = {point.vertex: row for row, point in enumerate(points) if point.vertex is not None}
+    corners = [row_of.get(int(vertex)) for vertex in model.keypoints68]
+    for row, partner in zip(corners, (corners[k] for k in KEYPOINT_MIRROR), strict=True):
+        if row is not None and partner is not None and mirror[row] is None and mirror[partner] in (None, row):
+            mirror[row] = partner
     landmarks = [
         {
             "id": row,

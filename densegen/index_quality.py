@@ -11,7 +11,7 @@ import numpy.typing as npt
 from densegen.errors import ConfigurationError, SampleError
 from densegen.fits import read_fit
 from densegen.index_points import BarePoint, name_points
-from densegen.landmark import REGIONS, ids_of
+from densegen.landmark import REGIONS, Landmark, ids_of
 from densegen.morphable_model import MorphableModel
 from densegen.position_map import make_uv_table
 from densegen.regions import valid_uv_region
@@ -185,17 +185,21 @@ def coefficient_spread(folder: Path, model: MorphableModel) -> FloatArray:
 
 @dataclass(frozen=True)
 class IndexDifference:
-    """What changed from one index to another, by names; ``moved`` says how far, in ``unit``."""
+    """What changed from one index to another, by names; ``moved`` says how far, in ``unit``.
+
+    renamed : old name -> new name of landmarks that stayed within a UV pixel
+    """
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
+    renamed: dict[str, str]
     moved: dict[str, float]
     same: int
     unit: str
 
 
 def compare(old: VertexIndex, new: VertexIndex, model: MorphableModel | None = None) -> IndexDifference:
-    """Compare two indices; distances in mm on a model's mean face, without one in UV pixels."""
+    """Compare two indices by name, and those without a namesake by place; mm on a model's mean face, else UV pixels."""
     if model is None:
         places: list[FloatArray] = [index.uv for index in (old, new)]
     else:
@@ -206,13 +210,32 @@ def compare(old: VertexIndex, new: VertexIndex, model: MorphableModel | None = N
     )
     distance = {name: float(np.linalg.norm(after[name] - before[name])) for name in after if name in before}
     moved = {name: length for name, length in distance.items() if length > 1e-4}
+    gone, come = ([m for m in one.landmarks if m.name not in other] for one, other in ((old, after), (new, before)))
+    renamed = _renamed(gone, come)
     return IndexDifference(
-        added=tuple(name for name in after if name not in before),
-        removed=tuple(name for name in before if name not in after),
+        added=tuple(m.name for m in come if m.name not in renamed.values()),
+        removed=tuple(m.name for m in gone if m.name not in renamed),
+        renamed=renamed,
         moved=moved,
         same=len(distance) - len(moved),
         unit="UV px" if model is None else "mm",
     )
+
+
+def _renamed(gone: list[Landmark], come: list[Landmark]) -> dict[str, str]:
+    """Landmarks that are each other's nearest, within a UV pixel."""
+    from scipy.spatial import cKDTree
+
+    if not gone or not come:
+        return {}
+    trees = [cKDTree([m.uv for m in some]) for some in (gone, come)]
+    distance, there = trees[1].query(trees[0].data)
+    back = trees[0].query(trees[1].data)[1]
+    return {
+        one.name: come[to].name
+        for row, (one, to) in enumerate(zip(gone, there, strict=True))
+        if back[to] == row and distance[row] <= 1.0
+    }
 
 
 def farthest_point_index(model: MorphableModel, count: int) -> VertexIndex:

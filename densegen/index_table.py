@@ -20,6 +20,12 @@ LANDMARK = ("id", "name", "region", "vertex", "uv_column", "uv_row", "mirror", "
 COLUMNS = (*LANDMARK, "uv_layout", "topology")
 """What a row says: its landmark, then the mesh that the numbers belong to, the same in every row."""
 
+_NUMBERS: dict[str, tuple[str, int]] = {
+    "id": ("<i8", 1), "vertex": ("<i8", 1), "uv_column": ("<f8", 1), "uv_row": ("<f8", 1), "mirror": ("<i8", 1),
+    "triangle": ("<i8", 3), "weights": ("<f8", 3),
+}  # fmt: skip
+"""Columns of numbers: their type in a NumPy archive, and how many a row has. What a landmark lacks is -1 there."""
+
 
 def _cells(landmark: Landmark, index: VertexIndex) -> list[str]:
     def text(value: Any) -> str:
@@ -49,10 +55,15 @@ def format_csv(index: VertexIndex) -> str:
 
 
 def format_npz(index: VertexIndex) -> bytes:
-    """The landmarks as a NumPy archive of one text array a column; nothing in it is pickled."""
+    """The landmarks as a NumPy archive of one array a column, of numbers or of text; nothing in it is pickled."""
     buffer = io.BytesIO()
-    columns = np.array([_cells(landmark, index) for landmark in index.landmarks], dtype=str).T
-    np.savez(buffer, allow_pickle=False, **dict(zip(COLUMNS, columns, strict=True)))
+    columns: dict[str, Any] = dict(
+        zip(COLUMNS, zip(*(_cells(m, index) for m in index.landmarks), strict=True), strict=True)
+    )
+    for name, (dtype, count) in _NUMBERS.items():
+        rows = [cell.split() or ["-1"] * count for cell in columns[name]]
+        columns[name] = np.array(rows, float if dtype == "<f8" else int).astype(dtype).reshape(-1, *[3] * (count == 3))
+    np.savez(buffer, allow_pickle=False, **{name: np.asarray(column) for name, column in columns.items()})
     return buffer.getvalue()
 
 
@@ -67,11 +78,22 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def read_npz(path: Path) -> list[dict[str, str]]:
     """The rows of what :func:`format_npz` made; raises :class:`FormatError` where it is something else."""
     columns = read_archive(path, COLUMNS, "table of landmarks")
-    if any(column.ndim != 1 or column.dtype.kind != "U" for column in columns.values()):
-        raise FormatError(f"{path.name} is not a table of landmarks: its columns are no lists of text")
+    for name, column in columns.items():
+        dtype, count = _NUMBERS.get(name, ("<U0", 1))
+        if column.ndim != 1 + (count == 3) or column.shape[1:] not in ((), (count,)) or column.dtype.kind != dtype[-2]:
+            raise FormatError(f"{path.name} is not a table of landmarks: {name} is {column.dtype} {column.shape}")
     if len({len(column) for column in columns.values()}) > 1:
         raise FormatError(f"{path.name} is not a table of landmarks: its columns have different lengths")
-    return [dict(zip(COLUMNS, map(str, cells), strict=True)) for cells in zip(*columns.values(), strict=True)]
+    return [
+        {name: _text_of(cell) for name, cell in zip(COLUMNS, cells, strict=True)}
+        for cells in zip(*columns.values(), strict=True)
+    ]
+
+
+def _text_of(cell: Any) -> str:
+    """A cell of an archive as the table in text has it."""
+    values = np.atleast_1d(cell).tolist()
+    return "" if values[0] == -1 else " ".join(value if isinstance(value, str) else repr(value) for value in values)
 
 
 def mesh_of_rows(rows: list[dict[str, str]], name: str, column: str, default: str | None) -> str | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from densegen.dataset_manifest import find_sample
+from densegen.dataset_manifest import find_sample, read_dataset_manifest
 from densegen.files import replace_file
 from densegen.morphable_model import MorphableModel
 from densegen.overlay import KEYPOINT_COLOUR, depth_colours, draw_points
@@ -16,7 +17,7 @@ from densegen.position_map import decode_fixed_point, make_uv_table
 from densegen.rebuild import check_model, rebuild_position_map
 from densegen.shards import ShardReader
 
-__all__ = ["draw_sample", "unwrap_texture"]
+__all__ = ["draw_sample", "list_samples", "unwrap_texture"]
 
 FloatArray = npt.NDArray[np.float32]
 ImageArray = npt.NDArray[np.uint8]
@@ -37,6 +38,18 @@ def unwrap_texture(image: ImageArray, position_map: FloatArray, valid: MaskArray
     return texture
 
 
+def list_samples(folder: Path) -> Iterator[tuple[str, str, float]]:
+    """Every sample of a dataset, in its order: id, split, and yaw in degrees, that of the picture."""
+    for record in read_dataset_manifest(folder).shards:
+        with ShardReader(folder / record.file) as shard:
+            yield from zip(shard.sample_ids, shard.splits, map(float, _yaw_in_picture(shard)), strict=True)
+
+
+def _yaw_in_picture(shard: ShardReader) -> npt.NDArray[np.float64]:
+    """(S,) degrees; a mirrored sample keeps the pose of the fit as it was."""
+    return yaw_degrees(shard.array("pose")) * np.where(shard.array("mirrored"), -1, 1)
+
+
 def draw_sample(folder: Path, sample_id: str, path: Path, model: MorphableModel | None = None) -> None:
     """Draw a sample of the dataset in ``folder`` side by side, as PNG.
 
@@ -50,9 +63,7 @@ def draw_sample(folder: Path, sample_id: str, path: Path, model: MorphableModel 
         image = shard.image(row)
         landmarks, keypoints = shard.array("landmarks")[row], shard.array("keypoints68")[row]
         mapped = _position_map(shard, row, model)
-        # A mirrored sample keeps the pose of the fit as it was.
-        yaw = yaw_degrees(shard.array("pose")[row]) * (-1 if shard.array("mirrored")[row] else 1)
-        about = f"{sample_id}  ·  yaw {yaw:.0f}°  ·  {shard.splits[row]}"
+        about = f"{sample_id}  ·  yaw {_yaw_in_picture(shard)[row]:.0f}°  ·  {shard.splits[row]}"
     white = np.array(KEYPOINT_COLOUR, np.uint8)
     panels: list[tuple[str, ImageArray]] = [
         ("image", image),

@@ -51,7 +51,8 @@ def region_of(pixel: FloatArray, keypoints: FloatArray) -> str:
         return "lip-outer"
     if y > keypoints[57, 1] and x > keypoints[48, 0] - 8:
         return "chin"
-    if _distance(point, keypoints[0:17], closed=False) < 7:
+    beyond = y > keypoints[0, 1] and not _inside(point, keypoints[0:17])
+    if beyond or _distance(point, keypoints[0:17], closed=False) < 7:
         return "jaw"
     if y < keypoints[17:22, 1].max() and x > keypoints[17, 0]:
         return "forehead"

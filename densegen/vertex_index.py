@@ -115,7 +115,10 @@ class VertexIndex(BaseModel):
         """
         vertices = [landmark.vertex for landmark in self.landmarks if landmark.vertex is not None]
         if len(vertices) < len(self):
-            raise ConfigurationError(f"{len(self) - len(vertices)} landmarks of {self.name} are no vertices")
+            raise ConfigurationError(
+                f"{len(self) - len(vertices)} landmarks of {self.name} lie between vertices, which only .csv, .npz, "
+                ".json, .ply and .obj can hold"
+            )
         return vertices
 
     @property

@@ -47,6 +47,9 @@ OUTPUTS = ("png", "json", "csv", "ply", "obj")
 FARTHEST_PX = 100_000
 """Larger coordinates of a box are no pixels of a photograph."""
 
+MAX_DRAWN = 100_000_000
+"""Larger pictures are drawn at their own size, bytes."""
+
 MESH_COLOUR = (90, 200, 250)
 MESH_FROM_IMAGE = np.array([1, -1, 1], np.float32)
 """Mesh viewers have y up."""
@@ -150,9 +153,12 @@ def detect_boxes(detector: Detector, image: ImageArray, name: str) -> npt.NDArra
 def draw_faces(
     image: ImageArray, faces: list[Face], triangles: npt.NDArray[np.int64] | None, *, scale: int = 2
 ) -> ImageArray:
-    """The image, ``scale`` times as large, with the landmark mesh, the landmarks by depth, and the 68 in white."""
+    """The image with the landmark mesh, the landmarks by depth, and the 68 in white; ``scale`` times as large where it
+    is not large itself.
+    """
     from PIL import Image, ImageDraw
 
+    scale = scale if image.size * scale**2 <= MAX_DRAWN else 1
     canvas = Image.fromarray(image).resize((image.shape[1] * scale, image.shape[0] * scale))
     pen = ImageDraw.Draw(canvas)
     for face in faces:
@@ -171,8 +177,9 @@ def draw_faces(
 
 
 def write_faces(
-    faces: list[Face], image: ImageArray, stem: Path, outputs: tuple[str, ...], triangles: npt.NDArray[np.int64]
-) -> list[Path]:
+    faces: list[Face], image: ImageArray, stem: Path, outputs: tuple[str, ...], triangles: npt.NDArray[np.int64],
+    regressor: Regressor,
+) -> list[Path]:  # fmt: skip
     """Write the faces of one image: ``STEM.png``, ``STEM.json``, ``STEM.csv``, ``STEM-0.ply``, ``STEM-0.obj``."""
     written = []
     for kind in outputs:
@@ -180,7 +187,7 @@ def write_faces(
         if kind == "png":
             write_png(draw_faces(image, faces, triangles), path)
         elif kind == "json":
-            write_text(path, json.dumps(faces_as_json(faces), indent=1) + "\n")
+            write_text(path, json.dumps(faces_as_json(faces, image, regressor)) + "\n")
         elif kind == "csv":
             write_text(path, faces_as_csv(faces))
         elif kind in ("ply", "obj"):
@@ -193,9 +200,13 @@ def write_faces(
     return written
 
 
-def faces_as_json(faces: list[Face]) -> dict[str, Any]:
-    """Faces as plain values, with their frame in words."""
+def faces_as_json(faces: list[Face], image: ImageArray, regressor: Regressor) -> dict[str, Any]:
+    """Faces as plain values, with their frame in words, and what they were found by."""
+    index = regressor.index
     return {
+        "network": regressor.name,
+        "vertex_index": {"name": index.name, "version": index.version, "fingerprint": index.fingerprint},
+        "image_size": {"width": image.shape[1], "height": image.shape[0]},
         "frame": "pixels of the image, centres at integers from 0, x right, y down, z towards the viewer",
         "faces": [
             {

@@ -119,7 +119,7 @@ def process_video(
                     image = np.ascontiguousarray(frame[..., ::-1]).astype(np.uint8)
                     faces = follower(image)
                     write(draw_faces(image, faces, triangles, scale=1))
-                    lines.write(json.dumps({"number": count, **faces_as_json(faces)}) + "\n")
+                    lines.write(json.dumps({"number": count, **faces_as_json(faces, image, follower.regressor)}) + "\n")
                     count += 1
                     seen += bool(faces)
                     progress(1, total)

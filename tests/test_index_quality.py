@@ -93,12 +93,15 @@ def test_a_difference_names_what_changed(model: MorphableModel, index: VertexInd
     content = index.model_dump(mode="json")
     content["landmarks"][100]["name"] = "renamed"
     content["landmarks"][101]["uv"][0] += 3
+    content["landmarks"][102]["name"] = "new"
+    content["landmarks"][102]["uv"][0] += 3
     changed = VertexIndex.model_validate(content)
     difference = compare(index, changed)
-    assert difference.added == ("renamed",)
-    assert difference.removed == (index.landmarks[100].name,)
+    assert difference.renamed == {index.landmarks[100].name: "renamed"}
+    assert difference.added == ("new",)
+    assert difference.removed == (index.landmarks[102].name,)
     assert difference.moved == {index.landmarks[101].name: pytest.approx(3)}
-    assert (difference.same, difference.unit) == (518, "UV px")
+    assert (difference.same, difference.unit) == (517, "UV px")
     assert compare(index, changed, model).unit == "mm"
     assert compare(index, index, model).same == 520
 

@@ -24,7 +24,7 @@ def main() -> None:
     """Dense 3D face landmark datasets from 3D morphable model fits.
 
     \b
-    densegen build demo --out demo          everything, with the embedded face
+    densegen build demo --out shards        everything, with the embedded face
     densegen model build RAW bfm.h5         the Basel Face Model from its downloads
     densegen build 300w_lp --root 300W_LP --model bfm.h5 --out shards
     """

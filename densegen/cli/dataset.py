@@ -115,14 +115,20 @@ def verify(folder: Path) -> None:
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=PATH)
-@click.option("--sample", "sample_id", required=True, help="id of the sample, AFW/AFW_134212_1_0+mirror")
+@click.option("--sample", "sample_id", help="id of the sample, AFW/AFW_134212_1_0+mirror  [default: the first]")
+@click.option("--list", "listed", is_flag=True, help="print every sample's id, split and yaw instead")
 @click.option("--model", "model_path", type=PATH, help="draws the position map where the shards hold none")
 @click.option("--out", type=PATH, help="PNG to write [default: the id, with - for /]")
-def inspect(folder: Path, sample_id: str, model_path: Path | None, out: Path | None) -> None:
+def inspect(folder: Path, sample_id: str | None, listed: bool, model_path: Path | None, out: Path | None) -> None:
     """Draw a sample: image, 68, 520, position map, and the texture unwrapped through it."""
     from densegen.morphable_model import read_model
-    from densegen.preview import draw_sample
+    from densegen.preview import draw_sample, list_samples
 
+    if listed:
+        for name, split, yaw_deg in list_samples(folder):
+            click.echo(f"{name}  {split}  yaw {yaw_deg:.0f}")
+        return
+    sample_id = sample_id or next(list_samples(folder))[0]
     path = out or Path(f"{sample_id.replace('/', '-')}.png")
     draw_sample(folder, sample_id, path, read_model(model_path) if model_path else None)
     click.echo(str(path))
@@ -285,8 +291,8 @@ def _describe_plan(plan: Plan) -> None:
     for entry in plan.entries:
         found[entry.group.split("/", 1)[0]] += 1
     for name, count in found.items():
-        note = "" if count == expected[name] else f" of {expected[name]:,}"
-        click.echo(f"{name}: {count:,}{note} fits", err=True)
+        note = "" if count == expected[name] else f", the manifest says {expected[name]:,}"
+        click.echo(f"{name}: {count:,} fits{note}", err=True)
     click.echo(
         f"{len(plan.entries):,} fits, flips: {settings.flip}, {len(plan.entries) * settings.samples_per_fit:,} samples "
         f"in {len(plan.shards)} shards; {plan.model.name}, {plan.index.name} {plan.index.version}",

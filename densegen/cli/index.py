@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from densegen.cli.index_making import MODEL, PATH, correct, describe, make, sample, suggest
+from densegen.cli.index_making import MODEL, OWN_INDEX, PATH, correct, describe, make, sample, suggest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["index"]
 
-DEFAULT_INDEX = "vertex_index_520.yaml"
+SHOWN = 20
+"""Lines of what changed only its name."""
 
 
 @click.group()
@@ -51,7 +53,7 @@ def check_index(
     from densegen.vertex_index import read_index
 
     model = read_model(model_path)
-    measured = [read_index(path) for path in indices or (find_data_file(DEFAULT_INDEX),)]
+    measured = [read_index(path) for path in indices or (find_data_file(OWN_INDEX),)]
     if baselines:
         measured += [farthest_point_index(model, len(measured[0])), farthest_point_index(model, 68)]
     std: npt.NDArray[np.float64] | None = coefficient_spread(fits, model) if fits else None
@@ -87,7 +89,7 @@ def show_index(path: Path | None, model_path: Path, out: Path) -> None:
 @click.option("--model", "model_path", type=PATH, help="says how far landmarks moved in mm")
 @click.option("--picture", type=PATH, help="PNG of the UV plane to write")
 def diff_indices(old: Path, new: Path, model_path: Path | None, picture: Path | None) -> None:
-    """Compare two indices by their landmarks' names: added, removed, moved."""
+    """Compare two indices: added, removed, moved by name; a landmark of another name at the same place is renamed."""
     from densegen.index_quality import compare
     from densegen.morphable_model import read_model
     from densegen.vertex_index import read_index
@@ -100,9 +102,13 @@ def diff_indices(old: Path, new: Path, model_path: Path | None, picture: Path | 
         click.echo(f"added    {name}")
     for name, distance in difference.moved.items():
         click.echo(f"moved    {name}  {distance:.2f} {difference.unit}")
+    if len(difference.renamed) <= SHOWN:  # an imported index has other names throughout
+        for name, other in difference.renamed.items():
+            click.echo(f"renamed  {name}  {other}")
     click.echo(
         f"{before.name} {before.version} -> {after.name} {after.version}: {len(difference.added)} added, "
-        f"{len(difference.removed)} removed, {len(difference.moved)} moved, {difference.same} the same"
+        f"{len(difference.removed)} removed, {len(difference.moved)} moved, {len(difference.renamed)} renamed, "
+        f"{difference.same} the same"
     )
     if picture:
         from densegen.index_figures import draw_difference
@@ -184,7 +190,7 @@ def _read_index(path: Path | None) -> VertexIndex:
     from densegen.files import find_data_file
     from densegen.vertex_index import read_index
 
-    return read_index(path or find_data_file(DEFAULT_INDEX))
+    return read_index(path or find_data_file(OWN_INDEX))
 
 
 def _quality_table(qualities: list[IndexQuality]) -> list[str]:
@@ -196,7 +202,13 @@ def _quality_table(qualities: list[IndexQuality]) -> list[str]:
         ("landmarks", [str(quality.landmarks) for quality in qualities]),
         ("coverage, mm: largest / 99 % / mean", [joined(quality.coverage_mm) for quality in qualities]),
         ("spacing, mm: smallest / median", [joined(quality.spacing_mm) for quality in qualities]),
-        ("spacing of added points, mm: smallest", [f"{quality.added_spacing_mm:.2f}" for quality in qualities]),
+        (
+            "spacing of added points, mm: smallest",
+            [
+                "-" if math.isnan(quality.added_spacing_mm) else f"{quality.added_spacing_mm:.2f}"
+                for quality in qualities
+            ],
+        ),
         ("with a mirror partner", [f"{quality.mirrored} of {quality.landmarks}" for quality in qualities]),
         ("recovery, mm: identity / with expression", [joined(quality.recovery_mm, 3) for quality in qualities]),
         ("subsets", [" ".join(quality.subsets) or "-" for quality in qualities]),

@@ -10,11 +10,11 @@ import click
 if TYPE_CHECKING:
     from densegen.vertex_index import VertexIndex
 
-__all__ = ["MODEL", "PATH", "correct", "describe", "make", "sample", "suggest"]
+__all__ = ["MODEL", "OWN_INDEX", "PATH", "correct", "describe", "make", "sample", "suggest"]
 
 PATH = click.Path(path_type=Path)
 MODEL = click.option("--model", "model_path", type=PATH, required=True, help="model file (HDF5)")
-DEFAULT_CORRECTIONS = "corrections_bfm.yaml"
+DEFAULT_CORRECTIONS, OWN_INDEX = "corrections_bfm.yaml", "vertex_index_520.yaml"
 
 
 @click.command("sample")
@@ -87,7 +87,10 @@ def _parse_weights(given: tuple[str, ...]) -> dict[str, float]:
 @click.argument("out", type=PATH)
 @MODEL
 @click.option("--corrections", type=PATH, help="corrections file [default: that of densegen's own index]")
-def make(out: Path, model_path: Path, corrections: Path | None) -> None:
+@click.option(
+    "--name", help="of the index [default: as the corrections say, on another topology with its first digits]"
+)
+def make(out: Path, model_path: Path, corrections: Path | None, name: str | None) -> None:
     """Make an index from the start: sample, then correct, and write it to OUT (YAML).
 
     On the Basel model the default corrections give densegen's own index, byte for byte; on another model of its UV
@@ -98,11 +101,16 @@ def make(out: Path, model_path: Path, corrections: Path | None) -> None:
     from densegen.files import find_data_file
     from densegen.morphable_model import read_model
     from densegen.sampling import SEEDS, sample_candidates
-    from densegen.vertex_index import write_index
+    from densegen.vertex_index import read_index, write_index
 
     model = read_model(model_path)
     chosen = read_corrections(corrections or find_data_file(DEFAULT_CORRECTIONS))
     made = apply(sample_candidates(model, tuple(SEEDS)), chosen, model)
+    own = read_index(find_data_file(OWN_INDEX))
+    # Another index must not pass for densegen's own.
+    if name is None and made.name == own.name and made.topology != own.topology:
+        name = f"{made.name}-{model.topology[:8]}"
+    made = made.model_copy(update={"name": name or made.name})
     write_index(made, out)
     click.echo(f"{out}: {describe(made)}")
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import time
+
 __all__ = ["ProgressBar"]
+
+LINE_EVERY_S = 30.0
 
 
 class ProgressBar:
-    """A progress bar with rate, time left and rejects; silent where stderr is no terminal."""
+    """A progress bar with rate, time left and rejects; where stderr is no terminal, a line every half minute."""
 
     def __init__(self, verb: str, unit: str) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         console = Console(stderr=True)
-        self.rejects = 0
+        self.rejects, self.verb, self.unit = 0, verb, unit
+        self.said = time.monotonic()
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -48,3 +53,8 @@ class ProgressBar:
         self.progress.advance(self.task, fits)
         speed = self.progress.tasks[0].finished_speed or self.progress.tasks[0].speed
         self.progress.update(self.task, rate=f"{speed:,.0f}/s" if speed else "", note=note)
+        if self.progress.disable and time.monotonic() - self.said > LINE_EVERY_S:
+            self.said = time.monotonic()
+            task = self.progress.tasks[0]
+            of = f" of {task.total:,.0f}" if task.total is not None else ""
+            self.progress.console.print(f"{self.verb}: {task.completed:,.0f}{of} {self.unit} {note}".rstrip())

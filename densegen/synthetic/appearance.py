@@ -66,7 +66,8 @@ def random_appearance(generator: np.random.Generator) -> Appearance:
 
 @lru_cache(maxsize=2)
 def texture(person: Appearance) -> FloatArray:
-    """The albedo over the UV plane: (TEXTURE_SIZE, TEXTURE_SIZE, 3) float32, 0 to 255, read-only.
+    """The surface over the UV plane: (TEXTURE_SIZE, TEXTURE_SIZE, 4) float32, read-only: albedo, RGB, 0 to 255, and the
+    share that it shines with.
 
     Half of a portrait's time, so it is kept for the next portrait of the same person.
     """
@@ -103,7 +104,8 @@ def texture(person: Appearance) -> FloatArray:
     albedo = _blend(albedo, np.array([250, 250, 250], np.float32), masks["glints"])
     albedo = _blend(albedo, 0.35 * person.skin * [0.9, 0.7, 0.7], masks["lashes"])
     albedo = _blend(albedo, 0.45 * person.skin * [1.0, 0.75, 0.7], masks["nostrils"])
-    result: FloatArray = np.clip(albedo, 0, 255).astype(np.float32)
+    shine = 1 - 0.9 * np.maximum(fringe, masks["brows"])  # hair is matte
+    result: FloatArray = np.concatenate([np.clip(albedo, 0, 255), shine[..., None]], axis=2, dtype=np.float32)
     result.flags.writeable = False
     return result
 

@@ -19,6 +19,9 @@ FloatArray = npt.NDArray[np.float32]
 
 SUPERSAMPLING = 2
 
+BEHIND_MM = 14.0
+"""How far skull and neck stand back where depths are compared: those of a narrow face would pierce its cheeks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Light:
@@ -62,10 +65,11 @@ def draw_portrait(
     pose : (7,) float32, as in a fit
     """
     model = face_model()
-    head, head_triangles, head_colour, outward = _head(person)
+    head, head_triangles, head_colour, outward, behind = _head(person)
     points = pose_vertices(np.concatenate([vertices, head]), pose, height)
     zoomed = (points + [0.5, 0.5, 0]) * SUPERSAMPLING - [0.5, 0.5, 0]
     count = model.vertex_count
+    zoomed[count:, 2] -= behind * (UNITS_PER_MM * pose[6] * SUPERSAMPLING)
     face_normals = vertex_normals(points[:count], model.triangles)
     if face_normals[:, 2].sum() * np.cos(pose[1]) * np.cos(pose[0]) < 0:
         face_normals = -face_normals
@@ -89,11 +93,12 @@ def draw_portrait(
     return portrait
 
 
-def _shade(values: FloatArray, albedo_map: FloatArray, light: Light) -> FloatArray:
+def _shade(values: FloatArray, surface: FloatArray, light: Light) -> FloatArray:
     u, v, is_face = values[:, 0], values[:, 1], values[:, 8] > 0.5
     column = np.clip(np.rint(u * (TEXTURE_SIZE - 1)), 0, TEXTURE_SIZE - 1).astype(np.int64)
     row = np.clip(np.rint((1 - v) * (TEXTURE_SIZE - 1)), 0, TEXTURE_SIZE - 1).astype(np.int64)
-    albedo = np.where(is_face[:, None], albedo_map[row, column], values[:, 5:8])
+    skin = surface[row, column]
+    albedo = np.where(is_face[:, None], skin[:, :3], values[:, 5:8])
     normal = values[:, 2:5] / np.maximum(np.linalg.norm(values[:, 2:5], axis=1, keepdims=True), 1e-6)
     direction = np.array(light.direction)
     lambert = normal @ direction
@@ -102,24 +107,28 @@ def _shade(values: FloatArray, albedo_map: FloatArray, light: Light) -> FloatArr
     sky = 0.85 - 0.15 * normal[:, 1]
     half = direction + [0, 0, 1]
     half /= np.linalg.norm(half)
-    shine = light.gloss * np.clip(normal @ half, 0, 1) ** 24 * is_face
+    shine = light.gloss * np.clip(normal @ half, 0, 1) ** 24 * skin[:, 3] * is_face
     colour = albedo * (light.ambient * sky + (1 - light.ambient) * diffuse)[:, None] * np.array(light.colour)
     shaded: FloatArray = (colour + 255 * shine[:, None]).astype(np.float32)
     return shaded
 
 
 @lru_cache(maxsize=1)
-def _head_mesh() -> tuple[FloatArray, npt.NDArray[np.int32], FloatArray]:
+def _head_mesh() -> tuple[FloatArray, npt.NDArray[np.int32], FloatArray, FloatArray]:
     """A skull, a neck and shoulders behind the face, so that a turned head is one.
 
-    returns : (H, 3) float32 vertices and (F, 3) int32 triangles, model frame and units; (H, 3) float32 normals
+    returns : (H, 3) float32 vertices and (F, 3) int32 triangles, model frame and units; (H, 3) float32 normals; (H,)
+        float32, how far a vertex stands back where depths are compared, mm
     """
     skull = _ellipsoid((0, 22, -6), (75, 100, 92), 40, 60)
     neck = _ellipsoid((0, -130, -14), (51, 130, 54), 30, 40)
     ear_l, ear_r = (_ellipsoid((side * 78, 10, -14), (7, 30, 17), 14, 18) for side in (1, -1))
     shoulders = _ellipsoid((0, -262, -30), (215, 100, 85), 40, 60)
-    vertices, triangles, normals, first = [], [], [], 0
-    for points, faces, outward in (skull, neck, ear_l, ear_r, shoulders):
+    vertices, triangles, normals, behind, first = [], [], [], [], 0
+    for (points, faces, outward), back in (
+        (skull, BEHIND_MM), (neck, BEHIND_MM), (ear_l, 0.0), (ear_r, 0.0), (shoulders, 0.0),
+    ):  # fmt: skip
+        behind.append(np.full(len(points), back))
         vertices.append(points)
         triangles.append(faces + first)
         normals.append(outward)
@@ -128,17 +137,18 @@ def _head_mesh() -> tuple[FloatArray, npt.NDArray[np.int32], FloatArray]:
         np.concatenate(vertices).astype(np.float32) * UNITS_PER_MM,
         np.concatenate(triangles).astype(np.int32),
         np.concatenate(normals).astype(np.float32),
+        np.concatenate(behind).astype(np.float32),
     )
 
 
-def _head(person: Appearance) -> tuple[FloatArray, npt.NDArray[np.int32], FloatArray, FloatArray]:
-    vertices, triangles, normals = _head_mesh()
+def _head(person: Appearance) -> tuple[FloatArray, npt.NDArray[np.int32], FloatArray, FloatArray, FloatArray]:
+    vertices, triangles, normals, behind = _head_mesh()
     x, y, z = vertices.T / UNITS_PER_MM
     hairline = (np.abs(x) < 77) & (y > -60) & ((z < 22 - 0.28 * (60 - y)) | (y > 58))
     streaks = 0.85 + 0.15 * np.sin(x * 0.9 + 3 * np.sin(z * 0.05)) * np.cos(z * 0.31)
     colour = np.where(hairline[:, None], person.hair * streaks[:, None], person.skin * 0.93)
     colour = np.where((y < -155)[:, None], person.clothes, colour)
-    return vertices, triangles, colour.astype(np.float32), normals
+    return vertices, triangles, colour.astype(np.float32), normals, behind
 
 
 def _ellipsoid(

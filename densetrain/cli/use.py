@@ -34,7 +34,7 @@ PATH = click.Path(path_type=Path)
               "[default: 1 for a detector's box, 0 for a given one]")  # fmt: skip
 @click.option("--write", "outputs", multiple=True, type=click.Choice(["png", "json", "csv", "ply", "obj"]),
               help="may be repeated  [default: png, json]")  # fmt: skip
-@click.option("--webcam", type=click.IntRange(0), help="number of a webcam; Ctrl-C ends the recording")
+@click.option("--webcam", type=click.IntRange(0, 99), help="number of a webcam; Ctrl-C ends the recording")
 @click.option("--smooth/--no-smooth", default=True, show_default=True, help="landmarks of video over time")
 @click.option("--limit", type=click.IntRange(1), help="only so many frames of video")
 @click.option("--device", default="cpu", show_default=True, help="torch's name of it")
@@ -125,7 +125,7 @@ class _Job:
         if boxes is None:
             boxes, refine = detect_boxes(self._open_detector(), image, path.name), self.asked.refine_detected
         faces = find_faces(self.regressor, image, boxes, refine=refine, reference=self.reference)
-        made = write_faces(faces, image, stem, self.asked.outputs or ("png", "json"), self.triangles)
+        made = write_faces(faces, image, stem, self.asked.outputs or ("png", "json"), self.triangles, self.regressor)
         click.echo(f"{path}: {len(faces)} face{'s' if len(faces) != 1 else ''}: {', '.join(map(str, made))}")
 
     def _stem(self, path: Path) -> Path:
