@@ -53,12 +53,13 @@ def draw_points(
 
 
 def depth_colours(points: FloatArray) -> ImageArray:
-    """(N, 3) uint8 colours by z, near = warm, far = cold; points : (N, 3)."""
+    """(N, 3) uint8 colours by z, near = red, far = blue; points : (N, 3)."""
     from matplotlib import colormaps
 
     z = points[:, 2]
     share = (z - z.min()) / max(float(np.ptp(z)), 1e-6)
-    return np.asarray(colormaps["turbo"](share)[:, :3] * 255, np.uint8)
+    # Both ends of the map are nearly black: without them.
+    return np.asarray(colormaps["turbo"](0.1 + 0.8 * share)[:, :3] * 255, np.uint8)
 
 
 def contact_sheet(tiles: list[ImageArray], columns: int) -> ImageArray:

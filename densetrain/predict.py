@@ -50,7 +50,7 @@ FARTHEST_PX = 100_000
 MAX_DRAWN = 100_000_000
 """Larger pictures are drawn at their own size, bytes."""
 
-MESH_COLOUR = (90, 200, 250)
+MESH_COLOUR = (165, 165, 165)
 MESH_FROM_IMAGE = np.array([1, -1, 1], np.float32)
 """Mesh viewers have y up."""
 
@@ -170,7 +170,7 @@ def draw_faces(
     drawn = np.asarray(canvas, np.uint8)
     for face in faces:
         places = (face.landmarks + 0.5) * scale - 0.5
-        drawn = draw_points(drawn, places, depth_colours(face.landmarks), scale=1, radius=1.4)
+        drawn = draw_points(drawn, places, depth_colours(face.landmarks), scale=1, radius=1.9)
         if face.keypoints68 is not None:
             drawn = draw_points(drawn, (face.keypoints68 + 0.5) * scale - 0.5, KEYPOINT_COLOUR, scale=1, radius=2.0)
     return drawn
