@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -41,34 +42,40 @@ def build_shard(task: ShardTask) -> ShardRecord:
     """Build one shard and return its record. Runs in a worker; a full disk comes back as ``OSError``."""
     from threadpoolctl import threadpool_limits
 
-    samples: list[Sample] = []
-    rejects: list[Reject] = []
+    count, rejects = 0, list[Reject]()
+
+    def made(recipe: Recipe) -> Iterator[Sample]:
+        nonlocal count
+        for entry, result in make_samples(task.entries, recipe):
+            if isinstance(result, SampleError):
+                rejects.append(_reject(entry, result))
+            else:
+                count += len(result)
+                yield from result
+
     # One BLAS thread: processes share the cores already, and the split of a product over threads changes its bits.
     with _ONE_AT_A_TIME, threadpool_limits(1):
         recipe = _recipe(task.model, task.index, task.configuration.as_text())
-        for entry, result in make_samples(task.entries, recipe):
-            if isinstance(result, SampleError):
-                rejects.append(
-                    Reject(
-                        sample_id=entry.sample_id,
-                        image=entry.source,
-                        reason=result.reason,
-                        message=str(result),
-                        inputs=inputs_digest(entry),
-                    )
-                )
-            else:
-                samples += result
-        data = encode_shard(samples, _header(recipe, task.configuration))
+        data = encode_shard(made(recipe), _header(recipe, task.configuration))
     write_bytes(task.out / shard_name(task.number), data)
     return ShardRecord(
         number=task.number,
         file=shard_name(task.number),
         fits=len(task.entries),
-        samples=len(samples),
+        samples=count,
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         rejects=tuple(rejects),
+    )
+
+
+def _reject(entry: FitEntry, error: SampleError) -> Reject:
+    return Reject(
+        sample_id=entry.sample_id,
+        image=entry.source,
+        reason=error.reason,
+        message=str(error),
+        inputs=inputs_digest(entry),
     )
 
 

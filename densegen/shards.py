@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -124,10 +124,10 @@ _MAPS = {"position_maps": ("<u2", (None, UV_SIZE, UV_SIZE, 3)), "valid_uv": ("?"
 _ATTRIBUTES = ("dataset", "crop_size", "vertex_index_fingerprint", "model_name", "model_fingerprint", "configuration")
 
 
-def encode_shard(samples: Sequence[Sample], header: ShardHeader) -> bytes:
+def encode_shard(samples: Iterable[Sample], header: ShardHeader) -> bytes:
     """The bytes of a shard: a function of its arguments alone, to the last bit.
 
-    ``samples`` may be empty (every fit of the shard was set aside).
+    ``samples`` are taken one by one, and may be none (every fit of the shard was set aside).
     """
     import h5py
 
@@ -146,6 +146,9 @@ def encode_shard(samples: Sequence[Sample], header: ShardHeader) -> bytes:
         file.attrs["configuration"] = header.configuration
         # An attribute holds at most 64 KiB in the format that every HDF5 library reads; an index is larger.
         _put(file, "vertex_index", header.vertex_index, "the vertex index file (YAML)")
+        # Position maps go where they belong at once: together they are hundreds of megabytes.
+        maps = None if header.valid_uv is None else _open_position_maps(file, header.valid_uv)
+        samples = [_without_map(sample, maps) for sample in samples]
         blobs = [np.frombuffer(sample.jpeg, np.uint8) for sample in samples]
         offsets = np.cumsum([0, *map(len, blobs)], dtype=np.int64)
         _put(file, "image/bytes", np.concatenate([np.empty(0, np.uint8), *blobs]), "JPEG files, RGB, end to end")
@@ -153,8 +156,6 @@ def encode_shard(samples: Sequence[Sample], header: ShardHeader) -> bytes:
         for name, column in _COLUMNS.items():
             rows, stored_as = _rows(name, column, samples, header.counts)
             _put(file, name, rows, column.about, dtype=stored_as)
-        if header.valid_uv is not None:
-            _put_position_maps(file, [s.position_map for s in samples if s.position_map is not None], header.valid_uv)
     return buffer.getvalue()
 
 
@@ -181,17 +182,29 @@ def _rows(
     return np.array(values, column.dtype).reshape(len(values), *shape), stored_as
 
 
-def _put_position_maps(file: Any, maps: list[npt.NDArray[np.uint16]], valid: npt.NDArray[np.bool_]) -> None:
+def _open_position_maps(file: Any, valid: npt.NDArray[np.bool_]) -> Any:
+    """The dataset of the position maps, without rows yet."""
     _put(file, "valid_uv", valid, "UV pixels that position maps cover; mirrored samples: reversed columns")
     shape = (*valid.shape, 3)
     # One chunk a map: random access decodes that map and no other.
     _put(
-        file, "position_maps", np.array(maps, np.uint16).reshape(-1, *shape),
-        "(S, 256, 256, 3), crop frame: pixels = value * step_px + offset_px",
-        chunks=(1, *shape), shuffle=True, compression="lzf", maxshape=(None, *shape),
+        file, "position_maps", None, "(S, 256, 256, 3), crop frame: pixels = value * step_px + offset_px",
+        shape=(0, *shape), dtype=np.uint16, chunks=(1, *shape), shuffle=True, compression="lzf",
+        maxshape=(None, *shape),
     )  # fmt: skip
-    file["position_maps"].attrs["step_px"] = POSITION_MAP_STEP_PX
-    file["position_maps"].attrs["offset_px"] = POSITION_MAP_OFFSET_PX
+    maps = file["position_maps"]
+    maps.attrs["step_px"] = POSITION_MAP_STEP_PX
+    maps.attrs["offset_px"] = POSITION_MAP_OFFSET_PX
+    return maps
+
+
+def _without_map(sample: Sample, maps: Any) -> Sample:
+    """Write a sample's position map as the next row of ``maps``, where there are any, and let go of it."""
+    if maps is None:
+        return sample
+    maps.resize(len(maps) + 1, axis=0)
+    maps[-1] = sample.position_map
+    return replace(sample, position_map=None)
 
 
 def decode_crop(jpeg: bytes, size: int, name: str) -> npt.NDArray[np.uint8]:

@@ -5,6 +5,7 @@ The published per-image script needs 55 to 60 of them; two decodes' worth is the
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from densegen.fits import read_fit
 from densegen.manifest import FitEntry, list_fits, read_manifest
 from densegen.morphable_model import MorphableModel, read_model, write_model
 from densegen.pipeline import BATCH, Recipe, make_samples
+from densegen.synthetic.corpus import SUBSET
 from densegen.vertex_index import read_index
 
 
@@ -53,9 +55,9 @@ def _pad(basis: np.ndarray, components: int) -> np.ndarray:
 
 def full_size_corpus(corpus: Path, root: Path) -> list[FitEntry]:
     """The corpus with as many coefficients as 300W-LP has."""
-    folder = root / "SYNTH"
+    folder = root / SUBSET
     folder.mkdir()
-    for path in (corpus / "SYNTH").iterdir():
+    for path in (corpus / SUBSET).iterdir():
         if path.suffix == ".jpg":
             (folder / path.name).write_bytes(path.read_bytes())
             continue
@@ -103,17 +105,22 @@ def test_a_sample_costs_at_most_three_jpeg_decodes(
 def test_a_worker_stays_below_800_mb_at_the_full_model_size(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Measured in a process of its own, as a build's worker is one."""
+    """Two processes build two shards of the default size, with position maps; the larger one counts."""
     full_size_corpus(corpus, tmp_path)
     write_model(full_size(read_model(corpus / "model.h5")), tmp_path / "model.h5")
-    arguments = ["build", "demo", "--root", str(tmp_path), "--out", str(tmp_path / "out"), "--jobs", "1"]
+    for path in list((tmp_path / SUBSET).iterdir()):
+        for copy in range(1, 17):
+            shutil.copy(path, path.with_name(path.name.replace(f"{SUBSET}_0", f"{SUBSET}_{copy}")))
+    arguments = ["build", "demo", "--root", str(tmp_path), "--out", str(tmp_path / "out"), "--shard-size", "512"]
     code = (
         "import resource\n"
         "from densegen.cli import main\n"
-        f"main({[*arguments, '--position-maps']!r}, standalone_mode=False)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+        "if __name__ == '__main__':\n"
+        f"    main({[*arguments, '--jobs', '2', '--position-maps']!r}, standalone_mode=False)\n"
+        "    print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)\n"
     )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "544 samples in 2 shards" in made.stdout
     peak = int(made.stdout.split()[-1])
     with capsys.disabled():
         print(f"\nthe peak memory of a worker is {peak} MiB")
