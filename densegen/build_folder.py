@@ -28,13 +28,12 @@ from densegen.dataset_manifest import (
     write_dataset_manifest,
 )
 from densegen.errors import BuildError
-from densegen.files import remove_leftovers, sha256_of, write_text
+from densegen.files import LOCK_NAME, only_one, remove_leftovers, sha256_of, write_text
 from densegen.manifest import FitEntry
 
 __all__ = ["BuildFolder"]
 
 PROGRESS_FOLDER = ".progress"
-LOCK_NAME = ".lock"
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,9 @@ class BuildFolder:
         Raises what :meth:`check` raises, and :class:`BuildError` where another build is running in it, the disk is
         full, or the system refuses to read or write.
         """
-        with self._disk_errors(), self._lock():
+        self.refuse_foreign()
+        busy = f"another build is running in {self.path}: wait for it, or choose another folder"
+        with self._disk_errors(), only_one(self.path, busy):
             self.check(configuration)
             self._progress.mkdir(exist_ok=True)
             write_text(self._progress / "configuration.json", configuration.as_text())
@@ -126,23 +127,6 @@ class BuildFolder:
         if (self.path / MANIFEST_NAME).is_file():
             return read_dataset_manifest(self.path).configuration.as_text()
         return kept.read_text(encoding="utf-8", errors="replace") if kept.is_file() else None
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        from filelock import FileLock, Timeout
-
-        self.refuse_foreign()
-        self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.path / LOCK_NAME, timeout=0):
-                try:
-                    yield
-                finally:  # while it is still held: nobody else can be waiting for this file
-                    (self.path / LOCK_NAME).unlink(missing_ok=True)
-        except Timeout as error:
-            raise BuildError(
-                f"another build is running in {self.path}: wait for it, or choose another folder"
-            ) from error
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from densegen.errors import ConfigurationError
 from densegen.face_plane import FacePlane
-from densegen.files import read_validated, read_yaml
+from densegen.files import find_data_file, read_validated, read_yaml
 from densegen.flip import KEYPOINT_MIRROR
 from densegen.landmark import AFLW21, Landmark
 from densegen.morphable_model import MorphableModel
@@ -227,7 +227,7 @@ def _finish(drafts: list[Draft], corrections: Corrections, changelog: tuple[str,
         owner[vertex] = name
     keypoints = plane.pixels[model.keypoints68]
     return VertexIndex(
-        name=corrections.index_name,
+        name=_own_name(corrections.index_name, model.topology),
         version=corrections.index_version,
         description=corrections.description,
         uv_layout=model.uv_layout,
@@ -247,6 +247,12 @@ def _finish(drafts: list[Draft], corrections: Corrections, changelog: tuple[str,
         subsets={"ibug68": tuple(range(KEYPOINTS)), "aflw21": AFLW21},
         changelog=changelog + corrections.changelog,
     )
+
+
+def _own_name(name: str, topology: str) -> str:
+    """An index of another topology must not pass for densegen's own: its name ends in the topology's first digits."""
+    own = read_index(find_data_file("vertex_index_520.yaml"))
+    return f"{name}-{topology[:8]}" if name == own.name and topology != own.topology else name
 
 
 _IBUG_NAMES = ["jaw"] * 17 + ["brow"] * 10 + ["nose"] * 9 + ["eye"] * 12 + ["lip-outer"] * 12 + ["lip-inner"] * 8

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from densegen.errors import ConfigurationError, FormatError
+from densegen.errors import BuildError, ConfigurationError, FormatError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 Kind = TypeVar("Kind", bound="BaseModel")
 
 __all__ = [
+    "LOCK_NAME",
     "TEMPORARY_SUFFIX",
     "file_size",
     "find_data_file",
     "first_problem",
     "is_leftover",
+    "only_one",
     "parse_yaml",
     "read_archive",
     "read_json",
@@ -47,6 +49,7 @@ MAX_YAML_BYTES = 16 << 20
 MAX_ARCHIVE_BYTES = 1 << 30
 
 TEMPORARY_SUFFIX = ".partial"
+LOCK_NAME = ".lock"
 
 
 @contextmanager
@@ -78,6 +81,22 @@ def remove_leftovers(folder: Path) -> None:
 def is_leftover(path: Path) -> bool:
     """Whether a file's name is one that :func:`replace_file` gives for the while."""
     return re.search(rf"\.[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}$", path.name) is not None
+
+
+@contextmanager
+def only_one(folder: Path, busy: str) -> Iterator[None]:
+    """Work in ``folder`` as the only process; raises :class:`BuildError`, saying ``busy``, where another one does."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK_NAME, timeout=0):
+            try:
+                yield
+            finally:  # while it is still held: nobody else can be waiting for this file
+                (folder / LOCK_NAME).unlink(missing_ok=True)
+    except Timeout as error:
+        raise BuildError(busy) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

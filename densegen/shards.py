@@ -212,10 +212,10 @@ def decode_crop(jpeg: bytes, size: int, name: str) -> npt.NDArray[np.uint8]:
     try:
         height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
         if (height, width) != (size, size):
-            raise FormatError(f"{name} is {width}x{height}, expected {size}x{size}")
+            raise FormatError(f"{name} is {width}x{height}, expected {size}x{size}: rebuild it with 'densegen build'")
         return np.asarray(simplejpeg.decode_jpeg(jpeg, "RGB"))
     except ValueError as error:
-        raise FormatError(f"{name} is not a readable JPEG: {error}") from error
+        raise FormatError(f"{name} is not a readable JPEG, rebuild it with 'densegen build': {error}") from error
 
 
 class ShardReader:

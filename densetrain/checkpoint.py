@@ -57,7 +57,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_regressor(path: Path, device: str = "cpu") -> TorchRegressor:
-    """The network of a run's folder (its best checkpoint), of a ``.ckpt``, or of an exported ``.safetensors``.
+    """The network of a run's folder (its best checkpoint) or an export's, of a ``.ckpt`` or a ``.safetensors``.
 
     device : torch's name of it
 
@@ -69,7 +69,8 @@ def load_regressor(path: Path, device: str = "cpu") -> TorchRegressor:
     except Exception as error:
         raise ConfigurationError(f"torch has no device {device!r} here: {str(error).splitlines()[0][:100]}") from error
     if path.is_dir():
-        path = next((path / name for name in (BEST, LAST) if (path / name).is_file()), path / BEST)
+        names = (BEST, LAST, "model.safetensors")
+        path = next((path / name for name in names if (path / name).is_file()), path / BEST)
     if path.suffix == ".safetensors":
         contents, state = _read_safetensors(path)
     else:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import first_problem, read_json, write_text
@@ -41,14 +41,6 @@ STRENGTHS = ("weakest third", "middle third", "strongest third")
 RESULT_FORMAT = "densetrain evaluation"
 
 
-def _printable(text: str) -> str:
-    text.encode()
-    return text
-
-
-Words = Annotated[str, Field(max_length=2000), AfterValidator(_printable)]
-
-
 class Result(BaseModel):
     """One evaluation, as it is kept in a file.
 
@@ -60,9 +52,9 @@ class Result(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: Words
-    protocol: Words
-    made: Words
+    method: str
+    protocol: str
+    made: str
     score: Score
     names: Annotated[list[str], Field(min_length=1)]
     errors: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
@@ -248,6 +240,11 @@ def read_result(path: Path) -> Result:
     if not isinstance(contents, dict) or contents.pop("format", None) != RESULT_FORMAT:
         raise FormatError(f"{path} is no result of 'densetrain evaluate'")
     try:
-        return Result.model_validate(contents)
+        result = Result.model_validate(contents)
+        for text in (result.method, result.protocol, result.made):
+            text.encode()
     except ValidationError as error:
         raise FormatError(f"{path} is a damaged result: {first_problem(error)}") from error
+    except UnicodeEncodeError as error:
+        raise FormatError(f"{path} is a damaged result: {error.object!a} is no text") from error
+    return result

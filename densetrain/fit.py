@@ -186,7 +186,7 @@ def fit(
         "sqrt(w h) of the true 68 points' box"
     )
     prepare: Any = rank_zero_only(_prepare_folder)
-    prepare(out, settings)
+    prepare(out, settings, is_new=earlier is None)
     try:
         trainer.fit(module, batches, ckpt_path=None if earlier is None else out / LAST, weights_only=True)
     except (RuntimeError, ValueError) as error:
@@ -206,12 +206,13 @@ def fit(
     return metrics
 
 
-def _prepare_folder(out: Path, settings: FitSettings) -> None:
-    """Keep the settings, and take away what a run that was killed while it wrote has left."""
+def _prepare_folder(out: Path, settings: FitSettings, *, is_new: bool) -> None:
+    """Take away what a run that was killed while it wrote has left, and keep a new run's settings."""
     import yaml
 
-    write_text(out / SETTINGS_FILE, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
     remove_leftovers(out)
+    if is_new:
+        write_text(out / SETTINGS_FILE, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
 
 
 def _explain(error: Exception, trainer: pl.Trainer) -> None:

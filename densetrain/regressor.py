@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,8 +19,6 @@ from densetrain.description import Description, read_description
 __all__ = ["ONNX_METADATA", "OnnxRegressor", "Regressor", "crop_of_box", "landmarks_in_image", "open_regressor"]
 
 FloatArray = npt.NDArray[np.float32]
-
-_IN_FOLDERS = ("best.ckpt", "last.ckpt", "model.safetensors", "model.onnx")
 
 ONNX_METADATA = "densetrain"
 """The key of an ONNX file's metadata that holds the model's description as JSON."""
@@ -88,7 +87,8 @@ class OnnxRegressor:
             landmarks: FloatArray = self.session.run(None, {"images": images})[0].astype(np.float32)
         # ONNX Runtime's errors have no common base but this.
         except Exception as error:
-            raise FormatError(f"{self.name} cannot be run: {str(error).splitlines()[0][:160]}") from error
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            raise FormatError(f"{self.name} cannot be run: {reason}") from error
         if not np.isfinite(landmarks).all():
             raise FormatError(f"{self.name} gives landmarks that are not finite: its weights are damaged")
         return landmarks
@@ -96,8 +96,9 @@ class OnnxRegressor:
 
 def open_regressor(path: Path, device: str = "cpu") -> Regressor:
     """A run's folder or an export's, a checkpoint, a ``.safetensors`` or an ``.onnx`` file as a network."""
-    if path.is_dir():
-        path = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), path / _IN_FOLDERS[0])
+    onnx = path / "model.onnx"
+    if onnx.is_file() and (find_spec("torch") is None or not (path / "model.safetensors").is_file()):
+        path = onnx
     if path.suffix == ".onnx":
         if device != "cpu":
             raise ConfigurationError(f"{path.name}: ONNX files run on the CPU here, not on {device!r}")

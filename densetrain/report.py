@@ -58,30 +58,34 @@ def result_lines(results: Sequence[Result]) -> list[str]:
     """What ``densetrain evaluate`` prints of evaluations by one protocol: the protocol, then a column an evaluation."""
     first = results[0]
     columns = [_figures(result) for result in results]
+    names = dict.fromkeys(name for column in columns for name in column)
     return [
         f"protocol: {first.protocol}",
         f"balanced subsets: {first.score.balanced_size:,} faces of each bin, {BALANCED_DRAWS} draws, seed "
         f"{first.score.seed}",
         *(f"{result.method}: made from {result.made}" for result in results),
         "",
-        *_aligned([("NME, %", *(result.method for result in results))]
-                  + [(name, *(column.get(name, "") for column in columns)) for name in columns[0]]),
+        *_aligned([("percent", *(result.method for result in results))]
+                  + [(name, *(column.get(name, "") for column in columns)) for name in names]),
     ]  # fmt: skip
 
 
 def _figures(result: Result) -> dict[str, str]:
     """Every number of an evaluation by its name, as it is printed."""
     s = result.score
-    bins = zip(BINS, s.bins, s.counts, strict=True)
+    bins = {
+        f"NME, yaw {name}, {count:,} faces": "-" if np.isnan(value) else f"{value:.4f}"
+        for name, value, count in zip(BINS, s.bins, s.counts, strict=True)
+    }
     return {
-        **{f"yaw {name}, {count:,} faces": "-" if np.isnan(value) else f"{value:.4f}" for name, value, count in bins},
-        "mean of the bins": f"{s.mean:.4f}",
-        "std of the bins": f"{s.std:.4f}",
-        "all images": f"{s.all_images:.4f}",
-        "balanced subsets": f"{s.balanced:.4f} +- {s.balanced_std:.4f}",
+        **bins,
+        "NME, mean of the bins": f"{s.mean:.4f}",
+        "NME, std of the bins": f"{s.std:.4f}",
+        "NME, all images": f"{s.all_images:.4f}",
+        "NME, balanced subsets": f"{s.balanced:.4f} +- {s.balanced_std:.4f}",
         f"AUC at {s.threshold:g} %": f"{s.auc:.2f}",
         f"failures above {s.threshold:g} %": f"{s.failures:.2f}",
-        **{f"{title}: {name}": f"{value:.3f}" for title, values in result.groups.items()
+        **{f"NME, {title}: {name}": f"{value:.3f}" for title, values in result.groups.items()
            for name, value in values.items()},
     }  # fmt: skip
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from densegen.cli import main
 from densegen.files import find_data_file
+from densegen.shards import ShardReader
 
 
 def run(*arguments: object) -> Result:
@@ -70,6 +72,23 @@ def test_the_demo_draws_its_own_corpus(tmp_path: Path, monkeypatch: pytest.Monke
     result = run("build", tmp_path / "small.yaml", "--out", tmp_path / "shards", "--jobs", 1)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "shards-corpus/model.h5").exists()
+
+
+def test_samples_are_listed_and_the_first_is_drawn(
+    dataset: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = run("inspect", dataset, "--list").stdout.splitlines()
+    with ShardReader(dataset / "shard-00000.h5") as shard:
+        first, yaw = shard.sample_ids[0], math.degrees(shard.array("pose")[0, 1])
+        split = shard.splits[0]
+    assert len(listed) == 32
+    assert listed[0] == f"{first}  {split}  yaw {yaw:.0f}"
+    # A mirrored face looks to the other side.
+    assert listed[1].split()[-1] == f"{-round(yaw)}"
+    monkeypatch.chdir(tmp_path)
+    assert run("inspect", dataset).stdout == f"{first.replace('/', '-')}.png\n"
+    assert (tmp_path / f"{first.replace('/', '-')}.png").is_file()
+    assert run("inspect", dataset, "--list", "--sample", first).exit_code == 2
 
 
 def test_an_option_wins_over_the_yaml(corpus: Path, tmp_path: Path) -> None:
@@ -135,6 +154,12 @@ def test_our_landmarks_are_made_and_others_suggested(corpus: Path, tmp_path: Pat
     made = run("index", "make", tmp_path / "i.yaml", *model)
     # On another topology it is another index, and does not pass for densegen's own.
     assert re.search(r"densegen-520-[0-9a-f]{8} 1\.2\.0, 520 landmarks, closed under the mirror", made.stdout)
+    assert run("index", "sample", tmp_path / "s.yaml", *model).exit_code == 0
+    ours = find_data_file("corrections_bfm.yaml")
+    again = run("index", "correct", tmp_path / "s.yaml", ours, tmp_path / "c.yaml", *model)
+    assert again.stdout.split()[1:] == made.stdout.split()[1:]
+    for name in ("s.yaml", "c.yaml"):
+        (tmp_path / name).unlink()
     named = run("index", "make", tmp_path / "n.yaml", *model, "--name", "mine")
     assert "mine 1.2.0, 520 landmarks" in named.stdout
     (tmp_path / "n.yaml").unlink()
@@ -159,7 +184,7 @@ def test_nothing_is_drawn_or_built_where_the_inputs_are_wrong(corpus: Path, data
     demo = ("build", "demo", "--out", out, "--jobs", 1)
     assert "the vertex index nowhere.yaml does not exist" in fails(*demo, "--index", "nowhere.yaml")
     assert "the model nowhere.h5 does not exist" in fails(*demo, "--model", "nowhere.h5")
-    assert "holds no drawn faces but other files (thesis.tex)" in fails(*demo, "--root", tmp_path / "mine")
+    assert "something else than a drawn corpus (thesis.tex)" in fails(*demo, "--root", tmp_path / "mine")
     assert [path.name for path in tmp_path.rglob("*")] == ["mine", "thesis.tex"]
     # A dry run refuses what the build would refuse.
     rerun = ("build", "demo", "--root", corpus, "--out", dataset, "--jobs", 1, "--seed", 9, "--dry-run")

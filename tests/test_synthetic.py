@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
-from densegen.errors import ConfigurationError
+from densegen.errors import BuildError, ConfigurationError
 from densegen.executors import open_pool
 from densegen.files import sha256_of
 from densegen.fits import read_fit
@@ -16,7 +17,7 @@ from densegen.pose import pose_vertices
 from densegen.renderer import rasterise, vertex_normals
 from densegen.synthetic.appearance import random_appearance
 from densegen.synthetic.components import EXPRESSIONS, IDENTITY, lower_lip_share
-from densegen.synthetic.corpus import make_portrait, random_pose, write_corpus
+from densegen.synthetic.corpus import DRAWN, make_portrait, random_pose, write_corpus
 from densegen.synthetic.face import face_model, keypoint_pixels
 from densegen.synthetic.portrait import draw_portrait, random_light
 from densegen.uv import uv_pixels
@@ -105,6 +106,10 @@ def test_the_same_seed_writes_the_same_bytes_at_any_number_of_processes(corpus: 
     assert read_model(tmp_path / "model.h5").fingerprint == face_model().fingerprint
 
 
+def _interrupt(count: int) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_corpus_is_drawn_where_it_is_the_only_thing(corpus: Path, tmp_path: Path) -> None:
     write_corpus(tmp_path / "c", 2, seed=0)
     # What a killed process leaves is taken away, and the same corpus drawn again.
@@ -112,6 +117,19 @@ def test_a_corpus_is_drawn_where_it_is_the_only_thing(corpus: Path, tmp_path: Pa
     write_corpus(tmp_path / "c", 2, seed=0)
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["SYNTH", "model.h5"]
     assert len(list((tmp_path / "c/SYNTH").iterdir())) == 4
+    # A redraw that is cut off does not pass for a whole corpus.
+    with pytest.raises(KeyboardInterrupt):
+        write_corpus(tmp_path / "c", 4, seed=5, advance=_interrupt)
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["SYNTH"]
+    with FileLock(tmp_path / "c/.lock"), pytest.raises(BuildError, match="another process is drawing"):
+        write_corpus(tmp_path / "c", 4, seed=0)
+    write_corpus(tmp_path / "c", 4, seed=0)
+    (tmp_path / "c/manifest.yaml").write_text("mine")
+    with pytest.raises(ConfigurationError, match="is not of a drawn corpus"):
+        write_corpus(tmp_path / "c", 4, seed=0)
+    (tmp_path / "c/manifest.yaml").write_text(DRAWN + " --samples 9'")
+    write_corpus(tmp_path / "c", 4, seed=0)
+    assert not (tmp_path / "c/manifest.yaml").exists()
     with pytest.raises(ConfigurationError, match="holds other files than 1 portraits"):
         write_corpus(tmp_path / "c", 1, seed=0)
     (tmp_path / "c/notes.txt").touch()

@@ -18,7 +18,6 @@ __all__ = ["build", "inspect", "manifests", "rebuild_maps", "schema", "synth", "
 
 PATH = click.Path(path_type=Path)
 DEFAULT_INDEX = "vertex_index_520.yaml"
-DRAWN = "# Procedural faces, drawn by 'densegen synth"
 JOBS = click.option(
     "--jobs",
     type=click.IntRange(1),
@@ -71,6 +70,7 @@ def build(
     from densegen.files import find_data_file
     from densegen.manifest import read_manifest
     from densegen.morphable_model import read_model
+    from densegen.synthetic.corpus import MODEL_NAME, check_corpus_folder
     from densegen.vertex_index import read_index
 
     dataset = read_manifest(manifest)
@@ -78,7 +78,8 @@ def build(
     folder, index_path = BuildFolder(out.resolve()), index_path or find_data_file(DEFAULT_INDEX)
     folder.refuse_foreign()
     root = root or _default_root(dataset, Path(manifest), folder.path)
-    if dataset.synthetic is not None and not _has_corpus(root):
+    if dataset.synthetic is not None and not (root / MODEL_NAME).is_file():  # written last
+        check_corpus_folder(root, dataset.synthetic.samples)
         # What is wrong with the files that were given is said before anything is drawn.
         read_index(index_path)
         if model_path is not None:
@@ -124,6 +125,8 @@ def inspect(folder: Path, sample_id: str | None, listed: bool, model_path: Path 
     from densegen.morphable_model import read_model
     from densegen.preview import draw_sample, list_samples
 
+    if listed and (sample_id or model_path or out):
+        raise click.UsageError("--list stands alone")
     if listed:
         for name, split, yaw_deg in list_samples(folder):
             click.echo(f"{name}  {split}  yaw {yaw_deg:.0f}")
@@ -160,9 +163,8 @@ def rebuild_maps(folder: Path, model_path: Path, out: Path, sample_ids: tuple[st
 def synth(out: Path, samples: int, seed: int, write_manifest: bool, jobs: int) -> None:
     """Write a corpus of procedural faces in the 300W-LP layout, and its model, to OUT.
 
-    What an earlier call with the same number of samples left in OUT is drawn again; another folder is refused.
+    A smaller or equal corpus in OUT is drawn again; a folder that holds anything else is refused.
     """
-    _check_corpus_manifest(out)
     _synthesise(out, samples, seed, jobs)
     if write_manifest:
         _write_corpus_manifest(out, samples, seed)
@@ -238,20 +240,6 @@ def _default_model(dataset: Manifest, root: Path) -> Path:
     return root / dataset.model
 
 
-def _has_corpus(root: Path) -> bool:
-    """Whether the portraits are drawn; a folder of somebody else's files is no place to draw them."""
-    from densegen.errors import ConfigurationError
-    from densegen.files import is_leftover
-    from densegen.synthetic.corpus import MODEL_NAME, SUBSET
-
-    if (root / MODEL_NAME).is_file():  # written last
-        return True
-    names = {path.name for path in root.iterdir() if not is_leftover(path)} if root.is_dir() else set()
-    if foreign := names - {SUBSET}:
-        raise ConfigurationError(f"{root} holds no drawn faces but other files ({min(foreign)}): choose another --root")
-    return False
-
-
 def _synthesise(out: Path, samples: int, seed: int, jobs: int) -> None:
     from densegen.executors import open_pool
     from densegen.synthetic.corpus import write_corpus
@@ -261,22 +249,12 @@ def _synthesise(out: Path, samples: int, seed: int, jobs: int) -> None:
         write_corpus(out, samples, seed, pool, lambda n: bar.advance(n, 0))
 
 
-def _check_corpus_manifest(out: Path) -> None:
-    """A manifest that belongs to no drawn corpus is somebody's; one of another corpus would be wrong."""
-    from densegen.errors import ConfigurationError
-    from densegen.synthetic.corpus import MANIFEST_NAME
-
-    path = out / MANIFEST_NAME
-    if path.is_file() and not path.read_bytes().startswith(DRAWN.encode()):
-        raise ConfigurationError(f"{path} is not of a drawn corpus: choose another folder")
-
-
 def _write_corpus_manifest(out: Path, samples: int, seed: int) -> None:
     import yaml
 
     from densegen.files import write_text
     from densegen.manifest import read_manifest
-    from densegen.synthetic.corpus import MANIFEST_NAME
+    from densegen.synthetic.corpus import DRAWN, MANIFEST_NAME
 
     demo = read_manifest("demo").model_dump(mode="json", exclude_unset=True)
     del demo["synthetic"]  # the corpus is there: a build draws no other

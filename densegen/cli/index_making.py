@@ -101,15 +101,11 @@ def make(out: Path, model_path: Path, corrections: Path | None, name: str | None
     from densegen.files import find_data_file
     from densegen.morphable_model import read_model
     from densegen.sampling import SEEDS, sample_candidates
-    from densegen.vertex_index import read_index, write_index
+    from densegen.vertex_index import write_index
 
     model = read_model(model_path)
     chosen = read_corrections(corrections or find_data_file(DEFAULT_CORRECTIONS))
     made = apply(sample_candidates(model, tuple(SEEDS)), chosen, model)
-    own = read_index(find_data_file(OWN_INDEX))
-    # Another index must not pass for densegen's own.
-    if name is None and made.name == own.name and made.topology != own.topology:
-        name = f"{made.name}-{model.topology[:8]}"
     made = made.model_copy(update={"name": name or made.name})
     write_index(made, out)
     click.echo(f"{out}: {describe(made)}")

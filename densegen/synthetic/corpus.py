@@ -14,7 +14,7 @@ import simplejpeg
 
 from densegen.errors import BuildError, ConfigurationError
 from densegen.executors import INLINE, Pool
-from densegen.files import is_leftover, remove_leftovers, write_bytes
+from densegen.files import LOCK_NAME, is_leftover, only_one, remove_leftovers, write_bytes
 from densegen.fits import Fit
 from densegen.morphable_model import read_model, write_model
 from densegen.pose import pose_vertices
@@ -22,13 +22,26 @@ from densegen.synthetic.appearance import Appearance, random_appearance
 from densegen.synthetic.face import face_model
 from densegen.synthetic.portrait import draw_portrait, random_light
 
-__all__ = ["MANIFEST_NAME", "MODEL_NAME", "POSES_PER_PERSON", "SUBSET", "make_portrait", "random_pose", "write_corpus"]
+__all__ = [
+    "DRAWN",
+    "MANIFEST_NAME",
+    "MODEL_NAME",
+    "POSES_PER_PERSON",
+    "SUBSET",
+    "check_corpus_folder",
+    "make_portrait",
+    "random_pose",
+    "write_corpus",
+]
 
 FloatArray = npt.NDArray[np.float32]
 
 SUBSET = "SYNTH"
 MODEL_NAME = "model.h5"
 MANIFEST_NAME = "manifest.yaml"
+DRAWN = "# Procedural faces, drawn by 'densegen synth"
+"""How the manifest of a drawn corpus begins."""
+
 IMAGE_SIZE = 450
 POSES_PER_PERSON = 4
 """Portraits of one person with one expression, as 300W-LP turns one photograph to several yaw angles."""
@@ -75,19 +88,22 @@ def write_corpus(
 ) -> None:
     """Write ``samples`` portraits to ``out/SYNTH`` and the model to ``out/model.h5``.
 
-    The same arguments give the same bytes; what is there already is written again. Raises :class:`ConfigurationError`
-    where the folder holds anything else, :class:`BuildError` where the disk is full.
+    The same arguments give the same bytes; an earlier corpus there is drawn again. Raises what
+    :func:`check_corpus_folder` raises, and :class:`BuildError` where another process draws there or the disk is full.
     """
-    _check_place(out, samples)
+    check_corpus_folder(out, samples)
     try:
-        (out / SUBSET).mkdir(parents=True, exist_ok=True)
-        for folder in (out, out / SUBSET):
-            remove_leftovers(folder)
-        chunks = (range(first, min(first + 8, samples)) for first in range(0, samples, 8))
-        for count in pool.run(partial(_write_portraits, out, seed), chunks):
-            advance(count)
-        # The model comes last: where it is, the corpus is whole.
-        write_model(face_model(), out / MODEL_NAME)
+        with only_one(out, f"another process is drawing into {out}: wait for it, or choose another folder"):
+            (out / SUBSET).mkdir(exist_ok=True)
+            for folder in (out, out / SUBSET):
+                remove_leftovers(folder)
+            # The model comes last: where it is, the corpus is whole.
+            for name in (MODEL_NAME, MANIFEST_NAME):
+                (out / name).unlink(missing_ok=True)
+            chunks = (range(first, min(first + 8, samples)) for first in range(0, samples, 8))
+            for count in pool.run(partial(_write_portraits, out, seed), chunks):
+                advance(count)
+            write_model(face_model(), out / MODEL_NAME)
     except OSError as error:
         raise BuildError(f"{error.filename or out}: {error.strerror or error}") from error
 
@@ -96,11 +112,14 @@ def _stem(number: int) -> str:
     return f"{SUBSET}_{number // POSES_PER_PERSON:05d}_{number % POSES_PER_PERSON}"
 
 
-def _check_place(out: Path, samples: int) -> None:
-    """A folder whose files would all be drawn again, so that it holds one corpus in the end."""
+def check_corpus_folder(out: Path, samples: int) -> None:
+    """Refuse a folder that would not hold one corpus of so many samples, and nothing else, in the end; writes nothing.
+
+    Raises :class:`ConfigurationError`.
+    """
     if out.exists() and not out.is_dir():
         raise ConfigurationError(f"{out} is not a folder: choose another one")
-    known = {SUBSET, MODEL_NAME, MANIFEST_NAME}
+    known = {SUBSET, MODEL_NAME, MANIFEST_NAME, LOCK_NAME}
     there = [path for path in out.iterdir() if not is_leftover(path)] if out.is_dir() else []
     if foreign := sorted(path.name for path in there if path.name not in known):
         raise ConfigurationError(
@@ -108,6 +127,9 @@ def _check_place(out: Path, samples: int) -> None:
         )
     if (out / MODEL_NAME).is_file() and read_model(out / MODEL_NAME).fingerprint != face_model().fingerprint:
         raise ConfigurationError(f"{out / MODEL_NAME} is another model than the procedural face: choose another folder")
+    manifest = out / MANIFEST_NAME
+    if manifest.is_file() and not manifest.read_bytes().startswith(DRAWN.encode()):
+        raise ConfigurationError(f"{manifest} is not of a drawn corpus: choose another folder")
     portraits = [path for path in (out / SUBSET).iterdir() if not is_leftover(path)] if (out / SUBSET).is_dir() else []
     if len(portraits) > 2 * samples or any(not _is_portrait(path, samples) for path in portraits):
         raise ConfigurationError(f"{out / SUBSET} holds other files than {samples} portraits: choose another folder")

@@ -188,7 +188,9 @@ def test_the_known_answers_of_the_public_labels(labels: str, yaw: str, known: tu
     arguments = ["evaluate", "--benchmark", "aflw2000-3d", "--protocol", f"{REALDATA}/aflw2000_protocol"]
     printed = CliRunner().invoke(main, [*arguments, "--labels", labels, "--yaw", yaw, "--predictions", other])
     assert printed.exit_code == 0, printed.output
-    figures = dict(re.findall(r"^(?:yaw )?(.+?)(?:, [\d,]+ faces)?  +([\d.]+)$", printed.output, re.MULTILINE))
+    figures = dict(
+        re.findall(r"^(?:NME, )?(?:yaw )?(.+?)(?:, [\d,]+ faces)?  +([\d.]+)$", printed.output, re.MULTILINE)
+    )
     for name, value in zip(("[0, 30]", "(30, 60]", "(60, 90]", "mean of the bins"), known, strict=True):
         assert figures[name] == f"{value:.4f}"
     if (labels, yaw) == ("original", "pose"):

@@ -325,6 +325,22 @@ def test_devices_that_are_not_here_are_one_line(dataset: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_ctrl_c_before_anything_is_kept_says_so(dataset: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut"
+    process = subprocess.Popen(
+        command(dataset, cut, "trainer.epochs=1", "data.workers=0", "data.batch_size=1", "model.input_size=640"),
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert "samples to train on" in process.stdout.readline()
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "densetrain: interrupted; nothing is kept before the first epoch ends"
+
+
+@pytest.mark.slow
 def test_ctrl_c_is_one_line(dataset: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut"
     process = subprocess.Popen(
