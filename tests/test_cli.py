@@ -91,6 +91,15 @@ def test_samples_are_listed_and_the_first_is_drawn(
     assert run("inspect", dataset, "--list", "--sample", first).exit_code == 2
 
 
+def test_without_a_terminal_progress_is_a_line_now_and_then(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = ("build", "demo", "--root", corpus, "--jobs", 1, "--limit", 4)
+    assert "building" not in run(*build, "--out", tmp_path / "quick").stderr
+    monkeypatch.setattr("densegen.cli.progress.LINE_EVERY_S", -1.0)
+    assert "building: 4 of 4 fits\n" in run(*build, "--out", tmp_path / "slow").stderr
+
+
 def test_an_option_wins_over_the_yaml(corpus: Path, tmp_path: Path) -> None:
     text = yaml.safe_load(find_data_file("demo.yaml").read_text())
     text["build"] = {"seed": 3, "flip": "none", "shard_size": 8}
