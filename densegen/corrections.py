@@ -22,7 +22,7 @@ from densegen.landmark import AFLW21, Landmark
 from densegen.morphable_model import MorphableModel
 from densegen.regions import MIDLINE, region_of
 from densegen.sampling import Candidates, Position, read_candidates
-from densegen.schema import KEYPOINTS
+from densegen.schema import KEYPOINTS, OWN_INDEX
 from densegen.vertex_index import VertexIndex, read_index
 
 __all__ = [
@@ -251,7 +251,7 @@ def _finish(drafts: list[Draft], corrections: Corrections, changelog: tuple[str,
 
 def _own_name(name: str, topology: str) -> str:
     """An index of another topology must not pass for densegen's own: its name ends in the topology's first digits."""
-    own = read_index(find_data_file("vertex_index_520.yaml"))
+    own = read_index(find_data_file(OWN_INDEX))
     return f"{name}-{topology[:8]}" if name == own.name and topology != own.topology else name
 
 

@@ -60,7 +60,8 @@ def read_fit(path: Path, *, optional: bool = True) -> Fit:
     try:
         contents = read_mat(path, names, MAX_FIT_BYTES)
     except OSError as error:
-        raise SampleError("fit-missing", f"{path.name}: {error.strerror}") from error
+        reason = "fit-missing" if isinstance(error, FileNotFoundError) else "fit-unreadable"
+        raise SampleError(reason, f"{path.name}: {error.strerror}") from error
     except FormatError as error:
         raise SampleError("fit-unreadable", str(error)) from error
 

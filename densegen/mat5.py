@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from densegen.errors import FormatError
+from densegen.files import file_size
 
 __all__ = ["read_mat"]
 
@@ -32,9 +33,7 @@ def read_mat(path: Path, names: tuple[str, ...], max_bytes: int) -> dict[str, An
     """
     from scipy.io import loadmat
 
-    if path.exists() and not path.is_file():
-        raise FormatError(f"{path.name} is not a regular file")
-    if (size := path.stat().st_size) > max_bytes:
+    if (size := file_size(path)) > max_bytes:
         raise FormatError(f"{path.name} has {size} bytes, at most {max_bytes} are expected")
     data = path.read_bytes()
     try:

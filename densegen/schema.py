@@ -8,6 +8,7 @@ __all__ = [
     "KEYPOINTS",
     "LANDMARK_RANGE_PX",
     "MIRROR_SUFFIX",
+    "OWN_INDEX",
     "POSE_FIELDS",
     "POSITION_MAP_OFFSET_PX",
     "POSITION_MAP_STEP_PX",
@@ -27,6 +28,9 @@ UV_SIZE: Final = 256
 
 UV_LAYOUT: Final = "bfm-3dmmasstn"
 """The UV unwrapping that the project speaks: 3DMMasSTN's of the Basel Face Model, used by PRNet and face3d."""
+
+OWN_INDEX: Final = "vertex_index_520.yaml"
+"""File name of densegen's own vertex index, in ``data_manifests``."""
 
 KEYPOINTS: Final = 68
 """The iBUG 68: jaw 0-16, brows 17-26, nose 27-35, eyes 36-47, mouth 48-67."""

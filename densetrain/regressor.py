@@ -64,7 +64,7 @@ class OnnxRegressor:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         # ONNX Runtime's errors have no common base but this.
         except Exception as error:
-            raise FormatError(f"{path.name} is not a readable ONNX file: {str(error).splitlines()[0][:120]}") from error
+            raise FormatError(f"{path.name} is not a readable ONNX file: {_first_words(error)}") from error
         try:
             contents = json.loads(session.get_modelmeta().custom_metadata_map[ONNX_METADATA])
         except (KeyError, ValueError, RecursionError) as error:
@@ -87,11 +87,14 @@ class OnnxRegressor:
             landmarks: FloatArray = self.session.run(None, {"images": images})[0].astype(np.float32)
         # ONNX Runtime's errors have no common base but this.
         except Exception as error:
-            reason = " ".join(str(error).split())[:160] or type(error).__name__
-            raise FormatError(f"{self.name} cannot be run: {reason}") from error
+            raise FormatError(f"{self.name} cannot be run: {_first_words(error)}") from error
         if not np.isfinite(landmarks).all():
             raise FormatError(f"{self.name} gives landmarks that are not finite: its weights are damaged")
         return landmarks
+
+
+def _first_words(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def open_regressor(path: Path, device: str = "cpu") -> Regressor:
@@ -106,7 +109,9 @@ def open_regressor(path: Path, device: str = "cpu") -> Regressor:
     try:
         from densetrain.checkpoint import load_regressor
     except ImportError as error:
-        raise ConfigurationError("checkpoints need torch: pip install 'densegen[train]', or give --onnx") from error
+        raise ConfigurationError(
+            "checkpoints need torch: pip install 'densegen[train]', or give an .onnx file"
+        ) from error
     return load_regressor(path, device)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,13 @@ def test_a_missing_truncated_or_foreign_file_is_unreadable(tmp_path: Path) -> No
         with pytest.raises(SampleError) as caught:
             read_fit(tmp_path / f"{name}.mat")
         assert caught.value.reason in ("fit-unreadable", "fit-invalid")
+
+
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.mat")  # reading it would never end
+    with pytest.raises(SampleError, match="not a regular file") as caught:
+        read_fit(tmp_path / "a.mat")
+    assert caught.value.reason == "fit-unreadable"
 
 
 def test_a_huge_file_is_refused_before_it_is_parsed(tmp_path: Path) -> None:

@@ -51,3 +51,11 @@ def test_a_sample_is_drawn_side_by_side(dataset: Path, model: MorphableModel, tm
     with pytest.raises(ConfigurationError, match="no sample"):
         draw_sample(dataset, "nobody", tmp_path / "n.png")
     assert not (tmp_path / "n.png").exists()
+
+
+def test_points_that_are_nowhere_near_are_left_out() -> None:
+    image = np.zeros((20, 20, 3), np.uint8)
+    points = np.array([[5, 5, 0], [1e30, 5, 0], [-500, 5, 0], [np.nan, 5, 0]], np.float32)
+    drawn = draw_points(image, points, (255, 255, 255), scale=1)
+    assert (drawn == draw_points(image, points[:1], (255, 255, 255), scale=1)).all()
+    assert drawn[5, 5].tolist() == [255, 255, 255]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from densegen.cli.progress import ProgressBar
+from densegen.schema import OWN_INDEX
 
 if TYPE_CHECKING:
     from densegen.build import Plan
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["build", "inspect", "manifests", "rebuild_maps", "schema", "synth", "verify"]
 
 PATH = click.Path(path_type=Path)
-DEFAULT_INDEX = "vertex_index_520.yaml"
 JOBS = click.option(
     "--jobs",
     type=click.IntRange(1),
@@ -75,7 +75,7 @@ def build(
 
     dataset = read_manifest(manifest)
     settings = _settings(dataset, options)
-    folder, index_path = BuildFolder(out.resolve()), index_path or find_data_file(DEFAULT_INDEX)
+    folder, index_path = BuildFolder(out.resolve()), index_path or find_data_file(OWN_INDEX)
     folder.refuse_foreign()
     root = root or _default_root(dataset, Path(manifest), folder.path)
     if dataset.synthetic is not None and not (root / MODEL_NAME).is_file():  # written last

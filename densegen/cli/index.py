@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from densegen.cli.index_making import MODEL, OWN_INDEX, PATH, correct, describe, make, sample, suggest
+from densegen.cli.index_making import MODEL, PATH, correct, describe, make, sample, suggest
+from densegen.schema import OWN_INDEX
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,11 +10,11 @@ import click
 if TYPE_CHECKING:
     from densegen.vertex_index import VertexIndex
 
-__all__ = ["MODEL", "OWN_INDEX", "PATH", "correct", "describe", "make", "sample", "suggest"]
+__all__ = ["MODEL", "PATH", "correct", "describe", "make", "sample", "suggest"]
 
 PATH = click.Path(path_type=Path)
 MODEL = click.option("--model", "model_path", type=PATH, required=True, help="model file (HDF5)")
-DEFAULT_CORRECTIONS, OWN_INDEX = "corrections_bfm.yaml", "vertex_index_520.yaml"
+DEFAULT_CORRECTIONS = "corrections_bfm.yaml"
 
 
 @click.command("sample")

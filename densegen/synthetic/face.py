@@ -16,7 +16,7 @@ from densegen.files import find_data_file
 from densegen.flip import KEYPOINT_MIRROR
 from densegen.morphable_model import MorphableModel
 from densegen.regions import MIDLINE
-from densegen.schema import KEYPOINTS, UV_SIZE
+from densegen.schema import KEYPOINTS, OWN_INDEX, UV_SIZE
 from densegen.synthetic.components import EXPRESSIONS, IDENTITY, MEAN_DETAIL, displacement
 from densegen.uv import mirror_pixels, uv_from_pixels
 from densegen.vertex_index import read_index
@@ -110,7 +110,7 @@ def face_model() -> MorphableModel:
 
 def keypoint_pixels() -> FloatArray:
     """(68, 2) UV pixels of the iBUG 68, exactly symmetric; from the vertex index, the layout's own description."""
-    index = read_index(find_data_file("vertex_index_520.yaml"))
+    index = read_index(find_data_file(OWN_INDEX))
     pixels = index.subset("ibug68", index.uv)
     symmetric: FloatArray = (pixels + mirror_pixels(pixels)[KEYPOINT_MIRROR]) / 2
     return symmetric

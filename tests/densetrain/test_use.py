@@ -22,7 +22,7 @@ from densetrain.checkpoint import TorchRegressor, load_regressor
 from densetrain.cli import main
 from densetrain.evaluate import read_result
 from densetrain.export import ParityError, export_onnx
-from densetrain.predict import Smoother, find_faces
+from densetrain.predict import Smoother, draw_faces, find_faces
 from densetrain.regressor import OnnxRegressor, crop_of_box, open_regressor
 from densetrain.video import Follower, process_video
 
@@ -310,6 +310,13 @@ def test_a_face_that_was_lost_is_smoothed_from_where_it_comes_back(run: Path) ->
     (face,) = follower(image)
     fresh = find_faces(load_regressor(run), image, np.array([[60.0, 60, 130, 130]]))[0]
     np.testing.assert_allclose(face.landmarks, fresh.landmarks, atol=1e-3)
+
+
+def test_a_large_picture_is_drawn_at_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.zeros((30, 40, 3), np.uint8)
+    assert draw_faces(image, [], None).shape == (60, 80, 3)
+    monkeypatch.setattr("densetrain.predict.MAX_DRAWN", image.size * 4 - 1)
+    assert draw_faces(image, [], None).shape == (30, 40, 3)
 
 
 def test_smoothing_calms_noise_and_follows_movement() -> None:
