@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,7 @@ from densegen.fits import read_fit
 from densegen.manifest import BuildSettings, FitEntry, Manifest, list_fits
 from densegen.morphable_model import MorphableModel, read_model
 from densegen.pipeline import check_components
+from densegen.photograph import jpeg_codec
 from densegen.schema import SHARD_SCHEMA_VERSION
 from densegen.shard_task import ShardTask, build_shard
 from densegen.uv import uv_pixels
@@ -67,6 +69,8 @@ class Plan:
             vertex_index=self.index.fingerprint,
             fits=len(self.entries),
             fit_list=hashlib.sha256(fits.encode()).hexdigest(),
+            jpeg_codec=jpeg_codec(),
+            processor={"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine()),
         )
 
 

@@ -139,7 +139,10 @@ class BuildFolder:
                     f"no space left to write into {self.path} ({os.strerror(error.errno)}; {free} MiB free): make room "
                     "and run the same command again, complete shards are kept"
                 ) from error
-            raise BuildError(f"{error.filename or self.path}: {error.strerror or error}") from error
+            raise BuildError(
+                f"{error.filename or self.path}: {error.strerror or error}; complete shards are kept: run the same "
+                "command again"
+            ) from error
 
 
 def _difference(found: str, wanted: str) -> str:

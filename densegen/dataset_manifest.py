@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from densegen.crop import CropRecipe
 from densegen.errors import ConfigurationError, FormatError
-from densegen.files import first_problem, read_json, sha256_of, write_text
+from densegen.files import first_problem, is_about_the_file, read_json, sha256_of, write_text
 from densegen.manifest import BuildSettings, FitEntry, Split
 from densegen.shards import ShardReader
 
@@ -66,8 +66,10 @@ class ShardRecord(_Record):
 
 
 class BuildConfiguration(_Record):
-    """What must be equal for two builds to be the same build.
+    """What must be equal for two builds to be the same build, to the last byte.
 
+    jpeg_codec : see :func:`~densegen.photograph.jpeg_codec`; processor : its family, ``x86_64``: other families may
+        round in another way
     model, vertex_index : fingerprints; fit_list : SHA-256 over ids, groups, splits and flips of the ``fits`` fits
     """
 
@@ -81,6 +83,8 @@ class BuildConfiguration(_Record):
     vertex_index: Digest
     fits: Count
     fit_list: Digest
+    jpeg_codec: str
+    processor: str
 
     def as_text(self) -> str:
         """As JSON, keys in order; what decides no byte of a shard is left out."""
@@ -116,12 +120,14 @@ def shard_name(number: int) -> str:
 
 
 def inputs_digest(entry: FitEntry) -> str:
-    """SHA-256 over the bytes of a fit's file and of its image; a file that is not there counts as its name."""
+    """SHA-256 over the bytes of a fit's file and of its image; what is not there, or no file, counts as its name."""
     digest = hashlib.sha256()
     for path in (entry.fit, entry.image):
         try:
             digest.update(sha256_of(path).encode())
-        except OSError:
+        except OSError as error:
+            if not is_about_the_file(error):
+                raise
             digest.update(path.name.encode())
     return digest.hexdigest()
 

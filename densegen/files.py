@@ -30,6 +30,7 @@ __all__ = [
     "file_size",
     "find_data_file",
     "first_problem",
+    "is_about_the_file",
     "is_leftover",
     "only_one",
     "parse_yaml",
@@ -122,6 +123,16 @@ def file_size(path: Path) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return status.st_size
+
+
+def is_about_the_file(error: OSError) -> bool:
+    """Whether an error says something of the file itself (it is not there, is a folder, a pipe, a loop of links), and
+    not of a disk that faltered: that may read it the next time.
+    """
+    return error.errno in _OF_THE_FILE
+
+
+_OF_THE_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 def sha256_of(path: Path) -> str:

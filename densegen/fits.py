@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.errors import FormatError, SampleError
+from densegen.files import is_about_the_file
 from densegen.mat5 import read_mat
+from densegen.pose import proper_pose
 from densegen.schema import KEYPOINTS, POSE_FIELDS
 
-__all__ = ["Fit", "read_fit"]
+__all__ = ["Fit", "read_fit", "read_labels"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -23,6 +25,9 @@ MAX_FIT_BYTES = 1 << 20
 MAX_TRANSLATION_PX = 20_000
 """Farther away, float32 no longer tells a hundredth of a pixel apart."""
 
+MAX_ANGLE_RAD = 1000
+"""Real files go to 17. Beyond this, float32 no longer tells a tenth of a degree apart."""
+
 _OPTIONAL = ("pt2d", "pt3d_68", "roi")
 
 
@@ -30,7 +35,8 @@ _OPTIONAL = ("pt2d", "pt3d_68", "roi")
 class Fit:
     """A 3DMM fit of one photograph.
 
-    pose : (7,) float32, see ``schema.POSE_FIELDS``; radians, pixels of the camera frame, pixels per model unit
+    pose : (7,) float32, see ``schema.POSE_FIELDS``; radians, pixels of the camera frame, pixels per model unit; angles
+        within one turn and a positive scale, see :func:`~densegen.pose.proper_pose`
     shape : (Ks,) float32, raw coefficients (``Shape_Para``), never multiplied by standard deviations
     expression : (Ke,) float32, raw coefficients (``Exp_Para``)
     points_2d : (2, n) float32 or None; ``pt2d``, 1-based pixels from the top left, n = 68 (300W-LP), 21
@@ -53,23 +59,17 @@ def read_fit(path: Path, *, optional: bool = True) -> Fit:
     Real files hold float32, float64 and even uint8 parameters, as rows or as columns; all become float32 vectors.
     ``pt2d``, ``pt3d_68`` and ``roi`` may be missing and are skipped with ``optional=False``.
 
-    Raises :class:`SampleError` where the file is missing or truncated, a parameter is missing or not finite, or
-    the scale is not positive.
-    """
-    names = ("Pose_Para", "Shape_Para", "Exp_Para", *(_OPTIONAL if optional else ()))
-    try:
-        contents = read_mat(path, names, MAX_FIT_BYTES)
-    except OSError as error:
-        reason = "fit-missing" if isinstance(error, FileNotFoundError) else "fit-unreadable"
-        raise SampleError(reason, f"{path.name}: {error.strerror}") from error
-    except FormatError as error:
-        raise SampleError("fit-unreadable", str(error)) from error
+    A negative scale and angles beyond a turn become the rotation that they stand for.
 
-    pose = _vector(contents, "Pose_Para", path)
-    if pose.size != len(POSE_FIELDS):
-        raise SampleError("fit-invalid", f"{path.name}: Pose_Para has {pose.size} numbers, expected 7")
-    if pose[6] <= 0:
-        raise SampleError("fit-invalid", f"{path.name}: the scale is {pose[6]:g}, expected more than 0")
+    Raises :class:`SampleError` if the file is missing or truncated, a parameter is missing or not finite, the scale is
+    zero, or angles are beyond all sense; ``OSError`` if the disk fails.
+    """
+    contents = _read(path, ("Pose_Para", "Shape_Para", "Exp_Para", *(_OPTIONAL if optional else ())))
+    pose = _pose(contents, path)
+    if pose[6] == 0:
+        raise SampleError("fit-invalid", f"{path.name}: the scale is 0")
+    if (turned := float(np.abs(pose[:3]).max())) > MAX_ANGLE_RAD:
+        raise SampleError("fit-invalid", f"{path.name}: an angle is {turned:g} rad, at most {MAX_ANGLE_RAD:g}")
     if (far := float(np.abs(pose[3:6]).max())) > MAX_TRANSLATION_PX:
         raise SampleError("fit-invalid", f"{path.name}: the translation is {far:g} px, at most {MAX_TRANSLATION_PX:g}")
     keypoints_3d = _matrix(contents, "pt3d_68", 3)
@@ -77,13 +77,47 @@ def read_fit(path: Path, *, optional: bool = True) -> Fit:
         raise SampleError("fit-invalid", f"{path.name}: pt3d_68 has {keypoints_3d.shape[1]} points, expected 68")
     roi = np.asarray(contents.get("roi", ()))
     return Fit(
-        pose=pose,
+        pose=proper_pose(pose),
         shape=_vector(contents, "Shape_Para", path),
         expression=_vector(contents, "Exp_Para", path),
         points_2d=_matrix(contents, "pt2d", 2),
         keypoints_3d=keypoints_3d,
         roi=roi.astype(np.float32).ravel() if roi.dtype.kind in "fiu" and roi.size == 4 else None,
     )
+
+
+def read_labels(path: Path) -> tuple[FloatArray, float]:
+    """What a benchmark needs of an AFLW2000-3D ``.mat`` file: its points and its yaw, whatever else is odd in it.
+
+    returns : (68, 2) float32 ``pt3d_68``, 1-based pixels from the top left; the yaw in radians as the file has it, not
+        wrapped, as the public yaw file has it, too
+
+    Raises :class:`SampleError` if one of them is missing, or the file cannot be read.
+    """
+    contents = _read(path, ("Pose_Para", "pt3d_68"))
+    points = _matrix(contents, "pt3d_68", 3)
+    if points is None or points.shape[1] != KEYPOINTS or not np.isfinite(points[:2]).all():
+        raise SampleError("fit-invalid", f"{path.name} has no pt3d_68 of 68 points")
+    return np.ascontiguousarray(points[:2].T), float(_pose(contents, path)[1])
+
+
+def _read(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        return read_mat(path, names, MAX_FIT_BYTES)
+    except OSError as error:
+        if not is_about_the_file(error):
+            raise
+        reason = "fit-missing" if isinstance(error, FileNotFoundError) else "fit-unreadable"
+        raise SampleError(reason, f"{path.name}: {error.strerror}") from error
+    except FormatError as error:
+        raise SampleError("fit-unreadable", str(error)) from error
+
+
+def _pose(contents: dict[str, Any], path: Path) -> FloatArray:
+    pose = _vector(contents, "Pose_Para", path)
+    if pose.size != len(POSE_FIELDS):
+        raise SampleError("fit-invalid", f"{path.name}: Pose_Para has {pose.size} numbers, expected 7")
+    return pose
 
 
 def _vector(contents: dict[str, Any], name: str, path: Path) -> FloatArray:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import write_bytes
+from densegen.kernels import kernel
 from densegen.schema import KEYPOINTS, UV_LAYOUT
 from densegen.uv import mirror_from_uv
 
@@ -22,6 +23,7 @@ __all__ = [
     "BASEL_VERTICES",
     "MODEL_SCHEMA_VERSION",
     "MorphableModel",
+    "combine",
     "count_words",
     "read_model",
     "write_model",
@@ -163,28 +165,68 @@ class MorphableModel:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
-    def vertices(self, shape: FloatArray, expression: FloatArray, out: FloatArray | None = None) -> FloatArray:
-        """Vertices of B faces in one matrix product.
-
-        shape : (B, Ks) float32; expression : (B, Ke) float32, raw coefficients
-        out : (B, 3 V) float32, optional work space that is overwritten and returned reshaped
-        returns : (B, V, 3) float32, model frame and units
-        """
-        one = np.ones((len(shape), 1), np.float32)
-        coefficients = np.concatenate([shape, expression, one], axis=1, dtype=np.float32)
-        if coefficients.shape[1] != len(self.basis):
+    def coefficients(self, shape: FloatArray, expression: FloatArray) -> FloatArray:
+        """(Ks + Ke,) float32 of both, as :attr:`basis` has its rows; raises :class:`ConfigurationError` if they are not
+        as many as the components."""
+        if (len(shape), len(expression)) != (len(self.shape_basis), len(self.expression_basis)):
             raise ConfigurationError(
-                f"{shape.shape[1]} shape and {expression.shape[1]} expression coefficients, but {self.name} has "
+                f"{len(shape)} shape and {len(expression)} expression coefficients, but {self.name} has "
                 f"{len(self.shape_basis)} and {len(self.expression_basis)} components"
             )
-        product = np.matmul(coefficients, self.basis, out=out)
-        return product.reshape(len(coefficients), self.vertex_count, 3)
+        return np.concatenate([shape, expression], dtype=np.float32)
+
+    def vertices(self, shape: FloatArray, expression: FloatArray) -> FloatArray:
+        """The vertices of one face, each the sum of its components in a fixed order, on every processor.
+
+        shape : (Ks,) float32; expression : (Ke,) float32, raw coefficients
+        returns : (V, 3) float32, model frame and units
+        """
+        return combine(self.coefficients(shape, expression)[None], self.basis)[0]
+
+    def basis_at(self, vertices: IntArray) -> FloatArray:
+        """(Ks + Ke + 1, 3 n) float32: the columns of :attr:`basis` that belong to n vertices."""
+        columns = 3 * np.asarray(vertices, np.int64)[:, None] + np.arange(3)
+        return np.ascontiguousarray(self.basis[:, columns.ravel()])
 
 
 _ARRAYS = tuple(
     field.name for field in fields(MorphableModel) if "Array" in str(field.type) or "NDArray" in str(field.type)
 )
 _DTYPES: dict[str, type] = {"triangles": np.int32, "keypoints68": np.int32, "uv": np.float64}
+
+
+def combine(coefficients: FloatArray, basis: FloatArray) -> FloatArray:
+    """``mean + c[0] * basis[0] + c[1] * basis[1] + …`` of B faces, added from left to right.
+
+    coefficients : (B, K) float32; basis : (K + 1, 3 n) float32, the mean in its last row
+    returns : (B, n, 3) float32
+
+    BLAS would add in an order that depends on the processor, and on how many faces are computed at once.
+    """
+    combined: FloatArray = _combine(coefficients, basis)
+    return combined.reshape(len(coefficients), -1, 3)
+
+
+@kernel
+def _combine(coefficients: Any, basis: Any) -> Any:
+    """Strip by strip, so that a strip of the basis stays in the cache for all faces; four components at a time."""
+    faces, count = coefficients.shape
+    width, strip = basis.shape[1], 768
+    out = np.empty((faces, width), np.float32)
+    for start in range(0, width, strip):
+        for face in range(faces):
+            total, c = out[face, start : start + strip], coefficients[face]
+            total[:] = basis[count, start : start + strip]
+            for k in range(0, count - 3, 4):
+                p, q = basis[k, start : start + strip], basis[k + 1, start : start + strip]
+                r, s = basis[k + 2, start : start + strip], basis[k + 3, start : start + strip]
+                for n in range(len(total)):
+                    total[n] = (((total[n] + c[k] * p[n]) + c[k + 1] * q[n]) + c[k + 2] * r[n]) + c[k + 3] * s[n]
+            for k in range(count - count % 4, count):
+                p = basis[k, start : start + strip]
+                for n in range(len(total)):
+                    total[n] += c[k] * p[n]
+    return out
 
 
 def count_words(vertices: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,11 +11,12 @@ import numpy.typing as npt
 import simplejpeg
 
 from densegen.crop import Crop, CropRecipe, crop_generator, place_crop, warp
+from densegen.depth import DepthSearch, make_depth_search
 from densegen.errors import SampleError
 from densegen.fits import Fit, read_fit
 from densegen.flip import flip_keypoints, flip_points, flip_position_map
 from densegen.manifest import FitEntry, FlipPolicy
-from densegen.morphable_model import MorphableModel
+from densegen.morphable_model import MorphableModel, combine
 from densegen.photograph import read_photograph
 from densegen.pose import pose_vertices
 from densegen.position_map import UvTable, encode_fixed_point, make_uv_table
@@ -27,11 +28,11 @@ from densegen.vertex_index import VertexIndex
 __all__ = ["BATCH", "Recipe", "check_components", "make_samples", "mesh_in_image", "samples_of_fit"]
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int32]
 ImageArray = npt.NDArray[np.uint8]
 
-BATCH = 128
-"""Fits whose vertices come from one matrix product. Always this many, the last batch padded: BLAS then takes the same
-path for every fit, and a shard's bytes do not depend on how many of its fits were set aside."""
+BATCH = 16
+"""Fits whose vertices are computed together, strip by strip of the basis; a vertex's bits do not depend on it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +60,50 @@ class Recipe:
         return make_uv_table(self.model.uv, self.model.triangles)
 
     @cached_property
-    def work_space(self) -> FloatArray:
-        """(BATCH, 3 V) float32, reused by every batch."""
-        return np.empty((BATCH, 3 * self.model.vertex_count), np.float32)
+    def depth(self) -> DepthSearch:
+        return make_depth_search(self.model)
+
+    @cached_property
+    def needed(self) -> IntArray:
+        """(n,) int32, ascending: the vertices that the samples are made of; a thousandth of the mesh without maps."""
+        points = [self.landmarks, self.mirrored_landmarks, *([self.uv_table.points] if self.position_maps else [])]
+        return np.unique(np.concatenate([self.model.keypoints68, *(p.vertices.ravel() for p in points)]))
+
+    @cached_property
+    def basis(self) -> FloatArray:
+        """(K + 1, 3 n) float32: the model's basis at the needed vertices."""
+        return self.model.basis_at(self.needed)
+
+    @cached_property
+    def among_needed(self) -> _AmongNeeded:
+        return _AmongNeeded(
+            keypoints68=self._rows(self.model.keypoints68),
+            landmarks=replace(self.landmarks, vertices=self._rows(self.landmarks.vertices)),
+            mirrored_landmarks=replace(
+                self.mirrored_landmarks, vertices=self._rows(self.mirrored_landmarks.vertices)
+            ),
+            uv_points=replace(self.uv_table.points, vertices=self._rows(self.uv_table.points.vertices))
+            if self.position_maps
+            else None,
+        )
+
+    def _rows(self, vertices: IntArray) -> IntArray:
+        return np.searchsorted(self.needed, vertices).astype(np.int32)
+
+    def vertices(self, fits: Sequence[Fit]) -> FloatArray:
+        """(B, n, 3) float32, model frame: the needed vertices of B fits."""
+        coefficients = [self.model.coefficients(fit.shape, fit.expression) for fit in fits]
+        return combine(np.stack(coefficients), self.basis)
+
+
+@dataclass(frozen=True, eq=False)
+class _AmongNeeded:
+    """The points of a recipe, with their vertices counted among the needed ones."""
+
+    keypoints68: IntArray
+    landmarks: SurfacePoints
+    mirrored_landmarks: SurfacePoints
+    uv_points: SurfacePoints | None
 
 
 def check_components(fit: Fit, model: MorphableModel, name: str) -> None:
@@ -81,18 +123,15 @@ def make_samples(entries: Sequence[FitEntry], recipe: Recipe) -> Iterator[tuple[
     for start in range(0, len(entries), BATCH):
         batch = entries[start : start + BATCH]
         fits = [_read_checked(entry, recipe.model) for entry in batch]
-        shape = np.zeros((BATCH, len(recipe.model.shape_basis)), np.float32)
-        expression = np.zeros((BATCH, len(recipe.model.expression_basis)), np.float32)
-        for row, fit in enumerate(fits):
-            if isinstance(fit, Fit):
-                shape[row], expression[row] = fit.shape, fit.expression
-        vertices = recipe.model.vertices(shape, expression, out=recipe.work_space)
-        for row, (entry, fit) in enumerate(zip(batch, fits, strict=True)):
+        readable = [fit for fit in fits if isinstance(fit, Fit)]
+        vertices = iter(recipe.vertices(readable) if readable else ())
+        for entry, fit in zip(batch, fits, strict=True):
             if isinstance(fit, SampleError):
                 yield entry, fit
                 continue
+            needed = next(vertices)
             try:
-                yield entry, samples_of_fit(entry, fit, read_photograph(entry.image), vertices[row], recipe)
+                yield entry, samples_of_fit(entry, fit, read_photograph(entry.image), needed, recipe)
             except SampleError as error:
                 yield entry, error
 
@@ -102,18 +141,18 @@ def samples_of_fit(
 ) -> list[Sample]:
     """The sample of one fit and, with ``flip="mirror"``, its mirror image with a crop of its own.
 
-    photograph : (H, W, 3) uint8, RGB; vertices : (V, 3) float32, model frame
-    Raises :class:`SampleError` where the face lies outside the photograph or has no extent.
+    photograph : (H, W, 3) uint8, RGB; vertices : (n, 3) float32, model frame, of :meth:`Recipe.vertices`
+    Raises :class:`SampleError` if the face lies outside the photograph or has no extent.
     """
-    mesh_image = pose_vertices(vertices, fit.pose, photograph.shape[0])
-    keypoints_image = mesh_image[recipe.model.keypoints68]
+    points_image = pose_vertices(vertices, fit.pose, photograph.shape[0])
+    keypoints_image = points_image[recipe.among_needed.keypoints68]
     _check_in_picture(keypoints_image, photograph)
-    ground = float(mesh_image[:, 2].min())
+    ground = recipe.depth.smallest_z(recipe.model.coefficients(fit.shape, fit.expression), fit.pose)
     samples = []
     for mirror in (False, True) if recipe.flip == "mirror" else (False,):
         generator = crop_generator(recipe.seed, entry.sample_id, mirror or entry.flipped)
         crop = place_crop(keypoints_image, recipe.crop, generator).on_ground(ground)
-        samples.append(_sample(entry, fit, photograph, mesh_image, crop, recipe, mirror=mirror))
+        samples.append(_sample(entry, fit, photograph, points_image, crop, recipe, mirror=mirror))
     return samples
 
 
@@ -121,15 +160,15 @@ def _sample(
     entry: FitEntry,
     fit: Fit,
     photograph: ImageArray,
-    mesh_image: FloatArray,
+    points_image: FloatArray,
     crop: Crop,
     recipe: Recipe,
     *,
     mirror: bool,
 ) -> Sample:
-    points = recipe.mirrored_landmarks if mirror else recipe.landmarks
-    landmarks = crop.apply(points.gather(mesh_image))
-    keypoints = crop.apply(mesh_image[recipe.model.keypoints68])
+    among = recipe.among_needed
+    landmarks = crop.apply((among.mirrored_landmarks if mirror else among.landmarks).gather(points_image))
+    keypoints = crop.apply(points_image[among.keypoints68])
     stored_crop = crop
     if mirror:
         landmarks, keypoints = flip_points(landmarks, crop.size), flip_keypoints(keypoints, crop.size)
@@ -150,12 +189,14 @@ def _sample(
         expression=fit.expression,
         crop=stored_crop.as_array(),
         image_size=(photograph.shape[0], photograph.shape[1]),
-        position_map=_encoded_map(mesh_image, crop, recipe, mirror=mirror) if recipe.position_maps else None,
+        position_map=_encoded_map(points_image, crop, recipe, mirror=mirror) if recipe.position_maps else None,
     )
 
 
-def _encoded_map(mesh_image: FloatArray, crop: Crop, recipe: Recipe, *, mirror: bool) -> npt.NDArray[np.uint16]:
-    position_map, valid = recipe.uv_table.position_map(crop.apply(mesh_image)), recipe.uv_table.valid
+def _encoded_map(points_image: FloatArray, crop: Crop, recipe: Recipe, *, mirror: bool) -> npt.NDArray[np.uint16]:
+    assert recipe.among_needed.uv_points is not None
+    table = replace(recipe.uv_table, points=recipe.among_needed.uv_points)
+    position_map, valid = table.position_map(crop.apply(points_image)), table.valid
     if mirror:
         position_map, valid = flip_position_map(position_map, valid, crop.size)
     return encode_fixed_point(position_map, valid)
@@ -163,8 +204,7 @@ def _encoded_map(mesh_image: FloatArray, crop: Crop, recipe: Recipe, *, mirror: 
 
 def mesh_in_image(model: MorphableModel, fit: Fit, image_height: int) -> FloatArray:
     """The posed mesh of one fit: (V, 3) float32, pixels, image frame."""
-    vertices = model.vertices(fit.shape[None], fit.expression[None])[0]
-    return pose_vertices(vertices, fit.pose, image_height)
+    return pose_vertices(model.vertices(fit.shape, fit.expression), fit.pose, image_height)
 
 
 def _read_checked(entry: FitEntry, model: MorphableModel) -> Fit | SampleError:

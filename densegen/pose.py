@@ -2,28 +2,60 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from densegen.elementary import sine_cosine
 from densegen.kernels import kernel
 
-__all__ = ["pose_vertices", "rotation_matrix", "yaw_degrees"]
+__all__ = ["image_transform", "pose_vertices", "proper_pose", "rotation_matrix", "transform", "yaw_degrees"]
 
 FloatArray = npt.NDArray[np.float32]
 
 
 def rotation_matrix(pitch_rad: float, yaw_rad: float, roll_rad: float) -> npt.NDArray[np.float64]:
-    """The (3, 3) float64 rotation ``R = Rx @ Ry @ Rz`` of 300W-LP (Zhu et al., CVPR 2016), from radians."""
-    ca, sa = np.cos(pitch_rad), np.sin(pitch_rad)
-    cb, sb = np.cos(yaw_rad), np.sin(yaw_rad)
-    cc, sc = np.cos(roll_rad), np.sin(roll_rad)
-    rx = np.array([[1, 0, 0], [0, ca, sa], [0, -sa, ca]])
-    ry = np.array([[cb, 0, -sb], [0, 1, 0], [sb, 0, cb]])
-    rz = np.array([[cc, sc, 0], [-sc, cc, 0], [0, 0, 1]])
-    rotation: npt.NDArray[np.float64] = rx @ ry @ rz
-    return rotation
+    """The (3, 3) float64 rotation ``R = Rx @ Ry @ Rz`` of 300W-LP (Zhu et al., CVPR 2016), from radians.
+
+    Written out, not multiplied by BLAS: the same bits on every processor.
+    """
+    (sa, ca), (sb, cb), (sc, cc) = (sine_cosine(angle) for angle in (pitch_rad, yaw_rad, roll_rad))
+    return np.array(
+        [
+            [cb * cc, cb * sc, -sb],
+            [sa * (sb * cc) - ca * sc, sa * (sb * sc) + ca * cc, sa * cb],
+            [ca * (sb * cc) + sa * sc, ca * (sb * sc) - sa * cc, ca * cb],
+        ]
+    )
+
+
+def proper_pose(pose: npt.NDArray[np.floating]) -> FloatArray:
+    """The pose that shows the same picture with a positive scale and angles within one turn.
+
+    Under weak perspective ``-|s| R v`` and ``|s| diag(-1, -1, 1) R v`` have the same x and y; the second is a rotation
+    of the face, and its z points to the viewer: that is what a fit with a negative scale (AFLW2000-3D's image04157)
+    stands for. As angles, ``diag(-1, -1, 1) Rx(a) Ry(b) Rz(c) = Rx(-a) Ry(-b) Rz(c + pi)``. Angles are then wrapped
+    into [-pi, pi]; of the two triples that name one rotation, (a, b, c) and (a + pi, pi - b, c + pi), the one with the
+    smaller pitch is taken. A pose that is proper already stays as it is, to the last bit.
+
+    pose : (7,) pitch, yaw, roll [rad], tx, ty, tz [px, camera frame], scale [px per model unit], as a file has it
+    returns : (7,) float32, the same units
+    """
+    pitch, yaw, roll, tx, ty, tz, scale = map(float, pose)
+    if scale < 0:
+        pitch, yaw, roll, scale = -pitch, -yaw, roll + math.pi, -scale
+    first = [_wrap(angle) for angle in (pitch, yaw, roll)]
+    second = [_wrap(angle) for angle in (pitch + math.pi, math.pi - yaw, roll + math.pi)]
+    angles = first if abs(first[0]) <= abs(second[0]) else second
+    return np.array([*angles, tx, ty, tz, scale], np.float32)
+
+
+def _wrap(angle_rad: float) -> float:
+    """The same direction within [-pi, pi]; an angle that lies there stays as it is."""
+    # pi as float32, a little more than pi: what was stored stays as it is.
+    return angle_rad if abs(angle_rad) <= float(np.float32(math.pi)) else math.remainder(angle_rad, 2 * math.pi)
 
 
 def pose_vertices(vertices: FloatArray, pose: FloatArray, image_height: int) -> FloatArray:
@@ -36,11 +68,22 @@ def pose_vertices(vertices: FloatArray, pose: FloatArray, image_height: int) -> 
     image_height : h in pixels
     returns : (V, 3) float32, pixels, image frame
     """
-    pitch, yaw, roll, tx, ty, tz, scale = pose.astype(np.float64)
+    linear, offset = image_transform(pose, image_height)
+    return transform(vertices, linear, offset)
+
+
+def image_transform(pose: FloatArray, image_height: int) -> tuple[FloatArray, FloatArray]:
+    """The (3, 3) matrix and (3,) offset, float32, by which :func:`pose_vertices` is ``v @ matrix + offset``."""
+    pitch, yaw, roll, tx, ty, tz, scale = map(float, pose)
     linear = scale * rotation_matrix(pitch, yaw, roll).T * [1, -1, 1]
     offset = np.array([tx - 1, image_height - ty, tz])
-    posed: FloatArray = _transform(vertices, linear.astype(np.float32), offset.astype(np.float32))
-    return posed
+    return linear.astype(np.float32), offset.astype(np.float32)
+
+
+def transform(points: FloatArray, matrix: FloatArray, offset: FloatArray) -> FloatArray:
+    """``points @ matrix + offset``: (n, 3), (3, 3) and (3,) float32 -> (n, 3) float32; BLAS is slow at these."""
+    transformed: FloatArray = _transform(points, matrix, offset)
+    return transformed
 
 
 def yaw_degrees(poses: FloatArray) -> npt.NDArray[np.float64]:
@@ -50,7 +93,6 @@ def yaw_degrees(poses: FloatArray) -> npt.NDArray[np.float64]:
 
 @kernel
 def _transform(points: Any, linear: Any, offset: Any) -> Any:
-    """``points @ linear + offset`` in one pass over memory; BLAS is slow at products this thin."""
     out = np.empty_like(points)
     a, b, c = linear[0]
     d, e, f = linear[1]

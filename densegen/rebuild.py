@@ -47,7 +47,7 @@ def rebuild_position_map(
     height, width = map(int, file["image_size"][row])
     crop = Crop.from_array(file["crop"][row], size)
     mirrored = bool(file["mirrored"][row])
-    vertices = model.vertices(file["shape"][row : row + 1], file["expression"][row : row + 1])[0]
+    vertices = model.vertices(file["shape"][row], file["expression"][row])
     mesh_image = pose_vertices(vertices, file["pose"][row], height)
     # The stored crop is that of the mirrored photograph; mirroring is its own reverse.
     mesh_crop = (crop.mirrored(width) if mirrored else crop).apply(mesh_image)

@@ -18,7 +18,7 @@ __all__ = [
     "UV_SIZE",
 ]
 
-SHARD_SCHEMA_VERSION: Final = 1
+SHARD_SCHEMA_VERSION: Final = 2
 
 CROP_SIZE: Final = 256
 """Side of a training crop in pixels."""

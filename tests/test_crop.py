@@ -65,7 +65,7 @@ def test_a_mirrored_crop_mirrored_is_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "crop", [Crop(0.61, -30.2, -11.7), Crop(1.37, 40.4, 55.5), Crop(0.5, 20, -80), Crop(3.3, -900, -700)]
+    "crop", [Crop(0.71, -30.2, -11.7), Crop(1.37, 40.4, 55.5), Crop(0.67, 20, -80), Crop(3.3, -900, -700)]
 )
 def test_the_warp_is_scikit_images_within_one_grey_level(crop: Crop) -> None:
     inverse = AffineTransform(scale=1 / crop.scale, translation=(-crop.tx / crop.scale, -crop.ty / crop.scale))
@@ -75,8 +75,39 @@ def test_the_warp_is_scikit_images_within_one_grey_level(crop: Crop) -> None:
     assert (difference > 0).mean() < 1e-3
 
 
-def test_the_mirrored_warp_is_the_mirror_image() -> None:
-    crop = Crop(0.61, -30.2, -11.7)
+@pytest.mark.parametrize(
+    "crop", [Crop(0.61, -30.2, -11.7), Crop(0.3, 20, -80), Crop(0.11, 60.5, 90), Crop(0.02, 120, 125)]
+)
+def test_a_crop_that_shrinks_the_image_is_the_mean_over_each_pixels_area(crop: Crop) -> None:
+    """Against overlaps of intervals, as matrices; black outside of the image counts as black."""
+
+    def shares(centres: np.ndarray, length: int) -> np.ndarray:
+        low, high = centres[:, None] - 0.5 / crop.scale, centres[:, None] + 0.5 / crop.scale
+        pixels = np.arange(length)
+        return np.maximum(np.minimum(high, pixels + 0.5) - np.maximum(low, pixels - 0.5), 0) * crop.scale
+
+    grid = np.arange(256)
+    down = shares((grid - crop.ty) / crop.scale, NOISE.shape[0])
+    across = shares((grid - crop.tx) / crop.scale, NOISE.shape[1])
+    expected = np.einsum("ry,yxc,kx->rkc", down, NOISE.astype(float), across, optimize=True)
+    assert np.abs(warp(NOISE, crop) - expected).max() < 0.5 + 1e-3
+
+
+def test_a_picture_in_more_pixels_gives_the_same_crop_noise_averaged_out() -> None:
+    rng = np.random.default_rng(5)
+    small = np.kron(rng.uniform(40, 215, (30, 40, 3)), np.ones((10, 10, 1)))
+    large = np.kron(small, np.ones((8, 8, 1)))
+    noisy = np.clip(large + rng.normal(0, 12, large.shape), 0, 255).astype(np.uint8)
+    crop = Crop(0.9, -30.0, -9.0)
+    # Pixel 0 of the small picture is pixels 0 to 7 of the large one, whose centre is 3.5.
+    finer = Crop(crop.scale / 8, crop.tx - crop.scale * 3.5 / 8, crop.ty - crop.scale * 3.5 / 8)
+    difference = warp(noisy, finer).astype(float) - warp(small.astype(np.uint8), crop)
+    assert np.sqrt((difference**2).mean()) < 4
+
+
+@pytest.mark.parametrize("scale", [0.61, 0.71])
+def test_the_mirrored_warp_is_the_mirror_image(scale: float) -> None:
+    crop = Crop(scale, -30.2, -11.7)
     assert (warp(NOISE, crop, mirror=True) == flip_image(warp(NOISE, crop))).all()
     # And the crop of the mirrored photograph shows the same, up to rounding.
     photograph = flip_image(NOISE)
@@ -87,6 +118,8 @@ def test_the_mirrored_warp_is_the_mirror_image() -> None:
 def test_a_crop_that_misses_the_image_is_black() -> None:
     assert warp(NOISE, Crop(1, 5000, 0)).max() == 0
     assert warp(NOISE, Crop(1, 0, -5000)).max() == 0
+    assert warp(NOISE, Crop(0.1, 0, -5000)).max() == 0
+    assert warp(NOISE, Crop(0.1, 5000, 0)).max() == 0
     assert warp(NOISE, Crop(1, -5000, 0), mirror=True).max() == 0
 
 

@@ -55,7 +55,7 @@ def test_landmarks_of_any_count_are_read_and_may_be_missing(tmp_path: Path) -> N
         ({"Shape_Para": None}, "fit-invalid", "has no Shape_Para"),
         ({"Pose_Para": np.ones((1, 6))}, "fit-invalid", "6 numbers, expected 7"),
         ({"Pose_Para": np.array([[0, 0, 0, 0, 0, 0, 0.0]])}, "fit-invalid", "scale is 0"),
-        ({"Pose_Para": np.array([[0, 0, 0, 0, 0, 0, -1.0]])}, "fit-invalid", "scale is -1"),
+        ({"Pose_Para": np.array([[0, 1e6, 0, 0, 0, 0, 1.0]])}, "fit-invalid", "angle is 1e\\+06 rad"),
         ({"Pose_Para": np.array([[0, 0, 0, 0, 0, 1e7, 1.0]])}, "fit-invalid", "translation is 1e\\+07 px"),
         ({"Shape_Para": np.array([[np.nan]])}, "fit-invalid", "Shape_Para is not finite"),
         ({"Exp_Para": np.array([[1e300]])}, "fit-invalid", "Exp_Para is not finite"),

@@ -8,18 +8,38 @@ import numpy as np
 import pytest
 
 from densegen.errors import ConfigurationError, FormatError
-from densegen.morphable_model import MorphableModel, count_words, read_model, write_model
+from densegen.morphable_model import MorphableModel, combine, count_words, read_model, write_model
 
 
-def test_a_batch_equals_the_plain_formula(model: MorphableModel) -> None:
+def random_coefficients(model: MorphableModel, faces: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    shape = rng.normal(size=(5, len(model.shape_basis))).astype(np.float32)
-    expression = rng.normal(size=(5, len(model.expression_basis))).astype(np.float32)
-    vertices = model.vertices(shape, expression)
+    shape = rng.normal(size=(faces, len(model.shape_basis))).astype(np.float32)
+    return shape, rng.normal(size=(faces, len(model.expression_basis))).astype(np.float32)
+
+
+def test_vertices_are_the_plain_formula(model: MorphableModel) -> None:
+    shape, expression = random_coefficients(model, 5)
+    vertices = combine(np.concatenate([shape, expression], axis=1), model.basis)
     plain = model.shape_mean.astype(np.float64) + model.expression_mean
     plain = plain + np.einsum("k,kvc->vc", shape[3].astype(np.float64), model.shape_basis)
     plain += np.einsum("k,kvc->vc", expression[3].astype(np.float64), model.expression_basis)
     np.testing.assert_allclose(vertices[3], plain, atol=0.1)  # micrometres, in a face of 150,000
+
+
+def test_a_vertex_has_the_same_bits_alone_in_a_batch_and_in_the_mesh(model: MorphableModel) -> None:
+    shape, expression = random_coefficients(model, 3)
+    batch = combine(np.concatenate([shape, expression], axis=1), model.basis)
+    some = np.array([7, 4000, 11000, 3], np.int32)
+    for face in range(3):
+        coefficients = model.coefficients(shape[face], expression[face])
+        assert (model.vertices(shape[face], expression[face]) == batch[face]).all()
+        assert (combine(coefficients[None], model.basis_at(some))[0] == batch[face, some]).all()
+
+
+def test_components_are_added_from_left_to_right() -> None:
+    """2^24 + 1 + 1 is 2^24 in float32, one at a time, and 2^24 + 2 in any other order."""
+    basis = np.array([[1.0], [1.0], [0.0], [0.0], [-(2.0**24)], [2.0**24]], np.float32)
+    assert combine(np.ones((1, 5), np.float32), np.repeat(basis, 3, axis=1)).tolist() == [[[0.0, 0.0, 0.0]]]
 
 
 def test_a_model_comes_back_from_its_file(model: MorphableModel, tmp_path: Path) -> None:
@@ -49,7 +69,7 @@ def test_viewers_get_triangles_that_face_outside_however_they_are_wound(model: M
 
 def test_wrong_component_counts_name_both(model: MorphableModel) -> None:
     with pytest.raises(ConfigurationError, match="199 shape and 29 expression coefficients, but .* has 24 and 12"):
-        model.vertices(np.zeros((1, 199), np.float32), np.zeros((1, 29), np.float32))
+        model.vertices(np.zeros(199, np.float32), np.zeros(29, np.float32))
 
 
 def test_contradicting_arrays_are_refused(model: MorphableModel) -> None:

@@ -4,9 +4,11 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import simplejpeg
 
+from densegen.build import Plan
 from densegen.crop import Crop, crop_generator, place_crop
 from densegen.errors import SampleError
 from densegen.fits import Fit
@@ -14,7 +16,6 @@ from densegen.flip import KEYPOINT_MIRROR, flip_points
 from densegen.manifest import FitEntry
 from densegen.morphable_model import MorphableModel
 from densegen.pipeline import Recipe, make_samples, mesh_in_image, samples_of_fit
-from densegen.pose import pose_vertices
 from densegen.position_map import decode_fixed_point
 from densegen.shards import Sample
 from densegen.vertex_index import VertexIndex
@@ -24,13 +25,15 @@ ENTRY = FitEntry("A/a", Path("a.mat"), Path("a.jpg"), "A/a", "train", False, "A/
 PICTURE = np.random.default_rng(0).integers(0, 255, (450, 450, 3), dtype=np.uint8)
 
 
-def vertices_of(fit: Fit, model: MorphableModel) -> np.ndarray:
-    return model.vertices(fit.shape[None], fit.expression[None])[0]
+def samples_of(
+    fit: Fit, recipe: Recipe, entry: FitEntry = ENTRY, picture: npt.NDArray[np.uint8] = PICTURE
+) -> list[Sample]:
+    return samples_of_fit(entry, fit, picture, recipe.vertices([fit])[0], recipe)
 
 
 @pytest.fixture(scope="module")
 def pair(model: MorphableModel, fit: Fit, recipe: Recipe) -> tuple[Sample, Sample]:
-    original, mirrored = samples_of_fit(ENTRY, fit, PICTURE, vertices_of(fit, model), recipe)
+    original, mirrored = samples_of(fit, recipe)
     return original, mirrored
 
 
@@ -38,7 +41,7 @@ def test_the_story_of_a_sample_step_by_step(
     pair: tuple[Sample, Sample], model: MorphableModel, index: VertexIndex, fit: Fit, recipe: Recipe
 ) -> None:
     original, _ = pair
-    mesh = pose_vertices(vertices_of(fit, model), fit.pose, 450)
+    mesh = mesh_in_image(model, fit, 450)
     crop = place_crop(mesh[model.keypoints68], recipe.crop, crop_generator(0, "A/a", False))
     mesh_crop = crop.on_ground(float(mesh[:, 2].min())).apply(mesh)
     assert mesh_crop[:, 2].min() == pytest.approx(0, abs=1e-3)
@@ -84,7 +87,7 @@ def test_an_index_without_mirror_partners_flips_right_as_well(
     open_index = pixel_index(index)
     assert not open_index.mirror_closed
     recipe = Recipe(model, open_index)
-    _, mirrored = samples_of_fit(ENTRY, fit, PICTURE, vertices_of(fit, model), recipe)
+    _, mirrored = samples_of(fit, recipe)
     mirrored_mesh = flip_points(mesh_in_image(model, fit, 450), 450)[model.mirror]
     mesh_crop = Crop.from_array(mirrored.crop).apply(mirrored_mesh)
     np.testing.assert_allclose(mirrored.landmarks, open_index.resolve(model).gather(mesh_crop), atol=5e-3)
@@ -92,7 +95,7 @@ def test_an_index_without_mirror_partners_flips_right_as_well(
 
 def test_landmarks_equal_the_position_map_at_their_pixels(model: MorphableModel, index: VertexIndex, fit: Fit) -> None:
     recipe = Recipe(model, pixel_index(index), position_maps=True)
-    for sample in samples_of_fit(ENTRY, fit, PICTURE, vertices_of(fit, model), recipe):
+    for sample in samples_of(fit, recipe):
         assert sample.position_map is not None
         valid = recipe.uv_table.valid
         decoded = decode_fixed_point(sample.position_map, valid[:, ::-1] if sample.mirrored else valid)
@@ -105,17 +108,30 @@ def test_the_image_and_its_landmarks_move_together(model: MorphableModel, fit: F
     rows, columns = np.mgrid[0:450, 0:450]
     near = np.hypot(columns - tip[0], rows - tip[1]) < 3
     picture = np.where(near[..., None], 255, 0).astype(np.uint8).repeat(3, axis=2)
-    for sample in samples_of_fit(ENTRY, fit, picture, vertices_of(fit, model), recipe):
+    for sample in samples_of(fit, recipe, picture=picture):
         crop = simplejpeg.decode_jpeg(sample.jpeg, "RGB")[..., 1].astype(float)
         grid = np.mgrid[0:256, 0:256]
         centre = (grid * crop).sum(axis=(1, 2)) / crop.sum()
         np.testing.assert_allclose(centre[::-1], sample.keypoints68[30, :2], atol=0.5)
 
 
-def test_pixels_do_not_depend_on_the_batch(corpus: Path, recipe: Recipe, plan: object) -> None:
-    from densegen.build import Plan
+def test_landmarks_do_not_depend_on_position_maps(plan: Plan, recipe: Recipe) -> None:
+    """Without maps only a few vertices are computed, and the depth's origin comes from a search; same bits."""
+    bare = dataclasses.replace(recipe, position_maps=False)
+    assert len(bare.needed) < len(recipe.needed) / 3
+    with_maps = [sample for _, made in make_samples(plan.entries, recipe) for sample in samples(made)]
+    without = [sample for _, made in make_samples(plan.entries, bare) for sample in samples(made)]
+    for one, other in zip(with_maps, without, strict=True):
+        assert (one.landmarks == other.landmarks).all()
+        assert (one.crop == other.crop).all()
 
-    assert isinstance(plan, Plan)
+
+def samples(made: list[Sample] | SampleError) -> list[Sample]:
+    assert isinstance(made, list)
+    return made
+
+
+def test_pixels_do_not_depend_on_the_batch(recipe: Recipe, plan: Plan) -> None:
     together = [made for _, made in make_samples(plan.entries, recipe)]
     alone = [made for entry in plan.entries for _, made in make_samples([entry], recipe)]
     for first, second in zip(together, alone, strict=True):
@@ -134,16 +150,14 @@ def test_a_face_outside_the_picture_is_set_aside(
     pose[3:5] = tx, ty
     away = dataclasses.replace(fit, pose=pose)
     with pytest.raises(SampleError, match="keypoints lie in the 450x450 picture") as caught:
-        samples_of_fit(ENTRY, away, PICTURE, vertices_of(fit, model), recipe)
+        samples_of(away, recipe)
     assert caught.value.reason == "face-outside"
 
 
 def test_shipped_and_no_flips_make_one_sample(model: MorphableModel, fit: Fit, recipe: Recipe) -> None:
     one = dataclasses.replace(recipe, flip="none")
-    (sample,) = samples_of_fit(ENTRY, fit, PICTURE, vertices_of(fit, model), one)
+    (sample,) = samples_of(fit, one)
     assert (sample.flipped, sample.mirrored) == (False, False)
     shipped = dataclasses.replace(ENTRY, flipped=True)
-    (sample,) = samples_of_fit(
-        shipped, fit, PICTURE, vertices_of(fit, model), dataclasses.replace(recipe, flip="shipped")
-    )
+    (sample,) = samples_of(fit, dataclasses.replace(recipe, flip="shipped"), shipped)
     assert (sample.flipped, sample.mirrored) == (True, False)

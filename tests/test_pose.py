@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from densegen.pose import pose_vertices, rotation_matrix, yaw_degrees
+from densegen.pose import pose_vertices, proper_pose, rotation_matrix, yaw_degrees
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,34 @@ def test_rotation_leaves_the_depth_scale_alone() -> None:
 
 def test_yaw_is_the_second_number_in_degrees() -> None:
     assert yaw_degrees(np.array([[0, np.pi / 6, 0, 0, 0, 0, 1]], np.float32))[0] == pytest.approx(30, abs=1e-5)
+
+
+def test_a_proper_pose_stays_as_it_is_to_the_last_bit() -> None:
+    for angles in ([0.3, -1.1, 2.0], [1.5, 1.5, np.pi], [-1.5, -np.pi, -np.pi], [0, 0, 0]):
+        pose = np.array([*angles, 4, 5, 6, 1e-3], np.float32)
+        assert (proper_pose(pose) == pose).all()
+
+
+@pytest.mark.parametrize("turns", [(0, 1, 0), (-2, 1, 3), (5, -5, 5)])
+@pytest.mark.parametrize("scale", [2e-3, -2e-3])
+def test_a_proper_pose_shows_the_same_picture_from_the_front(turns: tuple[int, int, int], scale: float) -> None:
+    generator = np.random.default_rng(1)
+    vertices = generator.normal(0, 1e5, (60, 3)).astype(np.float32)
+    for _ in range(20):
+        angles = generator.uniform([-1.4, -3.1, -3.1], [1.4, 3.1, 3.1]) + 2 * np.pi * np.array(turns)
+        pose = np.array([*angles, 210, 190, -40, scale])
+        proper = proper_pose(pose)
+        assert proper[6] > 0
+        assert (np.abs(proper[:3]) <= np.float32(np.pi)).all()
+        assert abs(proper[0]) <= np.pi / 2 + 1e-6
+        before, after = pose_vertices(vertices, pose, 450), pose_vertices(vertices, proper, 450)
+        np.testing.assert_allclose(after[:, :2], before[:, :2], atol=2e-3)
+        # A negative scale is a picture of the face turned inside out; the proper pose turns it back.
+        depth, sign = before[:, 2] + 40, np.sign(scale)
+        np.testing.assert_allclose(after[:, 2] + 40, sign * depth, atol=2e-3)
+
+
+def test_a_head_in_front_of_the_camera_with_a_negative_scale() -> None:
+    """diag(-1, -1, 1) R as angles, by hand: (a, b, c) with -s is (-a, -b, c + pi) with s, and (pi - a, pi + b, c)."""
+    pose = np.array([np.pi - 0.1, np.pi - 0.2, 0.3, 1, 2, 3, -0.5])
+    np.testing.assert_allclose(proper_pose(pose), [0.1, -0.2, 0.3, 1, 2, 3, 0.5], atol=1e-6)

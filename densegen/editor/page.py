@@ -277,7 +277,7 @@ class EditorPage:
         generator = np.random.default_rng(number)
         coefficients = generator.normal(0, self.std * (number > 0)).astype(np.float32)[None]
         shapes = len(model.shape_basis)
-        vertices = model.vertices(coefficients[:, :shapes], coefficients[:, shapes:])[0]
+        vertices = model.vertices(coefficients[0, :shapes], coefficients[0, shapes:])
         places: FloatArray = vertices.astype(np.float64) * model.unit_mm / SCENE_MM
         return places
 

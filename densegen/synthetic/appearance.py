@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from densegen.elementary import exponential, sine_cosine, sine_cosine_array
 from densegen.schema import UV_SIZE
 from densegen.synthetic.face import keypoint_pixels
 from densegen.uv import mirror_pixels
@@ -116,26 +118,33 @@ def background(generator: np.random.Generator, height: int, width: int) -> Float
     kind = generator.integers(4)
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     if kind == 0:  # a gradient across the picture
-        angle = generator.uniform(0, 2 * np.pi)
-        share = (np.cos(angle) * columns / width + np.sin(angle) * rows / height + 1) / 2.5
+        sine, cosine = sine_cosine(generator.uniform(0, 2 * np.pi))
+        share = (cosine * columns / width + sine * rows / height + 1) / 2.5
     elif kind == 1:  # lights out of focus
         share = np.zeros((height, width), np.float32)
         for _ in range(int(generator.integers(8, 25))):
             x, y, r = generator.uniform(0, width), generator.uniform(0, height), generator.uniform(12, 60)
-            edge = np.clip((np.hypot(columns - x, rows - y) - r) / 3, -30, 30)
-            share = np.maximum(share, generator.uniform(0.3, 1) / (1 + np.exp(edge)))
+            edge = np.clip((_distance(columns - x, rows - y) - r) / 3, -30, 30)
+            share = np.maximum(share, generator.uniform(0.3, 1) / (1 + exponential(edge)))
     elif kind == 2:  # bands: shelves, curtains, fences
         angle, period = generator.choice([0.0, np.pi / 2]), generator.uniform(20, 120)
-        phase = (np.cos(angle) * columns + np.sin(angle) * rows) / period * 2 * np.pi
-        share = 1 / (1 + np.exp(-6 * np.sin(phase + generator.uniform(0, 6))))
+        phase = (columns if angle == 0 else rows) / period * 2 * np.pi
+        waves, _ = sine_cosine_array(phase + generator.uniform(0, 6))
+        share = 1 / (1 + exponential(-6 * waves))
     else:  # foliage, plaster
         noise = _noise(generator, max(height, width), (3, 8, 25, 70), (1, 0.7, 0.5, 0.4))[:height, :width]
-        share = 1 / (1 + np.exp(-1.5 * noise))
+        share = 1 / (1 + exponential(-1.5 * noise))
     picture = base + np.clip(share, 0, 1)[..., None] * (other - base)
     grain = _noise(generator, max(height, width), (40, 150), (0.6, 0.6))[:height, :width, None]
     picture += generator.uniform(1, 8) * grain
     result: FloatArray = np.clip(picture, 0, 255).astype(np.float32)
     return result
+
+
+def _distance(across: npt.NDArray[Any], down: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The length of (across, down); ``hypot`` is the C library's, whose last bit differs between processors."""
+    length: npt.NDArray[Any] = np.sqrt(across * across + down * down)
+    return length
 
 
 def _muted(generator: np.random.Generator) -> FloatArray:
@@ -162,10 +171,20 @@ def _noise(
     return total
 
 
+def _blur(mask: FloatArray, sigma: float) -> FloatArray:
+    """A Gaussian blur, cut off at four sigma; SciPy's own takes its weights from NumPy's exponential."""
+    from scipy.ndimage import correlate1d
+
+    reach = int(4 * sigma + 0.5)
+    weights = exponential(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    weights /= weights.sum()
+    blurred: FloatArray = correlate1d(correlate1d(mask, weights, axis=0), weights, axis=1)
+    return blurred
+
+
 @lru_cache(maxsize=1)
 def _masks() -> dict[str, FloatArray]:
     """Where each feature lies on the texture: (TEXTURE_SIZE, TEXTURE_SIZE) float32, 0 to 1, symmetric."""
-    from scipy.ndimage import gaussian_filter
     from skimage.draw import polygon2mask
 
     k = keypoint_pixels()
@@ -178,15 +197,15 @@ def _masks() -> dict[str, FloatArray]:
         if both:
             mirrored = mirror_pixels(outline)
             mask = np.maximum(mask, polygon2mask(mask.shape, mirrored[:, ::-1] * zoom).astype(np.float32))
-        soft: FloatArray = gaussian_filter(mask, blur_px * zoom)
-        return soft
+        return _blur(mask, blur_px * zoom)
 
     def disc(column: float, row: float, radius: float, soft: float, squeeze: float = 1.0) -> FloatArray:
-        distance = np.hypot((away - column), (rows - row) * squeeze)
-        return np.asarray(1 / (1 + np.exp(np.clip((distance - radius) / soft, -40, 40))), np.float32)
+        distance = _distance(away - column, (rows - row) * squeeze)
+        return np.asarray(1 / (1 + exponential(np.clip((distance - radius) / soft, -40, 40))), np.float32)
 
     def bump(column: float, row: float, wide: float, high: float) -> FloatArray:
-        return np.asarray(np.exp(-0.5 * (((away - column) / wide) ** 2 + ((rows - row) / high) ** 2)), np.float32)
+        falloff = -0.5 * (((away - column) / wide) ** 2 + ((rows - row) / high) ** 2)
+        return np.asarray(exponential(np.maximum(falloff, -700)), np.float32)
 
     eye = k[36:42]
     centre = eye.mean(axis=0)

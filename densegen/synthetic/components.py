@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from densegen.elementary import exponential
 from densegen.regions import MIDLINE
 from densegen.uv import mirror_pixels
 
@@ -51,7 +52,7 @@ def displacement(pixels: FloatArray, mean_mm: FloatArray, parts: tuple[Part, ...
     total = np.zeros_like(mean_mm)
     for part in parts:
         falloff = _bump(pixels, part)
-        # What of its mirror image reaches over to this half.
+        # The mirrored bump overlaps this half near the midline: add that share.
         across = _bump(mirror_pixels(pixels), part) * (abs(part.at[0] - MIDLINE) > 1e-6)
         if part.lips == "jaw":
             y, z = mean_mm[:, 1] - JAW_JOINT_MM[0], mean_mm[:, 2] - JAW_JOINT_MM[1]
@@ -68,8 +69,8 @@ def displacement(pixels: FloatArray, mean_mm: FloatArray, parts: tuple[Part, ...
 
 
 def _bump(pixels: FloatArray, part: Part) -> FloatArray:
-    bump: FloatArray = np.exp(-0.5 * (((pixels - part.at) / part.radius) ** 2).sum(axis=1))
-    return bump
+    away = (pixels - part.at) / part.radius
+    return exponential(np.maximum(-0.5 * (away[:, 0] ** 2 + away[:, 1] ** 2), -700))
 
 
 def lower_lip_share(pixels: FloatArray) -> FloatArray:

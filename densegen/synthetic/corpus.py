@@ -55,7 +55,7 @@ def make_portrait(seed: int, number: int) -> tuple[Fit, npt.NDArray[np.uint8]]:
     model = face_model()
     shape, look, expression = _person(seed, number // POSES_PER_PERSON)
     own = np.random.default_rng([seed, number, 2])
-    vertices = model.vertices(shape[None], expression[None])[0]
+    vertices = model.vertices(shape, expression)
     pose = random_pose(own, vertices)
     image = draw_portrait(vertices, pose, look, random_light(own), own, IMAGE_SIZE, IMAGE_SIZE)
     keypoints = pose_vertices(vertices, pose, IMAGE_SIZE)[model.keypoints68]

@@ -21,7 +21,7 @@ from densegen.synthetic.components import EXPRESSIONS, IDENTITY, MEAN_DETAIL, di
 from densegen.uv import mirror_pixels, uv_from_pixels
 from densegen.vertex_index import read_index
 
-__all__ = ["face_model", "keypoint_pixels"]
+__all__ = ["face_model", "keypoint_pixels", "whole_units"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -82,11 +82,10 @@ def face_model() -> MorphableModel:
     mean = _spline_mean(half) + displacement(half, _spline_mean(half), MEAN_DETAIL)
 
     def whole(field: FloatArray) -> npt.NDArray[np.float32]:
-        """A field on the right half, on both: x changes its sign, and is 0 on the midline."""
-        field = field.copy()
-        field[middle, 0] = 0
-        both = np.concatenate([field, field[~middle] * [-1, 1, 1]])
-        return np.ascontiguousarray(both * UNITS_PER_MM, np.float32)
+        """A field on the right half, on both, in whole units: x changes its sign, and is 0 on the midline."""
+        units = whole_units(field)
+        units[middle, 0] = 0
+        return np.concatenate([units, units[~middle] * np.array([-1, 1, 1], np.float32)])
 
     keypoints = np.array([_nearest(pixels, pixel) for pixel in keypoint_pixels()], np.int32)
     mean_units = whole(mean)
@@ -106,6 +105,16 @@ def face_model() -> MorphableModel:
         shape_names=tuple(c.name for c in IDENTITY),
         expression_names=tuple(c.name for c in EXPRESSIONS),
     )
+
+
+def whole_units(field_mm: FloatArray) -> npt.NDArray[np.float32]:
+    """Millimetres in model units, rounded to whole ones: float32 holds them exactly.
+
+    The spline's coefficients come from LAPACK, whose last bits depend on the processor; a micrometre is 10^5 times as
+    much. No number of the face lies within a thousandth of a unit's half, which a test holds to.
+    """
+    rounded: npt.NDArray[np.float32] = np.rint(field_mm * UNITS_PER_MM).astype(np.float32)
+    return rounded
 
 
 def keypoint_pixels() -> FloatArray:

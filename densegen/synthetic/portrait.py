@@ -8,7 +8,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from densegen.pose import pose_vertices, rotation_matrix
+from densegen.elementary import sine_cosine_array
+from densegen.pose import pose_vertices, rotation_matrix, transform
 from densegen.renderer import rasterise, vertex_normals
 from densegen.synthetic.appearance import TEXTURE_SIZE, Appearance, background, texture
 from densegen.synthetic.face import UNITS_PER_MM, face_model
@@ -39,7 +40,7 @@ class Light:
 def random_light(generator: np.random.Generator) -> Light:
     """A lamp somewhere in front, above or beside the face."""
     direction = np.array([generator.uniform(-1, 1), generator.uniform(-0.9, 0.3), generator.uniform(0.5, 1.2)])
-    direction /= np.linalg.norm(direction)
+    direction /= np.sqrt((direction**2).sum())
     warm = generator.uniform(-0.1, 0.1)
     power = generator.uniform(0.85, 1.2)
     return Light(
@@ -71,9 +72,10 @@ def draw_portrait(
     count = model.vertex_count
     zoomed[count:, 2] -= behind * (UNITS_PER_MM * pose[6] * SUPERSAMPLING)
     face_normals = vertex_normals(points[:count], model.triangles)
-    if face_normals[:, 2].sum() * np.cos(pose[1]) * np.cos(pose[0]) < 0:
+    rotation = rotation_matrix(*map(float, pose[:3]))
+    if face_normals[:, 2].sum() * rotation[2, 2] < 0:
         face_normals = -face_normals
-    head_normals = outward @ rotation_matrix(*map(float, pose[:3])).T * [1, -1, 1]
+    head_normals = transform(outward, (rotation.T * [1, -1, 1]).astype(np.float32), np.zeros(3, np.float32))
     # Attributes a pixel needs: u, v, normal, colour of the head, and whether it is face.
     face = np.concatenate([model.uv, face_normals, np.zeros((count, 3)), np.ones((count, 1))], axis=1)
     rest = np.concatenate([np.zeros((len(head), 2)), head_normals, head_colour, np.zeros((len(head), 1))], axis=1)
@@ -87,7 +89,9 @@ def draw_portrait(
     picture = np.repeat(np.repeat(background(generator, height, width), SUPERSAMPLING, 0), SUPERSAMPLING, 1)
     drawn = np.isfinite(depth)
     picture[drawn] = _shade(values[drawn], texture(person), light)
-    small = picture.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING, 3).mean(axis=(1, 3))
+    parts = picture.astype(np.float64).reshape(height, SUPERSAMPLING, width, SUPERSAMPLING, 3)
+    # Of the four, pair by pair: the order of a mean over two axes is NumPy's own matter.
+    small = ((parts[:, 0, :, 0] + parts[:, 0, :, 1]) + (parts[:, 1, :, 0] + parts[:, 1, :, 1])) / SUPERSAMPLING**2
     small += generator.normal(0, generator.uniform(0.5, 3.5), small.shape)
     portrait: npt.NDArray[np.uint8] = np.clip(small + 0.5, 0, 255).astype(np.uint8)
     return portrait
@@ -101,16 +105,24 @@ def _shade(values: FloatArray, surface: FloatArray, light: Light) -> FloatArray:
     albedo = np.where(is_face[:, None], skin[:, :3], values[:, 5:8])
     normal = values[:, 2:5] / np.maximum(np.linalg.norm(values[:, 2:5], axis=1, keepdims=True), 1e-6)
     direction = np.array(light.direction)
-    lambert = normal @ direction
+    lambert = _dot(normal, direction)
     # Skin scatters light, so the terminator is soft (wrapped Lambert).
     diffuse = np.clip((lambert + 0.25) / 1.25, 0, 1)
     sky = 0.85 - 0.15 * normal[:, 1]
     half = direction + [0, 0, 1]
-    half /= np.linalg.norm(half)
-    shine = light.gloss * np.clip(normal @ half, 0, 1) ** 24 * skin[:, 3] * is_face
+    half /= np.sqrt((half**2).sum())
+    cube = np.clip(_dot(normal, half), 0, 1) ** 2 * np.clip(_dot(normal, half), 0, 1)
+    shine = light.gloss * np.square(np.square(np.square(cube))) * skin[:, 3] * is_face  # to the power of 24
     colour = albedo * (light.ambient * sky + (1 - light.ambient) * diffuse)[:, None] * np.array(light.colour)
     shaded: FloatArray = (colour + 255 * shine[:, None]).astype(np.float32)
     return shaded
+
+
+def _dot(vectors: FloatArray, direction: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(n,) products of (n, 3) vectors with one; from left to right, as BLAS does not."""
+    x, y, z = vectors.T.astype(np.float64)
+    along: npt.NDArray[np.float64] = x * direction[0] + y * direction[1] + z * direction[2]
+    return along
 
 
 @lru_cache(maxsize=1)
@@ -145,7 +157,8 @@ def _head(person: Appearance) -> tuple[FloatArray, npt.NDArray[np.int32], FloatA
     vertices, triangles, normals, behind = _head_mesh()
     x, y, z = vertices.T / UNITS_PER_MM
     hairline = (np.abs(x) < 77) & (y > -60) & ((z < 22 - 0.28 * (60 - y)) | (y > 58))
-    streaks = 0.85 + 0.15 * np.sin(x * 0.9 + 3 * np.sin(z * 0.05)) * np.cos(z * 0.31)
+    across, along = sine_cosine_array(x * 0.9 + 3 * sine_cosine_array(z * 0.05)[0])[0], sine_cosine_array(z * 0.31)[1]
+    streaks = 0.85 + 0.15 * across * along
     colour = np.where(hairline[:, None], person.hair * streaks[:, None], person.skin * 0.93)
     colour = np.where((y < -155)[:, None], person.clothes, colour)
     return vertices, triangles, colour.astype(np.float32), normals, behind
@@ -155,7 +168,8 @@ def _ellipsoid(
     centre: tuple[float, float, float], radii: tuple[float, float, float], rings: int, spokes: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     polar, around = np.meshgrid(np.linspace(0, np.pi, rings), np.linspace(0, 2 * np.pi, spokes), indexing="ij")
-    unit = np.stack([np.sin(polar) * np.sin(around), np.cos(polar), np.sin(polar) * np.cos(around)], -1).reshape(-1, 3)
+    (sin_polar, cos_polar), (sin_around, cos_around) = sine_cosine_array(polar), sine_cosine_array(around)
+    unit = np.stack([sin_polar * sin_around, cos_polar, sin_polar * cos_around], -1).reshape(-1, 3)
     corner = (np.arange(rings - 1)[:, None] * spokes + np.arange(spokes - 1)).ravel()
     first = np.stack([corner, corner + spokes, corner + 1], axis=1)
     second = np.stack([corner + 1, corner + spokes, corner + spokes + 1], axis=1)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from densegen.depth import DepthSearch, make_depth_search
+from densegen.morphable_model import MorphableModel
+from densegen.pose import pose_vertices
+
+
+@pytest.fixture(scope="module")
+def search(model: MorphableModel) -> DepthSearch:
+    return make_depth_search(model)
+
+
+def test_patches_hold_every_vertex_once(search: DepthSearch, model: MorphableModel) -> None:
+    vertices = np.concatenate([np.unique(patch) for patch in search.patches])
+    assert np.array_equal(np.sort(vertices), np.arange(model.vertex_count))
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 8.0])
+def test_the_smallest_depth_is_that_of_the_whole_mesh_to_the_last_bit(
+    search: DepthSearch, model: MorphableModel, spread: float
+) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        shape = (spread * rng.normal(size=len(model.shape_basis))).astype(np.float32)
+        expression = (spread * rng.normal(size=len(model.expression_basis))).astype(np.float32)
+        angles, shift = rng.uniform(-np.pi, np.pi, 3), rng.uniform(-500, 500, 3)
+        pose = np.array([*angles, *shift, rng.uniform(1e-4, 2e-2)], np.float32)
+        whole = pose_vertices(model.vertices(shape, expression), pose, 450)[:, 2]
+        assert search.smallest_z(model.coefficients(shape, expression), pose) == whole.min()
+
+
+def test_no_depth_lies_below_the_bound_of_its_patch_and_few_patches_are_looked_at(
+    model: MorphableModel,
+) -> None:
+    search = make_depth_search(model)
+    shape = np.zeros(len(model.shape_basis), np.float32)
+    expression = np.zeros(len(model.expression_basis), np.float32)
+    for yaw in np.linspace(-1.5, 1.5, 31):
+        pose = np.array([0, yaw, 0, 0, 0, 0, 1e-3], np.float32)
+        search.smallest_z(model.coefficients(shape, expression), pose)
+    assert len(search._basis_of) < len(search.patches) / 2
