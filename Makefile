@@ -17,7 +17,7 @@ demo: $(VENV)/.ready
 	$(BIN)/densegen build demo/corpus/manifest.yaml --out demo/shards
 	$(BIN)/densegen verify demo/shards
 	$(BIN)/densegen inspect demo/shards --sample SYNTH/SYNTH_00003_2+mirror \
-		--model demo/corpus/model.h5 --out demo/sample.png
+		--model demo/corpus/model.safetensors --out demo/sample.png
 	$(BIN)/densetrain fit demo/shards --settings demo --out demo/run
 	$(BIN)/densetrain evaluate demo/run --shards demo/shards
 	$(BIN)/densetrain report demo/run --out demo/report --profile mobilenet_v2 --profile resnet18

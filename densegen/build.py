@@ -25,6 +25,7 @@ from densegen.dataset_manifest import BuildConfiguration, DatasetManifest, Shard
 from densegen.errors import BuildError, ConfigurationError, SampleError
 from densegen.executors import open_pool
 from densegen.fits import read_fit
+from densegen.hdf5 import hdf5_series
 from densegen.manifest import BuildSettings, FitEntry, Manifest, list_fits
 from densegen.morphable_model import MorphableModel, read_model
 from densegen.pipeline import check_components
@@ -70,6 +71,7 @@ class Plan:
             fits=len(self.entries),
             fit_list=hashlib.sha256(fits.encode()).hexdigest(),
             jpeg_codec=jpeg_codec(),
+            hdf5=hdf5_series() if self.settings.position_maps else None,
             processor={"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine()),
         )
 

@@ -69,7 +69,8 @@ class BuildConfiguration(_Record):
     """What must be equal for two builds to be the same build, to the last byte.
 
     jpeg_codec : see :func:`~densegen.photograph.jpeg_codec`; processor : its family, ``x86_64``: other families may
-        round in another way
+        round in another way; hdf5 : the library's series with position maps, whose filters each series notes in its
+        own way, else None
     model, vertex_index : fingerprints; fit_list : SHA-256 over ids, groups, splits and flips of the ``fits`` fits
     """
 
@@ -85,6 +86,7 @@ class BuildConfiguration(_Record):
     fit_list: Digest
     jpeg_codec: str
     processor: str
+    hdf5: str | None
 
     def as_text(self) -> str:
         """As JSON, keys in order; what decides no byte of a shard is left out."""

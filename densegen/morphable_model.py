@@ -1,19 +1,19 @@
-"""The morphable model: mean surface, linear components, topology, UV layout and mirror, in one HDF5 file."""
+"""The morphable model: mean surface, linear components, topology, UV layout and mirror, in one file."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from densegen.errors import ConfigurationError, FormatError
-from densegen.files import write_bytes
+from densegen.files import file_size, first_problem, write_bytes
 from densegen.kernels import kernel
 from densegen.schema import KEYPOINTS, UV_LAYOUT
 from densegen.uv import mirror_from_uv
@@ -32,9 +32,10 @@ __all__ = [
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
 
-MODEL_SCHEMA_VERSION = 1
+MODEL_SCHEMA_VERSION = 2
 
 MAX_MODEL_BYTES = 4 << 30
+MAX_HEADER_BYTES = 1 << 20
 
 BASEL_RAW_VERTICES, BASEL_VERTICES = 53_490, 53_215
 """Of the Basel Face Model 2009, raw and after 3DDFA's ``trimIndex``."""
@@ -192,7 +193,8 @@ class MorphableModel:
 _ARRAYS = tuple(
     field.name for field in fields(MorphableModel) if "Array" in str(field.type) or "NDArray" in str(field.type)
 )
-_DTYPES: dict[str, type] = {"triangles": np.int32, "keypoints68": np.int32, "uv": np.float64}
+_STORED_AS = {"triangles": "I32", "keypoints68": "I32", "uv": "F64"}
+_ABOUT = "densegen"
 
 
 def combine(coefficients: FloatArray, basis: FloatArray) -> FloatArray:
@@ -235,60 +237,102 @@ def count_words(vertices: int) -> str:
     return f"{vertices} ({meaning})" if meaning else str(vertices)
 
 
-def write_model(model: MorphableModel, path: Path) -> None:
-    """Write a model file (HDF5), atomically."""
-    import h5py
+class _Description(BaseModel):
+    """What a model file says beside its arrays."""
 
-    buffer = io.BytesIO()  # a full disk is then an ordinary error, not HDF5's
-    with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
-        file.attrs["format"] = "densegen morphable model"
-        file.attrs["schema_version"] = MODEL_SCHEMA_VERSION
-        file.attrs["name"] = model.name
-        file.attrs["uv_layout"] = model.uv_layout
-        file.attrs["unit_mm"] = model.unit_mm
-        file.attrs["fingerprint"] = model.fingerprint
-        file.attrs["shape_names"] = list(model.shape_names)
-        file.attrs["expression_names"] = list(model.expression_names)
-        for name in _ARRAYS:
-            file.create_dataset(name, data=getattr(model, name), track_times=False)
-    write_bytes(path, buffer.getvalue())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    format: Literal["densegen morphable model"] = "densegen morphable model"
+    schema_version: int = MODEL_SCHEMA_VERSION
+    name: str
+    uv_layout: str
+    unit_mm: float
+    fingerprint: str
+    shape_names: tuple[str, ...]
+    expression_names: tuple[str, ...]
+
+
+def write_model(model: MorphableModel, path: Path) -> None:
+    """Write a model file (safetensors), atomically; the same model gives the same bytes."""
+    from safetensors.numpy import save
+
+    about = _Description(
+        name=model.name,
+        uv_layout=model.uv_layout,
+        unit_mm=model.unit_mm,
+        fingerprint=model.fingerprint,
+        shape_names=model.shape_names,
+        expression_names=model.expression_names,
+    )
+    arrays = {name: np.ascontiguousarray(getattr(model, name)) for name in _ARRAYS}
+    # One entry: the library writes several in an order that changes from run to run.
+    write_bytes(path, save(arrays, metadata={_ABOUT: about.model_dump_json()}))
 
 
 def read_model(path: Path) -> MorphableModel:
     """Read a model file that ``densegen model build``, ``model convert`` or ``synth`` wrote.
 
-    Raises :class:`FormatError` where it is none, has another schema version, or its arrays contradict each other.
+    Raises :class:`ConfigurationError` if it does not exist, :class:`FormatError` if it is none, has another schema
+    version, or its arrays contradict each other.
     """
-    import h5py
+    from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
+    if not path.exists():
         raise ConfigurationError(f"the model {path} does not exist: make it with 'densegen model build' or 'convert'")
+    _refuse_others(path)
     try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != "densegen morphable model":
-                raise FormatError(f"{path.name} is not a densegen model: make one with 'densegen model build'")
-            if (found := int(file.attrs["schema_version"])) != MODEL_SCHEMA_VERSION:
-                raise FormatError(
-                    f"{path.name} has model schema {found}, expected {MODEL_SCHEMA_VERSION}: "
-                    "make it again with 'densegen model build'"
-                )
-            # As they will be, not as they are stored.
-            size = sum(file[name].size * np.dtype(_DTYPES.get(name, np.float32)).itemsize for name in _ARRAYS)
-            if size > MAX_MODEL_BYTES:
-                raise FormatError(f"{path.name} would take {size >> 20} MiB, at most {MAX_MODEL_BYTES >> 20} are read")
-            arrays: dict[str, Any] = {
-                name: np.ascontiguousarray(file[name][()], dtype=_DTYPES.get(name, np.float32)) for name in _ARRAYS
-            }
-            model = MorphableModel(
-                **arrays,
-                unit_mm=float(file.attrs["unit_mm"]),
-                name=str(file.attrs["name"]),
-                uv_layout=str(file.attrs["uv_layout"]),
-                shape_names=tuple(map(str, file.attrs["shape_names"])),
-                expression_names=tuple(map(str, file.attrs["expression_names"])),
-            )
-            if model.fingerprint != file.attrs["fingerprint"]:
-                raise FormatError(f"{path.name} is damaged: its numbers do not match its fingerprint; make it again")
-            return model
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        with safe_open(path, framework="numpy") as file:
+            about = _read_description(path.name, file.metadata() or {})
+            if lacking := sorted(set(_ARRAYS) - set(file.keys())):
+                raise FormatError(f"{path.name} is damaged: it lacks {', '.join(lacking)}; make it again")
+            for name in _ARRAYS:  # before memory is taken for them
+                if (dtype := file.get_slice(name).get_dtype()) != _STORED_AS.get(name, "F32"):
+                    raise FormatError(f"{path.name} is damaged: {name} is {dtype}; make it again")
+            arrays: dict[str, Any] = {name: file.get_tensor(name) for name in _ARRAYS}
+    except (OSError, SafetensorError) as error:
         raise FormatError(f"{path.name} is not a readable model file: {' '.join(str(error).split())}") from error
+    model = MorphableModel(
+        **arrays,
+        unit_mm=about.unit_mm,
+        name=about.name,
+        uv_layout=about.uv_layout,
+        shape_names=about.shape_names,
+        expression_names=about.expression_names,
+    )
+    if model.fingerprint != about.fingerprint:
+        raise FormatError(f"{path.name} is damaged: its numbers do not match its fingerprint; make it again")
+    return model
+
+
+def _refuse_others(path: Path) -> None:
+    """Refuse what is no safetensors file; the common mistakes by name."""
+    try:
+        size = file_size(path)
+        with path.open("rb") as file:
+            begin = file.read(8)
+    except OSError as error:
+        raise FormatError(f"{path.name} is not a readable model file: {error.strerror}") from error
+    if size > MAX_MODEL_BYTES:
+        raise FormatError(f"{path.name} has {size >> 20} MiB, at most {MAX_MODEL_BYTES >> 20} are read")
+    if begin.startswith(b"MATLAB"):
+        raise FormatError(f"{path.name} is a MATLAB file: make a model of it with 'densegen model convert'")
+    if begin == b"\x89HDF\r\n\x1a\n":
+        raise FormatError(f"{path.name} is an HDF5 file, as an earlier densegen wrote: make the model again")
+    # A safetensors file begins with the length of its header, which it holds.
+    if len(begin) < 8 or int.from_bytes(begin, "little") > min(size - 8, MAX_HEADER_BYTES):
+        raise FormatError(f"{path.name} is not a readable model file: make one with 'densegen model build'")
+
+
+def _read_description(name: str, metadata: dict[str, str]) -> _Description:
+    if _ABOUT not in metadata:
+        raise FormatError(f"{name} is not a densegen model: make one with 'densegen model build'")
+    try:
+        about = _Description.model_validate_json(metadata[_ABOUT])
+    except ValidationError as error:
+        raise FormatError(f"{name} is not a densegen model: {first_problem(error)}") from error
+    if about.schema_version != MODEL_SCHEMA_VERSION:
+        raise FormatError(
+            f"{name} has model schema {about.schema_version}, expected {MODEL_SCHEMA_VERSION}: make it again with "
+            "'densegen model build'"
+        )
+    return about

@@ -21,6 +21,7 @@ import simplejpeg
 
 from densegen.errors import FormatError
 from densegen.files import stays_below
+from densegen.hdf5 import create_group, new_file, open_checked
 from densegen.schema import (
     FRAMES,
     KEYPOINTS,
@@ -111,17 +112,21 @@ _COLUMNS = {
     "expression": _Column("<f4", (None,), "(S, Ke), raw coefficients"),
     "crop": _Column("<f8", (4,), "(S, 4): scale, tx, ty, tz; crop frame = scale * image frame + (tx, ty, tz)"),
     "image_size": _Column("<i4", (2,), "(S, 2): height, width of the photograph"),
-    "sample_id": _Column("O", (), "unique in the dataset"),
-    "group": _Column("O", (), "the source photograph"),
+    "sample_id": _Column("S", (), "unique in the dataset"),
+    "group": _Column("S", (), "the source photograph"),
     "split": _Column("u1", (), "by source photograph"),
     "flipped": _Column("?", (), "whether the sample is a mirror image"),
     "mirrored": _Column("?", (), "mirrored here; pose, shape and expression are then those of the unmirrored fit"),
 }
-_OTHERS = {"vertex_index": ("O", ()), "image/bytes": ("u1", (None,)), "image/offsets": ("<i8", (None,))}
+_OTHERS = {"vertex_index": ("S", ()), "image/bytes": ("u1", (None,)), "image/offsets": ("<i8", (None,))}
 _MAPS = {"position_maps": ("<u2", (None, UV_SIZE, UV_SIZE, 3)), "valid_uv": ("?", (UV_SIZE, UV_SIZE))}
 """Both or neither."""
 
-_ATTRIBUTES = ("dataset", "crop_size", "vertex_index_fingerprint", "model_name", "model_fingerprint", "configuration")
+_ATTRIBUTES = {
+    "dataset": str, "seed": int, "crop_size": int, "vertex_index_fingerprint": str, "model_name": str,
+    "model_fingerprint": str, "configuration": str,
+}  # fmt: skip
+MAX_CROP_SIZE = 4096
 
 
 def encode_shard(samples: Iterable[Sample], header: ShardHeader) -> bytes:
@@ -129,23 +134,25 @@ def encode_shard(samples: Iterable[Sample], header: ShardHeader) -> bytes:
 
     ``samples`` are taken one by one, and may be none (every fit of the shard was set aside).
     """
-    import h5py
-
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
-        file.attrs["format"] = "densegen shard"
-        file.attrs["schema_version"] = SHARD_SCHEMA_VERSION
-        file.attrs["densegen_version"] = header.version
-        file.attrs["dataset"] = header.dataset
-        file.attrs["seed"] = header.seed
-        file.attrs["crop_size"] = header.crop_size
-        file.attrs["vertex_index_fingerprint"] = header.vertex_index_fingerprint
-        file.attrs["model_name"] = header.model_name
-        file.attrs["model_fingerprint"] = header.model_fingerprint
-        file.attrs["frames"] = json.dumps(FRAMES)
-        file.attrs["configuration"] = header.configuration
+    with new_file(buffer) as file:
+        _put_attributes(
+            file,
+            format="densegen shard",
+            schema_version=SHARD_SCHEMA_VERSION,
+            densegen_version=header.version,
+            dataset=header.dataset,
+            seed=header.seed,
+            crop_size=header.crop_size,
+            vertex_index_fingerprint=header.vertex_index_fingerprint,
+            model_name=header.model_name,
+            model_fingerprint=header.model_fingerprint,
+            frames=json.dumps(FRAMES),
+            configuration=header.configuration,
+        )
         # An attribute holds at most 64 KiB in the format that every HDF5 library reads; an index is larger.
-        _put(file, "vertex_index", header.vertex_index, "the vertex index file (YAML)")
+        _put(file, "vertex_index", _as_text(header.vertex_index), "the vertex index file (YAML)")
+        create_group(file, "image")
         # Position maps go where they belong at once: together they are hundreds of megabytes.
         maps = None if header.valid_uv is None else _open_position_maps(file, header.valid_uv)
         samples = [_without_map(sample, maps) for sample in samples]
@@ -161,7 +168,24 @@ def encode_shard(samples: Iterable[Sample], header: ShardHeader) -> bytes:
 
 def _put(file: Any, name: str, data: Any, about: str, **options: Any) -> None:
     dataset = file.create_dataset(name, data=data, track_times=False, **options)
-    dataset.attrs["about"] = about
+    _put_attributes(dataset, about=about)
+
+
+def _put_attributes(holder: Any, **values: str | int | float) -> None:
+    for name, value in values.items():
+        if isinstance(value, str):
+            holder.attrs[name] = _as_text(value)
+        else:
+            holder.attrs[name] = value
+
+
+def _as_text(values: str | list[str]) -> npt.NDArray[np.bytes_]:
+    """UTF-8 of a fixed length, as HDF5 stores it: text of any length lies in a heap that has no bounds to check."""
+    import h5py
+
+    encoded = np.array([value.encode() for value in values] if isinstance(values, list) else values.encode(), "S")
+    texts: npt.NDArray[np.bytes_] = encoded.astype(h5py.string_dtype("utf-8", max(encoded.dtype.itemsize, 1)))
+    return texts
 
 
 def _rows(
@@ -175,8 +199,8 @@ def _rows(
     if name == "split":
         values = [SPLITS.index(value) for value in values]
         stored_as = h5py.enum_dtype({split: number for number, split in enumerate(SPLITS)}, "u1")
-    elif column.dtype == "O":
-        stored_as = h5py.string_dtype()
+    elif column.dtype == "S":
+        return _as_text(values), None
     varies = dict(zip(("landmarks", "shape", "expression"), counts, strict=True))
     shape = [varies[name] if size is None else size for size in column.shape]
     return np.array(values, column.dtype).reshape(len(values), *shape), stored_as
@@ -193,8 +217,7 @@ def _open_position_maps(file: Any, valid: npt.NDArray[np.bool_]) -> Any:
         maxshape=(None, *shape),
     )  # fmt: skip
     maps = file["position_maps"]
-    maps.attrs["step_px"] = POSITION_MAP_STEP_PX
-    maps.attrs["offset_px"] = POSITION_MAP_OFFSET_PX
+    _put_attributes(maps, step_px=POSITION_MAP_STEP_PX, offset_px=POSITION_MAP_OFFSET_PX)
     return maps
 
 
@@ -225,14 +248,12 @@ class ShardReader:
     does not know.
     """
 
-    def __init__(self, path: Path) -> None:
-        import h5py
-
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = path = Path(path)
         try:
-            self.file = h5py.File(path, "r")
+            self.file = open_checked(path)
         except OSError as error:
-            raise FormatError(f"{path.name} is not a readable HDF5 file: {str(error).splitlines()[0]}") from error
+            raise FormatError(f"{path.name} cannot be read: {error.strerror or error}") from error
         try:
             self._check()
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -244,36 +265,39 @@ class ShardReader:
 
     def _check(self) -> None:
         name = self.path.name
-        if self.file.attrs.get("format") != "densegen shard":
+        attributes = self.attributes
+        if attributes.get("format") != "densegen shard":
             raise FormatError(f"{name} is not a densegen shard")
-        if (found := int(self.file.attrs["schema_version"])) != SHARD_SCHEMA_VERSION:
+        if (found := attributes.get("schema_version")) != SHARD_SCHEMA_VERSION:
             raise FormatError(
                 f"{name} has schema {found}, expected {SHARD_SCHEMA_VERSION}: rebuild it with 'densegen build'"
             )
         expected = {name: (column.dtype, (None, *column.shape)) for name, column in _COLUMNS.items()} | _OTHERS
         expected |= _MAPS if any(dataset in self.file for dataset in _MAPS) else {}
         lacking = [dataset for dataset in expected if dataset not in self.file]
-        if lacking := [*lacking, *(attribute for attribute in _ATTRIBUTES if attribute not in self.file.attrs)]:
+        if lacking := [*lacking, *(attribute for attribute in _ATTRIBUTES if attribute not in attributes)]:
             raise FormatError(f"{name} lacks {', '.join(lacking)}: rebuild it with 'densegen build'")
+        for attribute, kind in _ATTRIBUTES.items():
+            if type(attributes[attribute]) is not kind:
+                raise FormatError(f"{name}: {attribute} is no {kind.__name__}: rebuild it with 'densegen build'")
+        if not 1 <= attributes["crop_size"] <= MAX_CROP_SIZE:
+            raise FormatError(f"{name}: a crop of {attributes['crop_size']} px: rebuild it with 'densegen build'")
+        if self.file["sample_id"].ndim != 1:
+            raise FormatError(f"{name}: sample_id is no list: rebuild it with 'densegen build'")
         for dataset, (dtype, shape) in expected.items():
             rows = (len(self),) if dataset in _COLUMNS or dataset == "position_maps" else shape[:1]
             self._check_dataset(dataset, dtype, (*rows, *shape[1:]))
 
     def _check_dataset(self, name: str, dtype: str, shape: tuple[int | None, ...]) -> None:
-        import h5py
-
         found = self.file[name]
         fits = found.ndim == len(shape) and all(s in (None, f) for s, f in zip(shape, found.shape, strict=True))
-        text = dtype != "O" or h5py.check_string_dtype(found.dtype) is not None
+        is_right = found.dtype.kind == "S" if dtype == "S" else found.dtype == np.dtype(dtype)
         in_pieces = (1, *found.shape[1:]) if name == "position_maps" else None
-        if not (fits and text and found.dtype == np.dtype(dtype) and found.chunks == in_pieces):
+        if not (fits and is_right and found.chunks == in_pieces):
             raise FormatError(
                 f"{self.path.name}: {name} is {found.dtype} {found.shape}, stored in pieces of {found.chunks}: rebuild "
                 "it with 'densegen build'"
             )
-        # Before memory is taken for it.
-        if found.chunks is None and found.nbytes > (size := self.path.stat().st_size):
-            raise FormatError(f"{self.path.name}: {name} claims {found.nbytes:,} bytes of a file of {size:,}")
 
     def __enter__(self) -> Self:
         return self
@@ -288,8 +312,17 @@ class ShardReader:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The file's attributes: versions, seed, fingerprints, frames, configuration."""
-        return dict(self.file.attrs)
+        """The file's attributes: versions, seed, fingerprints, frames, configuration; text, whole and other numbers.
+
+        Raises :class:`FormatError` if a text is not UTF-8.
+        """
+        return {name: self._plain(name, value) for name, value in self.file.attrs.items()}
+
+    def _plain(self, name: str, value: Any) -> str | int | float:
+        try:
+            return value.decode() if isinstance(value, bytes) else value.item()  # type: ignore[no-any-return]
+        except UnicodeDecodeError as error:
+            raise FormatError(f"{self.path.name}: {name} is not UTF-8: rebuild it with 'densegen build'") from error
 
     @property
     def vertex_index(self) -> str:
@@ -310,7 +343,7 @@ class ShardReader:
 
     def _texts(self, name: str) -> list[str]:
         try:
-            return [str(text) for text in np.atleast_1d(self.file[name].asstr()[()])] if self.file[name].size else []
+            return [text.decode() for text in np.atleast_1d(self.file[name][()]).tolist()]
         except UnicodeDecodeError as error:
             raise FormatError(f"{self.path.name}: {name} is not UTF-8: rebuild it with 'densegen build'") from error
 
@@ -365,7 +398,7 @@ class ShardReader:
 
     def image(self, row: int) -> npt.NDArray[np.uint8]:
         """(S, S, 3) uint8, RGB; raises :class:`FormatError` where it does not decode or has another size."""
-        size = int(self.file.attrs["crop_size"])
+        size = self.attributes["crop_size"]
         return decode_crop(self.jpeg(row), size, f"{self.path.name}: the image of {self.sample_ids[row]}")
 
     def position_map(self, row: int) -> npt.NDArray[np.uint16]:

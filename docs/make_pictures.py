@@ -47,7 +47,7 @@ def sample(folder: Path) -> None:
     corpus, out = folder / "corpus", folder / "out"
     write_corpus(corpus, 24, seed=0)
     settings = BuildSettings(position_maps=True, shard_size=64)
-    plan = plan_build(read_manifest("demo"), corpus, corpus / "model.h5", find_data_file(INDEX), settings)
+    plan = plan_build(read_manifest("demo"), corpus, corpus / "model.safetensors", find_data_file(INDEX), settings)
     build(plan, out)
     for name, sample_id in {
         "sample.png": "SYNTH/SYNTH_00002_1",

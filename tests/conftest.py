@@ -31,7 +31,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model(corpus: Path) -> MorphableModel:
-    return read_model(corpus / "model.h5")
+    return read_model(corpus / "model.safetensors")
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +53,7 @@ def recipe(model: MorphableModel, index: VertexIndex) -> Recipe:
 def plan(corpus: Path, manifest: Manifest) -> Plan:
     """A plan of eight shards of four samples, with position maps."""
     settings = BuildSettings(shard_size=4, position_maps=True)
-    return plan_build(manifest, corpus, corpus / "model.h5", find_data_file(INDEX_FILE), settings)
+    return plan_build(manifest, corpus, corpus / "model.safetensors", find_data_file(INDEX_FILE), settings)
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def command(corpus: Path, out: Path, *options: str) -> list[str]:
 
 def plan_for(root: Path, manifest: Manifest, **settings: Any) -> Plan:
     chosen = BuildSettings(**{"shard_size": 4, **settings})
-    return plan_build(manifest, root, root / "model.h5", INDEX, chosen)
+    return plan_build(manifest, root, root / "model.safetensors", INDEX, chosen)
 
 
 @pytest.fixture
@@ -336,7 +336,7 @@ def test_an_index_whose_68_are_others_stops_at_once(corpus: Path, manifest: Mani
     text = INDEX.read_text().replace("ibug68: [0, 1, 2,", "ibug68: [100, 1, 2,")
     (tmp_path / "i.yaml").write_text(text)
     with pytest.raises(ConfigurationError, match="ibug68 is not the model's: keypoint 0 lies"):
-        plan_build(manifest, corpus, corpus / "model.h5", tmp_path / "i.yaml", BuildSettings())
+        plan_build(manifest, corpus, corpus / "model.safetensors", tmp_path / "i.yaml", BuildSettings())
 
 
 def test_nothing_but_rejects_is_no_dataset(copied: Path, manifest: Manifest, tmp_path: Path) -> None:
@@ -363,7 +363,7 @@ def test_a_full_disk_is_an_error_that_loses_nothing(corpus: Path, tmp_path: Path
 
 
 def test_a_model_of_other_components_stops_at_once(corpus: Path, manifest: Manifest, tmp_path: Path) -> None:
-    model = read_model(corpus / "model.h5")
+    model = read_model(corpus / "model.safetensors")
     fewer = dataclasses.replace(
         model,
         shape_basis=model.shape_basis[:5],
@@ -379,7 +379,7 @@ def test_an_index_of_another_layout_stops_at_once(corpus: Path, manifest: Manife
     text = INDEX.read_text().replace("uv_layout: bfm-3dmmasstn", "uv_layout: spherical")
     (tmp_path / "i.yaml").write_text(text)
     with pytest.raises(ConfigurationError, match="made for the UV layout spherical"):
-        plan_build(manifest, corpus, corpus / "model.h5", tmp_path / "i.yaml", BuildSettings())
+        plan_build(manifest, corpus, corpus / "model.safetensors", tmp_path / "i.yaml", BuildSettings())
 
 
 def test_limit_takes_the_first_fits_and_the_same_samples(

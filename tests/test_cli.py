@@ -55,7 +55,7 @@ def test_the_whole_way_from_nothing_to_a_picture(tmp_path: Path) -> None:
     assert "12 samples in 1 shards" in built.stdout
     assert "SYNTH: 6 fits" in built.stderr
     assert run("verify", out).stdout == f"{out}: 12 samples in 1 shards, all correct\n"
-    model = corpus / "model.h5"
+    model = corpus / "model.safetensors"
     sample = "SYNTH/SYNTH_00001_1+mirror"
     assert run("inspect", out, "--sample", sample, "--model", model, "--out", tmp_path / "s.png").exit_code == 0
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
@@ -71,7 +71,7 @@ def test_the_demo_draws_its_own_corpus(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "small.yaml").write_text(text)
     result = run("build", tmp_path / "small.yaml", "--out", tmp_path / "shards", "--jobs", 1)
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "shards-corpus/model.h5").exists()
+    assert (tmp_path / "shards-corpus/model.safetensors").exists()
 
 
 def test_samples_are_listed_and_the_first_is_drawn(
@@ -120,7 +120,7 @@ def test_a_dry_run_counts_and_writes_nothing(corpus: Path, tmp_path: Path) -> No
 
 
 def test_index_commands_make_an_index(corpus: Path, tmp_path: Path) -> None:
-    model = corpus / "model.h5"
+    model = corpus / "model.safetensors"
     sampled = run("index", "sample", tmp_path / "c.yaml", "--model", model)
     assert sampled.stdout == f"{tmp_path / 'c.yaml'}: 28 -> 65 -> 173 -> 492 points\n"
     (tmp_path / "corrections.yaml").write_text("index_name: plain\nindex_version: 0.0.1\ncount: 520\n")
@@ -135,7 +135,7 @@ def test_index_commands_make_an_index(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_index_tools_work_together(corpus: Path, tmp_path: Path) -> None:
-    model = corpus / "model.h5"
+    model = corpus / "model.safetensors"
     ours = find_data_file("vertex_index_520.yaml")
     checked = run("index", "check", "--model", model, "--baselines", "--fits", corpus, "--picture", tmp_path / "c.png")
     assert checked.exit_code == 0, checked.output
@@ -159,7 +159,7 @@ def test_index_tools_work_together(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_our_landmarks_are_made_and_others_suggested(corpus: Path, tmp_path: Path) -> None:
-    model = ("--model", corpus / "model.h5")
+    model = ("--model", corpus / "model.safetensors")
     made = run("index", "make", tmp_path / "i.yaml", *model)
     # On another topology it is another index, and does not pass for densegen's own.
     assert re.search(r"densegen-520-[0-9a-f]{8} 1\.2\.0, 520 landmarks, closed under the mirror", made.stdout)
@@ -202,7 +202,7 @@ def test_nothing_is_drawn_or_built_where_the_inputs_are_wrong(corpus: Path, data
 
 def test_the_published_kind_of_index_builds_and_verifies(corpus: Path, tmp_path: Path) -> None:
     """UV pixels without mirror partners: flips are gathered at mirrored places, not permuted."""
-    model = corpus / "model.h5"
+    model = corpus / "model.safetensors"
     (tmp_path / "p.txt").write_text("".join(f"{number}\n" for number in range(0, 43_867, 211)))
     imported = run("index", "import", tmp_path / "p.txt", tmp_path / "p.yaml", "--model", model, "--numbering", "prnet")
     assert "with a mirror partner" in imported.stdout
@@ -222,7 +222,7 @@ def test_wrong_input_is_one_line_and_exit_1(corpus: Path, dataset: Path, tmp_pat
     (tmp_path / "text.yaml").write_text("hello")
     (tmp_path / "file").write_text("hello")
     out = tmp_path / "out"
-    model = corpus / "model.h5"
+    model = corpus / "model.safetensors"
     assert "no manifest 'nobody'" in fails("build", "nobody", "--out", out)
     assert "where is 300W-LP? Give its folder with --root" in fails("build", "300w_lp", "--out", out)
     assert "which morphable model?" in fails("build", "300w_lp", "--root", tmp_path, "--out", out)

@@ -103,7 +103,7 @@ def test_a_path_that_leaves_its_root_is_refused(tmp_path: Path, folder: str) -> 
         (tmp_path / "m.yaml").write_text(yaml.safe_dump(content))
         with pytest.raises(FormatError, match="leaves the root"):
             read_manifest(str(tmp_path / "m.yaml"))
-    (tmp_path / "m.yaml").write_text(yaml.safe_dump({**BASE, "model": "../model.h5"}))
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump({**BASE, "model": "../model.safetensors"}))
     with pytest.raises(FormatError, match="leaves the root"):
         read_manifest(str(tmp_path / "m.yaml"))
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from densegen.errors import ConfigurationError, FormatError
 from densegen.morphable_model import MorphableModel, combine, count_words, read_model, write_model
@@ -43,12 +45,12 @@ def test_components_are_added_from_left_to_right() -> None:
 
 
 def test_a_model_comes_back_from_its_file(model: MorphableModel, tmp_path: Path) -> None:
-    write_model(model, tmp_path / "m.h5")
-    back = read_model(tmp_path / "m.h5")
+    write_model(model, tmp_path / "m.safetensors")
+    back = read_model(tmp_path / "m.safetensors")
     assert back.fingerprint == model.fingerprint
     assert (back.topology, back.name, back.shape_names) == (model.topology, model.name, model.shape_names)
-    write_model(back, tmp_path / "again.h5")
-    assert (tmp_path / "again.h5").read_bytes() == (tmp_path / "m.h5").read_bytes()
+    write_model(back, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "m.safetensors").read_bytes()
 
 
 def test_the_fingerprint_sees_one_changed_number(model: MorphableModel) -> None:
@@ -85,23 +87,45 @@ def test_contradicting_arrays_are_refused(model: MorphableModel) -> None:
 
 def test_other_files_are_refused_with_a_reason(model: MorphableModel, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="does not exist: make it with"):
-        read_model(tmp_path / "none.h5")
-    (tmp_path / "text.h5").write_text("hello")
+        read_model(tmp_path / "none.safetensors")
+    path = tmp_path / "m.safetensors"
+    about = {"format": "densegen morphable model", "schema_version": 2, "name": "n", "uv_layout": "u", "unit_mm": 1.0,
+             "fingerprint": "f", "shape_names": [], "expression_names": []}  # fmt: skip
+    some = {"uv": np.zeros((3, 2))}
+    for contents, words in (
+        (b"hello", "not a readable model"),
+        (b"hello, this is no model", "not a readable model"),
+        (b"\x89HDF\r\n\x1a\n and more", "an earlier densegen"),
+        (b"MATLAB 5.0 MAT-file", "'densegen model convert'"),
+        (save(some), "not a densegen model"),
+        (save(some, {"densegen": "{}"}), "name: Field required"),
+        (save(some, {"densegen": json.dumps(about | {"unit_mm": "inf"})}), "unit_mm"),
+        (save(some, {"densegen": json.dumps(about | {"schema_version": 7})}), "model schema 7, expected 2"),
+        (save(some, {"densegen": json.dumps(about)}), "lacks expression_basis, expression_mean"),
+    ):
+        path.write_bytes(contents)
+        with pytest.raises(FormatError, match=words):
+            read_model(path)
+
+
+@pytest.mark.parametrize("cut", [7, 100, 3000, 100_000])
+def test_a_damaged_model_is_refused(model: MorphableModel, tmp_path: Path, cut: int) -> None:
+    write_model(model, tmp_path / "m.safetensors")
+    data = (tmp_path / "m.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(data[:cut])
     with pytest.raises(FormatError, match="not a readable model"):
-        read_model(tmp_path / "text.h5")
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["x"] = 1
-    with pytest.raises(FormatError, match="not a densegen model"):
-        read_model(tmp_path / "other.h5")
-    write_model(model, tmp_path / "old.h5")
-    with h5py.File(tmp_path / "old.h5", "a") as file:
-        file.attrs["schema_version"] = 7
-    with pytest.raises(FormatError, match="model schema 7, expected 1"):
-        read_model(tmp_path / "old.h5")
-    data = (tmp_path / "old.h5").read_bytes()
-    (tmp_path / "cut.h5").write_bytes(data[: len(data) // 2])
-    with pytest.raises(FormatError, match="not a readable model"):
-        read_model(tmp_path / "cut.h5")
+        read_model(tmp_path / "cut.safetensors")
+    flipped = bytearray(data)
+    flipped[-cut] ^= 1
+    (tmp_path / "flipped.safetensors").write_bytes(flipped)
+    with pytest.raises(FormatError, match="does? not match|finite|refers to vertex|leaves|do not match"):
+        read_model(tmp_path / "flipped.safetensors")
+
+
+def test_a_pipe_is_no_model(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FormatError, match="not a regular file"):
+        read_model(tmp_path / "pipe")
 
 
 def test_counts_that_users_meet_are_named() -> None:

@@ -123,9 +123,9 @@ def test_our_index_keeps_what_it_promises(realdata: Path, basel: MorphableModel)
 def test_a_build_with_the_published_index_verifies(
     realdata: Path, basel: MorphableModel, published: VertexIndex, tmp_path: Path
 ) -> None:
-    write_model(basel, tmp_path / "bfm.h5")
+    write_model(basel, tmp_path / "bfm.safetensors")
     write_index(published, tmp_path / "published.yaml")
-    arguments = ["build", "300w_lp", "--root", str(realdata / "300w_lp"), "--model", str(tmp_path / "bfm.h5")]
+    arguments = ["build", "300w_lp", "--root", str(realdata / "300w_lp"), "--model", str(tmp_path / "bfm.safetensors")]
     arguments += ["--index", str(tmp_path / "published.yaml"), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
@@ -152,16 +152,16 @@ def test_shipped_flips_are_fits_of_our_mirror_images(realdata: Path, basel: Morp
 def test_real_files_build_and_verify(
     realdata: Path, basel: MorphableModel, tmp_path: Path, manifest: str, folder: str, options: list[str], samples: int
 ) -> None:
-    write_model(basel, tmp_path / "bfm.h5")
-    arguments = ["build", manifest, "--root", str(realdata / folder), "--model", str(tmp_path / "bfm.h5")]
+    write_model(basel, tmp_path / "bfm.safetensors")
+    arguments = ["build", manifest, "--root", str(realdata / folder), "--model", str(tmp_path / "bfm.safetensors")]
     result = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "out"), "--jobs", "2", *options])
     assert result.exit_code == 0, result.output
     assert verify_dataset(tmp_path / "out").samples == samples
 
 
 def test_shipped_flips_build_where_every_subset_has_them(realdata: Path, basel: MorphableModel, tmp_path: Path) -> None:
-    write_model(basel, tmp_path / "bfm.h5")
-    arguments = ["build", "300w_lp", "--model", str(tmp_path / "bfm.h5"), "--flip", "shipped"]
+    write_model(basel, tmp_path / "bfm.safetensors")
+    arguments = ["build", "300w_lp", "--model", str(tmp_path / "bfm.safetensors"), "--flip", "shipped"]
     refused = CliRunner().invoke(main, [*arguments, "--root", str(realdata / "300w_lp"), "--out", str(tmp_path / "no")])
     assert refused.exit_code == 1
     assert "IBUG_Flip holds no fit" in refused.output

@@ -103,7 +103,7 @@ def test_the_same_seed_writes_the_same_bytes_at_any_number_of_processes(corpus: 
         write_corpus(tmp_path, 10, seed=1, pool=pool)
     for path in sorted(tmp_path.rglob("*.*")):
         assert sha256_of(path) == sha256_of(corpus / path.relative_to(tmp_path))
-    assert read_model(tmp_path / "model.h5").fingerprint == face_model().fingerprint
+    assert read_model(tmp_path / "model.safetensors").fingerprint == face_model().fingerprint
 
 
 def _interrupt(count: int) -> None:
@@ -113,9 +113,9 @@ def _interrupt(count: int) -> None:
 def test_a_corpus_is_drawn_where_it_is_the_only_thing(corpus: Path, tmp_path: Path) -> None:
     write_corpus(tmp_path / "c", 2, seed=0)
     # What a killed process leaves is taken away, and the same corpus drawn again.
-    (tmp_path / "c/model.h5.0123abcd.partial").touch()
+    (tmp_path / "c/model.safetensors.0123abcd.partial").touch()
     write_corpus(tmp_path / "c", 2, seed=0)
-    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["SYNTH", "model.h5"]
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["SYNTH", "model.safetensors"]
     assert len(list((tmp_path / "c/SYNTH").iterdir())) == 4
     # A redraw that is cut off does not pass for a whole corpus.
     with pytest.raises(KeyboardInterrupt):
@@ -136,7 +136,7 @@ def test_a_corpus_is_drawn_where_it_is_the_only_thing(corpus: Path, tmp_path: Pa
     with pytest.raises(ConfigurationError, match=r"something else than a drawn corpus \(notes.txt\)"):
         write_corpus(tmp_path / "c", 2, seed=0)
     (tmp_path / "d").mkdir()
-    write_model(dataclasses.replace(face_model(), name="mine", unit_mm=1.0), tmp_path / "d/model.h5")
+    write_model(dataclasses.replace(face_model(), name="mine", unit_mm=1.0), tmp_path / "d/model.safetensors")
     with pytest.raises(ConfigurationError, match="another model"):
         write_corpus(tmp_path / "d", 2, seed=0)
 

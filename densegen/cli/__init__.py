@@ -25,8 +25,8 @@ def main() -> None:
 
     \b
     densegen build demo --out shards        everything, with the embedded face
-    densegen model build RAW bfm.h5         the Basel Face Model from its downloads
-    densegen build 300w_lp --root 300W_LP --model bfm.h5 --out shards
+    densegen model build RAW bfm.safetensors         the Basel Face Model from its downloads
+    densegen build 300w_lp --root 300W_LP --model bfm.safetensors --out shards
     """
 
 

@@ -31,7 +31,7 @@ JOBS = click.option(
 @click.argument("manifest")
 @click.option("--out", type=PATH, required=True, help="folder for the shards; an interrupted build goes on there")
 @click.option("--root", type=PATH, help="folder of the dataset [default: that of a manifest file]")
-@click.option("--model", "model_path", type=PATH, help="model file (HDF5) [default: the manifest's]")
+@click.option("--model", "model_path", type=PATH, help="model file [default: the manifest's]")
 @click.option("--index", "index_path", type=PATH, help="vertex index (YAML) [default: densegen's 520 landmarks]")
 @JOBS
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, for several machines with a shared disk")
@@ -168,7 +168,7 @@ def synth(out: Path, samples: int, seed: int, write_manifest: bool, jobs: int) -
     _synthesise(out, samples, seed, jobs)
     if write_manifest:
         _write_corpus_manifest(out, samples, seed)
-    click.echo(f"{out}: {samples} portraits and model.h5")
+    click.echo(f"{out}: {samples} portraits and model.safetensors")
 
 
 @click.command()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["MODEL", "PATH", "correct", "describe", "make", "sample", "suggest"]
 
 PATH = click.Path(path_type=Path)
-MODEL = click.option("--model", "model_path", type=PATH, required=True, help="model file (HDF5)")
+MODEL = click.option("--model", "model_path", type=PATH, required=True, help="model file")
 DEFAULT_CORRECTIONS = "corrections_bfm.yaml"
 
 

@@ -37,7 +37,7 @@ __all__ = [
 FloatArray = npt.NDArray[np.float32]
 
 SUBSET = "SYNTH"
-MODEL_NAME = "model.h5"
+MODEL_NAME = "model.safetensors"
 MANIFEST_NAME = "manifest.yaml"
 DRAWN = "# Procedural faces, drawn by 'densegen synth"
 """How the manifest of a drawn corpus begins."""
@@ -86,7 +86,7 @@ def write_corpus(
     pool: Pool = INLINE,
     advance: Callable[[int], None] = lambda n: None,
 ) -> None:
-    """Write ``samples`` portraits to ``out/SYNTH`` and the model to ``out/model.h5``.
+    """Write ``samples`` portraits to ``out/SYNTH`` and the model to ``out/model.safetensors``.
 
     The same arguments give the same bytes; an earlier corpus there is drawn again. Raises what
     :func:`check_corpus_folder` raises, and :class:`BuildError` where another process draws there or the disk is full.

@@ -78,7 +78,7 @@ def full_size_corpus(corpus: Path, root: Path) -> list[FitEntry]:
 def test_a_sample_costs_at_most_three_jpeg_decodes(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = Recipe(full_size(read_model(corpus / "model.h5")), read_index(find_data_file("vertex_index_520.yaml")))
+    recipe = Recipe(full_size(read_model(corpus / "model.safetensors")), read_index(find_data_file("vertex_index_520.yaml")))
     entries = full_size_corpus(corpus, tmp_path)
     files = [entry.image.read_bytes() for entry in entries]
     with threadpool_limits(1):
@@ -107,7 +107,7 @@ def test_a_worker_stays_below_800_mb_at_the_full_model_size(
 ) -> None:
     """Two processes build two shards of the default size, with position maps; the larger one counts."""
     full_size_corpus(corpus, tmp_path)
-    write_model(full_size(read_model(corpus / "model.h5")), tmp_path / "model.h5")
+    write_model(full_size(read_model(corpus / "model.safetensors")), tmp_path / "model.safetensors")
     for path in list((tmp_path / SUBSET).iterdir()):
         for copy in range(1, 17):
             shutil.copy(path, path.with_name(path.name.replace(f"{SUBSET}_0", f"{SUBSET}_{copy}")))

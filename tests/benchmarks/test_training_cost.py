@@ -36,7 +36,7 @@ def shards(corpus: Path, manifest: Manifest, tmp_path_factory: pytest.TempPathFa
     split = manifest.split.model_copy(update={"seed": 2, "validation": 0.3})
     changed = manifest.model_copy(update={"split": split})
     index_file = find_data_file("vertex_index_520.yaml")
-    build(plan_build(changed, corpus, corpus / "model.h5", index_file, BuildSettings(shard_size=16)), out)
+    build(plan_build(changed, corpus, corpus / "model.safetensors", index_file, BuildSettings(shard_size=16)), out)
     return open_shards([out, *(Path(shutil.copytree(out, folder / f"copy-{number}")) for number in range(15))])
 
 

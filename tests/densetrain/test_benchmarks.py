@@ -58,7 +58,7 @@ def test_the_true_points_lie_on_the_photographs(folder: Path, corpus: Path) -> N
     from densegen.morphable_model import read_model
     from densegen.pipeline import mesh_in_image
 
-    model, benchmark = read_model(corpus / "model.h5"), aflw2000(folder, None)
+    model, benchmark = read_model(corpus / "model.safetensors"), aflw2000(folder, None)
     image = next(iter(benchmark.read_images()))
     mesh = mesh_in_image(model, read_fit(folder / f"{benchmark.names[0]}.mat"), image.shape[0])
     np.testing.assert_allclose(benchmark.truth[0], mesh[model.keypoints68][:, :2], atol=1e-2)

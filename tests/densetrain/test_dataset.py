@@ -144,7 +144,7 @@ def test_damaged_and_mixed_sets_are_refused(
     index = tmp_path / "few.yaml"
     index.write_text(_half_an_index())
     settings = BuildSettings(shard_size=64, limit=2)
-    build(plan_build(manifest, corpus, corpus / "model.h5", index, settings), tmp_path / "other")
+    build(plan_build(manifest, corpus, corpus / "model.safetensors", index, settings), tmp_path / "other")
     with pytest.raises(ConfigurationError, match="has another vertex index than"):
         open_shards([dataset, tmp_path / "other"])
     with pytest.raises(ConfigurationError, match="is given twice"):
@@ -169,7 +169,7 @@ def _split(file: h5py.File) -> None:
 def _margin(file: h5py.File) -> None:
     configuration = json.loads(file.attrs["configuration"])
     configuration["crop"]["margin"] = 3.0
-    file.attrs["configuration"] = json.dumps(configuration)
+    file.attrs["configuration"] = np.bytes_(json.dumps(configuration))
 
 
 def _pose(file: h5py.File) -> None:
@@ -220,7 +220,7 @@ def test_a_photograph_in_two_splits_is_refused(dataset: Path, corpus: Path, mani
     split = manifest.split.model_copy(update={"seed": 5, "validation": 0.5})
     other = manifest.model_copy(update={"split": split})
     index_file = find_data_file("vertex_index_520.yaml")
-    build(plan_build(other, corpus, corpus / "model.h5", index_file, BuildSettings(shard_size=64)), tmp_path / "other")
+    build(plan_build(other, corpus, corpus / "model.safetensors", index_file, BuildSettings(shard_size=64)), tmp_path / "other")
     with pytest.raises(ConfigurationError, match="the photograph SYNTH/SYNTH_0000. of demo is in"):
         open_shards([dataset, tmp_path / "other"])
 

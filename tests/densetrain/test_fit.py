@@ -303,7 +303,7 @@ def test_another_set_of_shards_is_refused(
 ) -> None:
     index_file = find_data_file("vertex_index_520.yaml")
     settings = BuildSettings(seed=5, shard_size=64)
-    build(plan_build(manifest, corpus, corpus / "model.h5", index_file, settings), tmp_path / "other")
+    build(plan_build(manifest, corpus, corpus / "model.safetensors", index_file, settings), tmp_path / "other")
     shutil.copytree(run, tmp_path / "run")
     with pytest.raises(ConfigurationError, match="was trained with other shards"):
         fit([tmp_path / "other"], tiny(), tmp_path / "run")
