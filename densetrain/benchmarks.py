@@ -16,17 +16,17 @@ import numpy.typing as npt
 
 from densegen.errors import ConfigurationError, FormatError, SampleError
 from densegen.files import read_archive
-from densegen.fits import read_fit
+from densegen.fits import read_labels
 from densegen.photograph import read_photograph
-from densegen.pose import yaw_degrees
 from densetrain.metrics import box_size, nme, points21
 
-__all__ = ["AFLW2000", "Benchmark", "Labels", "YawSource", "aflw", "aflw2000", "read_predictions"]
+__all__ = ["AFLW2000", "Benchmark", "Labels", "Reading", "YawSource", "aflw", "aflw2000", "read_predictions"]
 
 FloatArray = npt.NDArray[np.float64]
 
 Labels = Literal["original", "reannotated"]
 YawSource = Literal["pose", "new-pose", "fit"]
+Reading = Literal["geometric", "public script"]
 
 AFLW2000 = 2000
 LABEL_FILES = {"original": "AFLW2000-3D.pts68.npy", "reannotated": "AFLW2000-3D-Reannotated.pts68.npy"}
@@ -50,6 +50,8 @@ class Benchmark:
     images : the image files, or None where only labels are here
     to_truth : (n, 4) scale_x, scale_y, x, y that take image pixels to the truth's, or None where they are the same
     protocol : what a number made with it must be printed with
+    script_pixel : what the benchmark's public script calls the centre of the first pixel of a prediction, whatever the
+        labels call it; None if it is not known to differ
     """
 
     title: str
@@ -63,16 +65,30 @@ class Benchmark:
     images: tuple[Path, ...] | None
     protocol: str
     to_truth: FloatArray | None = None
+    script_pixel: float | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def errors(self, predicted: npt.NDArray[np.floating], *, as_labels: bool = False) -> FloatArray:
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """How predictions are compared: one way if the public script compares pixels as they lie, else both."""
+        same = self.script_pixel is None or np.array_equal(self.raw - self.script_pixel, self.truth)
+        return ("geometric",) if same else ("geometric", "public script")
+
+    def errors(
+        self, predicted: npt.NDArray[np.floating], *, as_labels: bool = False, reading: Reading = "geometric"
+    ) -> FloatArray:
         """(n,) NME in percent of (n, 68, 2 or 3) predictions in pixels of the images, centres from 0.
 
         as_labels : the predictions are label files of the benchmark: compared number by number, as they stand
+        reading : ``geometric``, each label set by its own first pixel, or ``public script``, as the benchmark's
+            published code compares: see ``script_pixel``
         """
         points = predicted[..., :2].astype(np.float64)
+        if reading == "public script" and not as_labels:
+            assert self.script_pixel is not None
+            return nme(points + self.script_pixel, self.raw, self.normaliser, self.visible)
         if self.to_truth is not None and not as_labels:
             points = points * self.to_truth[:, None, :2] + self.to_truth[:, None, 2:]
         if self.truth.shape[1] == 21:
@@ -114,11 +130,11 @@ def aflw2000(
     if root is None and (protocol is None or yaw == "fit"):
         raise ConfigurationError("aflw2000-3d needs the folder of images and .mat files (--root), or --protocol")
     listed = _read_list(protocol / LIST_FILE) if protocol is not None else []
-    names = [path.stem for path in sorted(root.glob("*.mat"))] if root is not None else [Path(n).stem for n in listed]
+    names = _list_faces(root) if root is not None else [Path(n).stem for n in listed]
     if not names:
         raise ConfigurationError(f"{root} holds no .mat file of AFLW2000-3D")
     images = None if root is None else _find_images(root, names)
-    poses, fitted = _read_fits(root, names) if root is not None else (None, None)
+    fitted, fitted_yaw = (None, None) if root is None or (protocol and yaw != "fit") else _read_labels(root, names)
     if protocol is not None:
         rows = _rows_of(names, listed)
         raw = _points(protocol / LABEL_FILES[labels], 68, len(listed))[rows]
@@ -126,8 +142,8 @@ def aflw2000(
         assert fitted is not None
         raw = fitted
     if yaw == "fit":
-        assert poses is not None
-        yaw_deg = yaw_degrees(poses)
+        assert fitted_yaw is not None
+        yaw_deg = fitted_yaw
     else:
         assert protocol is not None
         yaw_deg = _numbers(protocol / YAW_FILES[yaw], (len(listed),))[rows]
@@ -145,6 +161,7 @@ def aflw2000(
         images=images,
         protocol=f"AFLW2000-3D, {count} images, 68 points, 2D, labels {labels}, yaw {yaw}, "
         "normalised by sqrt(w h) of the true 68 points' box",
+        script_pixel=1.0,
     )
 
 
@@ -222,27 +239,35 @@ def _rows_of(names: list[str], listed: list[str]) -> list[int]:
     return [place[name] for name in names]
 
 
+def _list_faces(root: Path) -> list[str]:
+    # macOS puts a ._NAME beside each NAME on disks of other systems.
+    return sorted(path.stem for path in root.glob("*.mat") if not path.name.startswith("."))
+
+
 def _find_images(root: Path, names: list[str]) -> tuple[Path, ...]:
     if not root.is_dir():
         raise ConfigurationError(f"the folder {root} does not exist")
-    here = {path.stem: path for path in sorted(root.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg", ".png")}
+    here = {
+        path.stem: path
+        for path in sorted(root.iterdir())
+        if path.suffix.lower() in (".jpg", ".jpeg", ".png") and not path.name.startswith(".")
+    }
     if missing := [name for name in names if name not in here]:
         raise ConfigurationError(f"{root} lacks {len(missing)} of {len(names)} images, the first is {missing[0]}")
     return tuple(here[name] for name in names)
 
 
-def _read_fits(root: Path, names: list[str]) -> tuple[npt.NDArray[np.float32], FloatArray]:
-    poses, points = [], []
+def _read_labels(root: Path, names: list[str]) -> tuple[FloatArray, FloatArray]:
+    """(n, 68, 2) points as the fits' files have them, and (n,) yaw in degrees, not wrapped, as the public file has it."""
+    points, yaw_deg = [], []
     for name in names:
         try:
-            fit = read_fit(root / f"{name}.mat")
+            xy, yaw = read_labels(root / f"{name}.mat")
         except SampleError as error:
             raise FormatError(f"AFLW2000-3D: {error}") from error
-        if fit.keypoints_3d is None:
-            raise FormatError(f"AFLW2000-3D: {name}.mat has no pt3d_68")
-        poses.append(fit.pose)
-        points.append(fit.keypoints_3d[:2].T.astype(np.float64))
-    return np.stack(poses), np.stack(points)
+        points.append(xy.astype(np.float64))
+        yaw_deg.append(yaw)
+    return np.stack(points), np.rad2deg(np.array(yaw_deg))
 
 
 def _points(path: Path, count: int, faces: int) -> FloatArray:

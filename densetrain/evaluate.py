@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import first_problem, read_json, write_text
-from densetrain.benchmarks import Benchmark
+from densetrain.benchmarks import Benchmark, Reading
 from densetrain.detect import Detector
 from densetrain.metrics import BINS, Score, box_size, score, yaw_bins
 from densetrain.regressor import Regressor, landmarks_in_image
@@ -38,6 +38,10 @@ Progress = Callable[[int], None]
 
 BATCH = 32
 STRENGTHS = ("weakest third", "middle third", "strongest third")
+READINGS: dict[Reading, str] = {
+    "geometric": "geometric: predictions and labels each by their own first pixel",
+    "public script": "as the public script: predictions counted from 1, labels as they stand",
+}
 RESULT_FORMAT = "densetrain evaluation"
 
 
@@ -107,19 +111,20 @@ def _nearest(found: FloatArray, truth: FloatArray) -> tuple[FloatArray, bool]:
 
 def evaluate_benchmark(
     benchmark: Benchmark, predicted: npt.NDArray[np.floating], method: str, made: str, *, as_labels: bool = False,
-    threshold: float = 10.0, seed: int = 0,
+    reading: Reading = "geometric", threshold: float = 10.0, seed: int = 0,
 ) -> Result:  # fmt: skip
     """Score (n, 68, 2 or 3) predictions, pixels of the images; ``made`` says in words what they were made from.
 
     as_labels : they are label files of the benchmark, compared number by number
+    reading : see :meth:`~densetrain.benchmarks.Benchmark.errors`
     """
-    errors = benchmark.errors(predicted, as_labels=as_labels)
+    errors = benchmark.errors(predicted, as_labels=as_labels, reading=reading)
     if not np.isfinite(errors).all():
         bad = benchmark.names[int(np.argmin(np.isfinite(errors)))]
         raise FormatError(f"{benchmark.title}: {bad} has no finite error: no visible point, or an empty box")
     return Result(
         method=method,
-        protocol=benchmark.protocol + (", label files compared as they stand" if as_labels else ""),
+        protocol=f"{benchmark.protocol}, {'label files compared as they stand' if as_labels else READINGS[reading]}",
         made=made,
         score=score(errors, benchmark.yaw_deg, threshold=threshold, seed=seed),
         names=list(benchmark.names),

@@ -71,13 +71,15 @@ def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) 
     _refuse_unread(asked)
     regressor = None if model is None else open_regressor(model, device)
     results, draw_worst = (_evaluate_shards if asked.benchmark == "shards" else _evaluate_public)(regressor, asked)
-    click.echo("\n".join(result_lines(results)))
+    for protocol in dict.fromkeys(result.protocol for result in results):
+        click.echo("\n".join([*result_lines([r for r in results if r.protocol == protocol]), ""]))
     if out is None and model is not None and model.is_dir():
         out = model / "evaluation"
     if out is None:
         return
     stem = free_stem(results[0], out / asked.name)
-    for result, suffix in zip(results, ("", "-constant"), strict=False):
+    second = "-constant" if asked.benchmark == "shards" else "-public-script"
+    for result, suffix in zip(results, ("", second), strict=False):
         write_result(result, stem.with_name(f"{stem.name}{suffix}.json"))
     draw_ced(results, stem.with_name(f"{stem.name}-ced.png"))
     if draw_worst is not None:
@@ -160,13 +162,17 @@ def _evaluate_public(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
     benchmark = _benchmark(asked)
     points: npt.NDArray[np.floating[Any]]
     score = partial(evaluate_benchmark, benchmark, threshold=asked.threshold, seed=asked.seed)
+
+    def read(points: npt.NDArray[np.floating[Any]], method: str, made: str) -> list[Result]:
+        return [score(points, method, made, reading=reading) for reading in benchmark.readings]
+
     if asked.benchmark == "aflw2000-3d" and asked.predictions in ("original", "reannotated"):
         other = aflw2000(asked.root, asked.protocol, cast("Labels", asked.predictions), asked.yaw)
         points = other.truth
-        result = score(other.raw, f"labels {asked.predictions}", "a file", as_labels=True)
+        results = [score(other.raw, f"labels {asked.predictions}", "a file", as_labels=True)]
     elif asked.predictions is not None:
         points = read_predictions(Path(asked.predictions), benchmark.names)
-        result = score(points, Path(asked.predictions).stem, "a file, pixels from 0")
+        results = read(points, Path(asked.predictions).stem, "a file, pixels from 0")
     else:
         assert regressor is not None
         detector = None if asked.box == "truth" else open_detector(asked.box)
@@ -176,11 +182,11 @@ def _evaluate_public(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
         words = "crops around the true boxes"
         if detector is not None:
             words = f"crops around the boxes of the detector {asked.box}, around the true box for {missed:,} not found"
-        result = score(points, regressor.name, words)
+        results = read(points, regressor.name, words)
     if benchmark.images is None:
-        return [result], None
-    worst = dict(worst_cases(result, WORST))
-    return [result], lambda path: draw_worst_images(benchmark, points, worst, path)
+        return results, None
+    worst = dict(worst_cases(results[0], WORST))
+    return results, lambda path: draw_worst_images(benchmark, points, worst, path)
 
 
 def _benchmark(asked: _Asked) -> Benchmark:
