@@ -28,8 +28,8 @@ from densegen.fits import read_fit
 from densegen.hdf5 import hdf5_series
 from densegen.manifest import BuildSettings, FitEntry, Manifest, list_fits
 from densegen.morphable_model import MorphableModel, read_model
-from densegen.pipeline import check_components
 from densegen.photograph import jpeg_codec
+from densegen.pipeline import check_components
 from densegen.schema import SHARD_SCHEMA_VERSION
 from densegen.shard_task import ShardTask, build_shard
 from densegen.uv import uv_pixels

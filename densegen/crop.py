@@ -207,7 +207,7 @@ def _average(image: Any, columns: Any, rows: Any, side: float) -> Any:
                 green += weight * line[x, 1]
                 blue += weight * line[x, 2]
             # 255 may come out a rounding error above 255.5: of 256 a byte keeps nothing.
-            out[r, c, 0] = np.uint8(min(np.int32(red), 255))
-            out[r, c, 1] = np.uint8(min(np.int32(green), 255))
-            out[r, c, 2] = np.uint8(min(np.int32(blue), 255))
+            out[r, c, 0] = np.uint8(min(int(red), 255))
+            out[r, c, 1] = np.uint8(min(int(green), 255))
+            out[r, c, 2] = np.uint8(min(int(blue), 255))
     return out

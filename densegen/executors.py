@@ -79,7 +79,7 @@ def open_pool(jobs: int, scheduler: str | None = None) -> Iterator[Pool]:
 
 
 class _LocalProcesses(ProcessPoolExecutor):
-    """Processes that start with Ctrl-C held back: they would die of it, with a traceback, before they ignore it."""
+    """A pool that blocks SIGINT while workers start, so that Ctrl-C cannot kill one before it ignores the signal."""
 
     def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         if not hasattr(signal, "pthread_sigmask"):
@@ -98,13 +98,41 @@ def _local_executor(jobs: int) -> Iterator[Executor]:
     pool = _LocalProcesses(jobs, multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
         yield pool
+    except KeyboardInterrupt:
+        _stop_at_once(pool)
+        raise
     except BrokenProcessPool as error:
         raise BuildError(
             "a worker process died: out of memory (run the same command again, with fewer --jobs), or a script that "
             "builds with several jobs outside of 'if __name__ == \"__main__\":'"
         ) from error
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        with _interrupt_held():
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _stop_at_once(pool: ProcessPoolExecutor) -> None:
+    """End the workers without waiting for their shards: what they write is whole or not there, and is made again.
+
+    Waiting for them is where a second Ctrl-C arrives, and one in the middle of a pool's end leaves it for ever.
+    """
+    with _interrupt_held():
+        processes: Any = pool._processes
+        for process in list((processes or {}).values()):
+            process.kill()
+
+
+@contextmanager
+def _interrupt_held() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is over."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _start_worker() -> None:

@@ -14,11 +14,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from densegen.errors import BuildError, ConfigurationError, FormatError
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
     from pydantic import BaseModel, ValidationError
 
@@ -35,7 +36,9 @@ __all__ = [
     "only_one",
     "parse_yaml",
     "read_archive",
+    "read_bytes",
     "read_json",
+    "read_text",
     "read_validated",
     "read_yaml",
     "remove_leftovers",
@@ -46,8 +49,14 @@ __all__ = [
     "write_text",
 ]
 
-MAX_YAML_BYTES = 16 << 20
-MAX_ARCHIVE_BYTES = 1 << 30
+MAX_YAML_BYTES = 2 << 20
+MAX_YAML_VALUES = 100_000
+"""densegen's own index has 13,000 in 120 kB."""
+
+MAX_JSON_BYTES = 256 << 20
+"""The manifest of a dataset of 100,000 shards has 40 MB."""
+
+MAX_ARCHIVE_BYTES = 128 << 20
 
 TEMPORARY_SUFFIX = ".partial"
 LOCK_NAME = ".lock"
@@ -151,10 +160,37 @@ def find_data_file(name: str) -> Path:
     raise ConfigurationError(f"densegen's own file {name} is missing: reinstall densegen")
 
 
+def read_bytes(path: Path, what: str, max_bytes: int) -> bytes:
+    """The bytes of a file that a person gave; ``what`` says in errors what it should have been.
+
+    Raises :class:`ConfigurationError` if it does not exist, :class:`FormatError` if it is no file (a pipe would be
+    waited for, a device read for ever) or larger than ``max_bytes``, ``OSError`` if it cannot be read.
+    """
+    try:
+        size = file_size(path)
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"the {what} {path} does not exist") from error
+    except OSError as error:
+        if not is_about_the_file(error):
+            raise
+        raise FormatError(f"{path} is no {what}: {error.strerror}") from error
+    if size > max_bytes:
+        raise FormatError(f"{path.name} has {size:,} bytes, a {what} at most {max_bytes:,}")
+    return path.read_bytes()
+
+
+def read_text(path: Path, what: str, max_bytes: int) -> str:
+    """The same as UTF-8 text; raises :class:`FormatError` if it is none."""
+    try:
+        return read_bytes(path, what, max_bytes).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path.name} is no {what}: it is not UTF-8 text") from error
+
+
 def read_archive(path: Path, names: Iterable[str], what: str) -> dict[str, npt.NDArray[Any]]:
     """The arrays ``names`` of a NumPy archive (``.npz``); nothing in it is unpickled.
 
-    Raises :class:`FormatError`, which names ``what`` it should be, where it is damaged, lacks one, or unpacks to more
+    Raises :class:`FormatError`, which names ``what`` it should be, if it is damaged, lacks one, or unpacks to more
     than ``MAX_ARCHIVE_BYTES``.
     """
     import zipfile
@@ -162,13 +198,23 @@ def read_archive(path: Path, names: Iterable[str], what: str) -> dict[str, npt.N
     import numpy as np
 
     try:
+        file_size(path)
         with zipfile.ZipFile(path) as packed:
-            if (size := sum(member.file_size for member in packed.infolist())) > MAX_ARCHIVE_BYTES:
+            members = packed.infolist()
+            # Other methods unpack by whole blocks, whatever size a member says it has.
+            if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+                raise FormatError(f"{path.name} is packed in another way than NumPy packs: save it with np.savez")
+            if (size := sum(member.file_size for member in members)) > MAX_ARCHIVE_BYTES:
                 raise FormatError(
                     f"{path.name} unpacks to {size >> 20} MiB, at most {MAX_ARCHIVE_BYTES >> 20} are read"
                 )
         with np.load(path, allow_pickle=False) as archive:
-            return {name: np.asarray(archive[name]) for name in names}
+            arrays = {name: np.asarray(archive[name]) for name in names}
+        for name, array in arrays.items():
+            # NumPy keeps text as numbers, and a number that is no character ends Python's own text functions.
+            if array.dtype.kind == "U" and (_code_points(array) >= 0x110000).any():
+                raise FormatError(f"{path.name} is not a readable {what}: {name} holds what is no character")
+        return arrays
     except FormatError:
         raise
     except KeyError as error:
@@ -178,49 +224,79 @@ def read_archive(path: Path, names: Iterable[str], what: str) -> dict[str, npt.N
         raise FormatError(f"{path.name} is not a readable {what}: {' '.join(str(error).split())[:120]}") from error
 
 
+def _code_points(texts: npt.NDArray[np.str_]) -> npt.NDArray[np.uint32]:
+    import numpy as np
+
+    return np.frombuffer(texts.astype(texts.dtype.newbyteorder("=")).tobytes(), np.uint32)
+
+
 def read_yaml(path: Path, what: str) -> Any:
     """The contents of a YAML file of plain values; ``what`` says in errors what it should have been.
 
-    Raises :class:`ConfigurationError` where it does not exist, :class:`FormatError` where it is no YAML.
+    Raises :class:`ConfigurationError` if it does not exist, :class:`FormatError` if it is no YAML.
     """
-    if not path.is_file():
-        raise ConfigurationError(f"the {what} {path} does not exist")
-    if (size := path.stat().st_size) > MAX_YAML_BYTES:
-        raise FormatError(f"{path.name} has {size >> 20} MiB, a {what} at most {MAX_YAML_BYTES >> 20}")
-    return parse_yaml(path.read_bytes(), path.name)
+    return parse_yaml(read_bytes(path, what, MAX_YAML_BYTES), path.name)
 
 
 def parse_yaml(text: bytes | str, name: str) -> Any:
-    """The plain values in YAML text; ``name`` stands in the :class:`FormatError` where it is none."""
+    """The plain values in YAML text; ``name`` stands in the :class:`FormatError` if it is none.
+
+    Numbers are those of YAML 1.2: ``1:30`` is text, ``1e3`` a number. Aliases are refused: a few bytes of them can
+    stand for gigabytes.
+    """
     import yaml
 
+    data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    # Each value begins with one of these; values of a few bytes take seconds and hundreds of megabytes by the million.
+    if sum(map(data.count, (b",", b"[", b"{", b"\n", b"- ", b": ", b"? "))) > MAX_YAML_VALUES:
+        raise FormatError(f"{name} holds too many values: at most {MAX_YAML_VALUES:,} are read")
     try:
-        loader = _loader()(text)
+        if b"*" in data and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, Loader=_loader())):
+            raise FormatError(f"{name} holds an alias (*): write its value out")
+        loader = _loader()(data)
         try:
             return loader.get_single_data()
         finally:
             loader.dispose()
-    # Beside its own errors, the loader raises what a nonsensical !!bool or !!timestamp makes it raise.
-    except (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+    except FormatError:
+        raise
+    # Beside its own errors, the loader raises whatever a nonsensical !!bool or !!timestamp makes it raise.
+    except Exception as error:
         raise FormatError(f"{name} is not readable YAML: {' '.join(str(error).split())[:200]}") from error
+
+
+_YAML_INT = re.compile(r"^[-+]?(?:[0-9]{1,30}|0x[0-9a-fA-F]{1,24})$")
+_YAML_FLOAT = re.compile(
+    r"^[-+]?(?:[0-9]{1,60}\.[0-9]{0,60}|\.[0-9]{1,60}|[0-9]{1,60}(?=[eE]))(?:[eE][-+]?[0-9]{1,5})?$"
+    r"|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+)
 
 
 @cache
 def _loader() -> Any:
-    """The safe loader, in C where PyYAML was built with it (ten times as fast), without endless numbers."""
+    """The safe loader, in C if PyYAML was built with it (ten times as fast), with numbers of bounded length."""
     import yaml
 
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    int_tag, float_tag = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 
     class Loader(base):  # type: ignore[misc]
-        def construct_yaml_int(self, node: Any) -> int:
-            value: int = super().construct_yaml_int(node)
-            # Python refuses to print larger ones, which an error message would want.
-            if value.bit_length() > 128:
-                raise ValueError(f"a number of {value.bit_length()} bits")
-            return value
+        yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {
+            first: [(tag, pattern) for tag, pattern in resolvers if tag not in (int_tag, float_tag)]
+            for first, resolvers in base.yaml_implicit_resolvers.items()
+        }
 
-    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
+        def construct_number(self, node: Any) -> int | float:
+            word = str(self.construct_scalar(node))
+            if _YAML_INT.match(word):
+                return int(word, 16 if "x" in word else 10)
+            if _YAML_FLOAT.match(word):
+                return float(word.replace(".inf", "inf").replace(".nan", "nan") if "n" in word.lower() else word)
+            raise ValueError(f"{word[:40]!r} is no number")
+
+    for tag, pattern in ((int_tag, _YAML_INT), (float_tag, _YAML_FLOAT)):
+        Loader.add_implicit_resolver(tag, pattern, list("-+.0123456789"))
+        Loader.add_constructor(tag, Loader.construct_number)
     return Loader
 
 
@@ -256,8 +332,11 @@ def _resembling(place: tuple[int | str, ...], kind: Any) -> str:
 
 
 def read_json(path: Path) -> Any | None:
-    """The contents of a JSON file; None where it does not exist or is damaged."""
+    """The contents of a JSON file; None if it does not exist or is damaged.
+
+    Raises :class:`FormatError` if it is no file or larger than ``MAX_JSON_BYTES``, ``OSError`` if it cannot be read.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError):
+        return json.loads(read_bytes(path, "JSON file", MAX_JSON_BYTES))
+    except (ConfigurationError, ValueError, RecursionError):
         return None

@@ -51,9 +51,7 @@ def new_file(buffer: io.BytesIO) -> Iterator[Any]:
     access.set_fileobj_driver(h5py.h5fd.fileobj_driver, buffer)
     access.set_libver_bounds(h5py.h5f.LIBVER_EARLIEST, h5py.h5f.LIBVER_V18)
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
-    made = h5py.h5f.create(
-        b"densegen", h5py.h5f.ACC_TRUNC, fcpl=_without_times(h5py.h5p.FILE_CREATE), fapl=access
-    )
+    made = h5py.h5f.create(b"densegen", h5py.h5f.ACC_TRUNC, fcpl=_without_times(h5py.h5p.FILE_CREATE), fapl=access)
     with h5py.File(made) as file:
         yield file
 
@@ -103,13 +101,13 @@ def check_structure(path: Path) -> None:
     with path.open("rb") as file:
         try:
             _Walk(file.fileno(), size).file()
-        except (_Refused, struct.error, UnicodeDecodeError) as error:
+        except (_RefusedError, struct.error, UnicodeDecodeError) as error:
             raise FormatError(
                 f"{path.name} is damaged, or no shard of this densegen ({error}): rebuild it with 'densegen build'"
             ) from error
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """Why a file is refused."""
 
 
@@ -131,18 +129,18 @@ class _Walk:
     def read(self, at: int, count: int) -> bytes:
         self.left -= count
         if not 0 <= at <= self.size - count or self.left < 0:
-            raise _Refused(f"{count} bytes at {at} are beyond its end, or too many")
+            raise _RefusedError(f"{count} bytes at {at} are beyond its end, or too many")
         return os.pread(self.file_number, count, at)
 
     def file(self) -> None:
         if self.read(0, min(8, self.size)) != b"\x89HDF\r\n\x1a\n":
-            raise _Refused("no HDF5 file")
+            raise _RefusedError("no HDF5 file")
         head = self.read(8, 88)
         if head[:8] != bytes([0, 0, 0, 0, 0, 8, 8, 0]):
-            raise _Refused("an HDF5 file of another format version")
+            raise _RefusedError("an HDF5 file of another format version")
         base, _, end, driver = struct.unpack_from("<4Q", head, 16)
         if base != 0 or end != self.size or driver != _UNDEFINED:
-            raise _Refused(f"{self.size} bytes, its header says {end}")
+            raise _RefusedError(f"{self.size} bytes, its header says {end}")
         _, root, cached = struct.unpack_from("<2QI", head, 48)
         self.group(root, head[72:88] if cached == 1 else b"", depth=0)
 
@@ -154,7 +152,7 @@ class _Walk:
             elif kind == 0x11:
                 tables.append(body[:16])
         if len(tables) != 1 or cached not in (b"", tables[0]):
-            raise _Refused(f"no group at {at}")
+            raise _RefusedError(f"no group at {at}")
         tree, heap = struct.unpack("<2Q", tables[0])
         names = self.heap(heap)
         seen: set[str] = set()
@@ -163,11 +161,11 @@ class _Walk:
                 end = names.find(b"\0", offset) if 0 < offset < len(names) else -1
                 name = names[offset:end].decode() if end > offset else ""
                 if not name or name in seen or kind > 1 or (kind == 1 and depth):
-                    raise _Refused(f"a link {name[:40]!r} that is not plain")
+                    raise _RefusedError(f"a link {name[:40]!r} that is not plain")
                 seen.add(name)
                 is_group = any(k == 0x11 for k, _ in self.messages(child, _GROUP_MESSAGES | _DATASET_MESSAGES))
                 if is_group and depth:
-                    raise _Refused(f"the group {name[:40]!r} in a group")
+                    raise _RefusedError(f"the group {name[:40]!r} in a group")
                 if is_group:
                     self.group(child, scratch if kind == 1 else b"", depth + 1)
                 else:
@@ -178,14 +176,14 @@ class _Walk:
         head = self.read(at, 32)
         length, free, data = struct.unpack_from("<3Q", head, 8)
         if head[:8] != b"HEAP\0\0\0\0" or length > 65536:
-            raise _Refused(f"no names at {at}")
+            raise _RefusedError(f"no names at {at}")
         names = self.read(data, length)
         while free != 1:
             if not 0 <= free <= length - 16:
-                raise _Refused(f"names at {at} with a hole beyond their end")
+                raise _RefusedError(f"names at {at} with a hole beyond their end")
             following, room = struct.unpack_from("<2Q", names, free)
             if room < 16 or free + room > length or (following != 1 and following < free + room):
-                raise _Refused(f"names at {at} with a hole that leads back")
+                raise _RefusedError(f"names at {at} with a hole that leads back")
             free = following
         return names
 
@@ -193,17 +191,17 @@ class _Walk:
         head = self.read(at, 24)
         used = struct.unpack_from("<H", head, 6)[0]
         if head[:6] != b"TREE\0\0" or head[8:] != b"\xff" * 16 or used > 32:
-            raise _Refused(f"no list of links at {at}")
+            raise _RefusedError(f"no list of links at {at}")
         entries = struct.unpack(f"<{2 * used + 1}Q", self.read(at + 24, 8 * (2 * used + 1)))
         if max(entries[::2]) >= names:
-            raise _Refused(f"a list of links at {at} beyond the names")
+            raise _RefusedError(f"a list of links at {at} beyond the names")
         return list(entries[1::2])
 
     def symbols(self, at: int) -> Iterator[tuple[int, int, int, bytes]]:
         head = self.read(at, 8)
         count = struct.unpack_from("<H", head, 6)[0]
         if head[:6] != b"SNOD\1\0" or count > 8:
-            raise _Refused(f"no links at {at}")
+            raise _RefusedError(f"no links at {at}")
         body = self.read(at + 8, 40 * count)
         for number in range(count):
             offset, child, kind = struct.unpack_from("<2QI", body, 40 * number)
@@ -214,7 +212,7 @@ class _Walk:
         self.objects += 1
         version, total, _, length = struct.unpack("<BxHII4x", self.read(at, 16))
         if version != 1 or total > 256 or self.objects > 4 * _MAX_OBJECTS:
-            raise _Refused(f"no object at {at}")
+            raise _RefusedError(f"no object at {at}")
         found: list[tuple[int, bytes]] = []
         blocks = [(at + 16, length)]
         for start, length in blocks:
@@ -223,15 +221,15 @@ class _Walk:
                 kind, size, flags = struct.unpack_from("<HHB", block, place)
                 body = block[place + 8 : place + 8 + size]
                 if kind not in allowed or flags & ~0x05 or len(body) < size:
-                    raise _Refused(f"a message of kind {kind} at {start + place}")
+                    raise _RefusedError(f"a message of kind {kind} at {start + place}")
                 if kind == 0x10:
                     if len(blocks) > 8:
-                        raise _Refused(f"an object in too many pieces at {at}")
+                        raise _RefusedError(f"an object in too many pieces at {at}")
                     blocks.append(struct.unpack_from("<2Q", body))
                 found.append((kind, body))
                 place += 8 + size
         if len(found) != total:
-            raise _Refused(f"an object that is cut off at {at}")
+            raise _RefusedError(f"an object that is cut off at {at}")
         return found
 
     def attribute(self, body: bytes) -> None:
@@ -242,7 +240,7 @@ class _Walk:
         shape = self.shape(body[space_at : space_at + space])
         text = body[8 : 8 + name]
         if version != 1 or not text.endswith(b"\0") or shape or len(body) - data_at < stored.size:
-            raise _Refused(f"the attribute {text[:40]!r}")
+            raise _RefusedError(f"the attribute {text[:40]!r}")
         text.decode()
 
     def dataset(self, at: int, name: str) -> None:
@@ -251,19 +249,21 @@ class _Walk:
             if kind == 0x0C:
                 self.attribute(body)
             elif kind in parts and kind not in (0x00, 0x10):
-                raise _Refused(f"{name}: two messages of kind {kind}")
+                raise _RefusedError(f"{name}: two messages of kind {kind}")
             parts[kind] = body
         if not {0x01, 0x03, 0x08} <= set(parts) or any(len(parts.get(kind, b"")) > 64 for kind in (0x04, 0x05)):
-            raise _Refused(f"{name} is no dataset")
+            raise _RefusedError(f"{name} is no dataset")
         stored, shape = self.type(parts[0x03]), self.shape(parts[0x01])
         version, layout = struct.unpack_from("<2B", parts[0x08])
         if version != 3 or layout not in (1, 2):
-            raise _Refused(f"{name} is laid out in another way")
+            raise _RefusedError(f"{name} is laid out in another way")
         if layout == 1:
             place, length = struct.unpack_from("<2Q", parts[0x08], 2)
             held = length == math.prod(shape) * stored.size and (not length or place + length <= self.size)
             if not held or 0x0B in parts:
-                raise _Refused(f"{name} claims {math.prod(shape) * stored.size:,} bytes of a file of {self.size:,}")
+                raise _RefusedError(
+                    f"{name} claims {math.prod(shape) * stored.size:,} bytes of a file of {self.size:,}"
+                )
         else:
             self.chunks(parts, name, stored, shape)
 
@@ -272,17 +272,17 @@ class _Walk:
         rank, tree = struct.unpack_from("<xxBQ", parts[0x08])
         sides = struct.unpack_from(f"<{rank}I", parts[0x08], 11) if rank == len(shape) + 1 else ()
         if sides != (1, *shape[1:], stored.size) or _filters(parts.get(0x0B, b"")) != [_SHUFFLE, _LZF]:
-            raise _Refused(f"{name} is stored in pieces of {sides}")
+            raise _RefusedError(f"{name} is stored in pieces of {sides}")
         raw = math.prod(sides)
         if raw > 1 << 20:
-            raise _Refused(f"{name} has rows of {raw:,} bytes")
+            raise _RefusedError(f"{name} has rows of {raw:,} bytes")
         rows: set[int] = set()
         nodes = [] if tree == _UNDEFINED else [(tree, 8)]
         for at, above in nodes:
             head = self.read(at, 24)
             level, used = struct.unpack_from("<BH", head, 5)
             if head[:5] != b"TREE\1" or level >= above or used > 64:
-                raise _Refused(f"{name}: no pieces at {at}")
+                raise _RefusedError(f"{name}: no pieces at {at}")
             step = 8 + 8 * rank
             body = self.read(at + 24, used * (step + 8) + step)
             for number in range(used):
@@ -294,12 +294,12 @@ class _Walk:
                 fits = length <= 2 * raw and child + length <= self.size and row < shape[0] and row not in rows
                 # The mask names filters that were left out: LZF, if it would have made the row longer.
                 if not fits or mask not in (0, 2) or any(offset[1:]):
-                    raise _Refused(f"{name}: the piece of row {row} is not in the file")
+                    raise _RefusedError(f"{name}: the piece of row {row} is not in the file")
                 rows.add(row)
             if len(nodes) > shape[0] + 8:
-                raise _Refused(f"{name} is stored in too many pieces")
+                raise _RefusedError(f"{name} is stored in too many pieces")
         if len(rows) != shape[0]:
-            raise _Refused(f"{name} has {len(rows)} of {shape[0]} rows")
+            raise _RefusedError(f"{name} has {len(rows)} of {shape[0]} rows")
 
     def type(self, body: bytes) -> _Type:
         """Little-endian numbers, text of fixed length, and names for numbers of one byte."""
@@ -323,12 +323,12 @@ class _Walk:
             else:
                 if base.length == 12 and len(body) >= at + sign:
                     return _Type(1, at + sign)
-        raise _Refused(f"a type of kind {kind:#x}")
+        raise _RefusedError(f"a type of kind {kind:#x}")
 
     def shape(self, body: bytes) -> tuple[int, ...]:
         version, rank, flags = struct.unpack_from("<3B", body)
         if version != 1 or rank > 4 or flags > 1:
-            raise _Refused("a shape of another kind")
+            raise _RefusedError("a shape of another kind")
         return struct.unpack_from(f"<{rank}Q", body, 8)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from densegen.errors import ConfigurationError, FormatError
+from densegen.errors import ConfigurationError
 from densegen.files import write_bytes, write_text
 from densegen.index_mesh import index_as_mesh, points_of_mesh
 from densegen.index_numbers import Numbering, points_of_numbers, read_numbers
@@ -12,11 +12,9 @@ from densegen.index_points import checked_index, name_points, subsets_of
 from densegen.index_table import format_csv, format_npz, landmark_fields, mesh_of_rows, read_csv, read_npz
 from densegen.morphable_model import MorphableModel
 from densegen.schema import KEYPOINTS
-from densegen.vertex_index import VertexIndex, parse_index
+from densegen.vertex_index import VertexIndex, read_index
 
 __all__ = ["export_index", "import_index"]
-
-MAX_BYTES = 256 << 20
 
 
 def import_index(
@@ -39,13 +37,11 @@ def import_index(
     Raises :class:`ConfigurationError` or :class:`FormatError` where the file does not exist, is no such thing, or a
     number or point does not belong to the model.
     """
-    if not path.is_file():
+    if not path.exists():
         raise ConfigurationError(f"{path} does not exist")
-    if path.stat().st_size > MAX_BYTES:
-        raise FormatError(f"{path.name} is larger than {MAX_BYTES >> 20} MiB: not an index")
     suffix = path.suffix.lower()
     if suffix == ".json":
-        return parse_index(path.read_bytes(), path.name)
+        return read_index(path)
     if suffix == ".csv":
         return _from_rows(read_csv(path), path, model, name)
     if suffix == ".npz":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.errors import ConfigurationError, FormatError
+from densegen.files import read_bytes
 from densegen.index_points import BarePoint
 from densegen.morphable_model import MorphableModel
 from densegen.regions import valid_uv_region
@@ -22,6 +24,10 @@ FloatArray = npt.NDArray[np.float64]
 MARKED_RGB = (220, 40, 40)
 ON_VERTEX_MM = 1e-3
 OFF_SURFACE_MM = 1.0
+
+MAX_BYTES = 64 << 20
+MAX_POINTS = 4000
+MAX_MM = 1e6
 
 
 def landmark_triangles(index: VertexIndex) -> npt.NDArray[np.int64]:
@@ -64,21 +70,53 @@ def points_of_mesh(path: Path, model: MorphableModel) -> list[BarePoint]:
 
 
 def _read_mesh(path: Path) -> tuple[FloatArray, npt.NDArray[np.uint8] | None]:
-    """Vertices in file order, and their colours where there are any."""
-    import trimesh
-
+    """Vertices in file order, millimetres, and their colours if all have some."""
+    data = read_bytes(path, "mesh", MAX_BYTES)
     try:
-        loaded: Any = trimesh.load(path, process=False, maintain_order=True)
-        vertices = np.asarray(loaded.vertices, np.float64)
+        vertices, colours = (_read_obj if path.suffix.lower() == ".obj" else _read_ply)(data)
     # trimesh's readers raise whatever a broken file makes them raise.
     except Exception as error:
         raise FormatError(f"{path.name} is not a readable mesh: {' '.join(str(error).split())[:120]}") from error
-    if vertices.ndim != 2 or vertices.shape[1] != 3 or not len(vertices) or not np.isfinite(vertices).all():
+    if vertices.ndim != 2 or vertices.shape[1] != 3 or not len(vertices):
         raise FormatError(f"{path.name} holds no vertices")
+    if not (np.abs(vertices) <= MAX_MM).all():  # NaN is not
+        raise FormatError(f"{path.name} holds vertices beyond {MAX_MM} mm: is the file in millimetres?")
+    return vertices, colours
+
+
+def _read_obj(data: bytes) -> tuple[FloatArray, npt.NDArray[np.uint8] | None]:
+    """The ``v`` lines of a Wavefront OBJ and nothing else: ``v x y z``, or ``v x y z r g b`` with colours of 0 to 1.
+
+    A reader of the whole format opens the materials that a file names, and with a material or texture coordinates it
+    takes no colour of a vertex for one.
+    """
+    rows = [line.split()[1:7] for line in data.splitlines() if line.startswith((b"v ", b"v\t"))]
+    vertices = np.array([[float(number) for number in row[:3]] for row in rows], np.float64).reshape(len(rows), -1)
+    if not rows or any(len(row) < 6 for row in rows):
+        return vertices, None
+    return vertices, _as_bytes(np.array([[float(number) for number in row[3:]] for row in rows]))
+
+
+def _read_ply(data: bytes) -> tuple[FloatArray, npt.NDArray[np.uint8] | None]:
+    import trimesh
+
+    loaded: Any = trimesh.load(
+        io.BytesIO(data), file_type="ply", process=False, maintain_order=True, resolver=None, skip_materials=True
+    )
+    vertices = np.asarray(loaded.vertices, np.float64)
     colours = getattr(getattr(loaded, "visual", None), "vertex_colors", getattr(loaded, "colors", None))
     if colours is None or np.shape(colours)[0] != len(vertices):
-        return vertices, None
-    return vertices, np.asarray(colours, np.uint8)
+        # With texture coordinates trimesh makes a texture of the mesh; the colours are still in what it read.
+        raw = loaded.metadata.get("_ply_raw", {}).get("vertex", {}).get("data")
+        names = getattr(getattr(raw, "dtype", None), "names", None) or ()
+        if not {"red", "green", "blue"} <= set(names):
+            return vertices, None
+        colours = np.stack([np.asarray(raw[name]).ravel() for name in ("red", "green", "blue")], axis=1)
+    return vertices, np.asarray(colours, np.uint8)[:, :3]
+
+
+def _as_bytes(shares: FloatArray) -> npt.NDArray[np.uint8]:
+    return np.rint(255 * np.clip(np.nan_to_num(shares), 0, 1)).astype(np.uint8)
 
 
 def _vertex(vertex: np.integer[Any], pixels: FloatArray) -> BarePoint:
@@ -91,6 +129,11 @@ def _points_on_surface(points: FloatArray, path: Path, model: MorphableModel, pi
     from scipy.spatial import cKDTree
 
     mean_mm = model.mean.astype(np.float64) * model.unit_mm
+    if len(points) > MAX_POINTS:
+        raise FormatError(
+            f"{path.name} has {len(points):,} vertices: neither the whole mesh of {model.name}, "
+            f"{model.vertex_count:,}, nor at most {MAX_POINTS:,} landmarks"
+        )
     # Only triangles about the nearest vertices can hold the nearest point.
     near, around = cKDTree(mean_mm).query(points, k=8)
     found: list[BarePoint] = []

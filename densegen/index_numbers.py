@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from densegen.errors import ConfigurationError, FormatError
-from densegen.files import find_data_file, read_yaml
+from densegen.files import find_data_file, read_text, read_yaml
 from densegen.index_points import BarePoint
 from densegen.morphable_model import BASEL_RAW_VERTICES, BASEL_VERTICES, MorphableModel, count_words
 from densegen.regions import valid_uv_region
@@ -21,15 +21,17 @@ NUMBERINGS: tuple[Numbering, ...] = ("prnet", "bfm-53215", "bfm-53490")
 """What numbers can count, from 0: PRNet's 43,867 valid UV pixels, the trimmed or the raw Basel model's vertices."""
 
 
+MAX_BYTES = 1 << 20
+
+
 def read_numbers(path: Path) -> list[int]:
     """The whole numbers in a text file; raises :class:`FormatError` where it holds something else."""
-    if not path.is_file():
-        raise ConfigurationError(f"{path} does not exist")
+    text = read_text(path, "list of numbers", MAX_BYTES)
     try:
-        numbers = [float(word) for word in path.read_text(encoding="utf-8").split()]
+        numbers = [float(word) for word in text.split()]
         if any(number != int(number) for number in numbers):
             raise ValueError("a number is not whole")
-    except (UnicodeDecodeError, ValueError, OverflowError) as error:
+    except (ValueError, OverflowError) as error:
         raise FormatError(f"{path.name} is not a list of whole numbers: {error}") from error
     return [int(number) for number in numbers]
 

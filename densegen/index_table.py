@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from densegen.errors import FormatError
-from densegen.files import read_archive
+from densegen.files import read_archive, read_text
 from densegen.landmark import Landmark
 from densegen.vertex_index import VertexIndex
 
@@ -67,11 +67,14 @@ def format_npz(index: VertexIndex) -> bytes:
     return buffer.getvalue()
 
 
+MAX_BYTES = 2 << 20
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of what :func:`format_csv` made; raises :class:`FormatError` where it is no CSV."""
     try:
-        return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
-    except (UnicodeDecodeError, csv.Error) as error:
+        return list(csv.DictReader(io.StringIO(read_text(path, "table of landmarks", MAX_BYTES))))
+    except csv.Error as error:
         raise FormatError(f"{path.name} is not readable CSV: {error}") from error
 
 

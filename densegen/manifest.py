@@ -70,7 +70,7 @@ class Split(_Settings):
     A photograph's split follows from ``seed`` and its name alone, so that it never changes with what else is there.
     """
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     validation: Annotated[float, Field(ge=0, le=1)] = 0.0
     test: Annotated[float, Field(ge=0, le=1)] = 0.0
 

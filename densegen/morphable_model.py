@@ -174,7 +174,8 @@ class MorphableModel:
                 f"{len(shape)} shape and {len(expression)} expression coefficients, but {self.name} has "
                 f"{len(self.shape_basis)} and {len(self.expression_basis)} components"
             )
-        return np.concatenate([shape, expression], dtype=np.float32)
+        both: FloatArray = np.concatenate([shape, expression], dtype=np.float32)
+        return both
 
     def vertices(self, shape: FloatArray, expression: FloatArray) -> FloatArray:
         """The vertices of one face, each the sum of its components in a fixed order, on every processor.
@@ -182,7 +183,8 @@ class MorphableModel:
         shape : (Ks,) float32; expression : (Ke,) float32, raw coefficients
         returns : (V, 3) float32, model frame and units
         """
-        return combine(self.coefficients(shape, expression)[None], self.basis)[0]
+        vertices: FloatArray = combine(self.coefficients(shape, expression)[None], self.basis)[0]
+        return vertices
 
     def basis_at(self, vertices: IntArray) -> FloatArray:
         """(Ks + Ke + 1, 3 n) float32: the columns of :attr:`basis` that belong to n vertices."""

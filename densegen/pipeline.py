@@ -79,9 +79,7 @@ class Recipe:
         return _AmongNeeded(
             keypoints68=self._rows(self.model.keypoints68),
             landmarks=replace(self.landmarks, vertices=self._rows(self.landmarks.vertices)),
-            mirrored_landmarks=replace(
-                self.mirrored_landmarks, vertices=self._rows(self.mirrored_landmarks.vertices)
-            ),
+            mirrored_landmarks=replace(self.mirrored_landmarks, vertices=self._rows(self.mirrored_landmarks.vertices)),
             uv_points=replace(self.uv_table.points, vertices=self._rows(self.uv_table.points.vertices))
             if self.position_maps
             else None,
@@ -124,7 +122,7 @@ def make_samples(entries: Sequence[FitEntry], recipe: Recipe) -> Iterator[tuple[
         batch = entries[start : start + BATCH]
         fits = [_read_checked(entry, recipe.model) for entry in batch]
         readable = [fit for fit in fits if isinstance(fit, Fit)]
-        vertices = iter(recipe.vertices(readable) if readable else ())
+        vertices = iter(recipe.vertices(readable)) if readable else iter(())
         for entry, fit in zip(batch, fits, strict=True):
             if isinstance(fit, SampleError):
                 yield entry, fit

@@ -320,7 +320,7 @@ class ShardReader:
 
     def _plain(self, name: str, value: Any) -> str | int | float:
         try:
-            return value.decode() if isinstance(value, bytes) else value.item()  # type: ignore[no-any-return]
+            return value.decode() if isinstance(value, bytes) else value.item()
         except UnicodeDecodeError as error:
             raise FormatError(f"{self.path.name}: {name} is not UTF-8: rebuild it with 'densegen build'") from error
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.errors import ConfigurationError, FormatError, SampleError
-from densegen.files import read_archive
+from densegen.files import file_size, read_archive, read_text
 from densegen.fits import read_labels
 from densegen.photograph import read_photograph
 from densetrain.metrics import box_size, nme, points21
@@ -36,7 +36,8 @@ FIRST_PIXEL = {"original": 1.0, "reannotated": 0.0}
 """What each label file calls the centre of the first pixel; the original labels come from MATLAB."""
 
 AFLW_CROP = 120
-MAX_LABEL_BYTES = 1 << 30
+MAX_LABEL_BYTES = 256 << 20
+MAX_LIST_BYTES = 8 << 20
 MAX_PREDICTED_PX = 1_000_000
 
 
@@ -200,7 +201,7 @@ def read_predictions(path: Path, names: tuple[str, ...]) -> FloatArray:
 
     Raises :class:`FormatError` where it is something else, holds numbers that are not finite, or lacks a face.
     """
-    if not path.is_file():
+    if not path.exists():
         raise ConfigurationError(f"the predictions {path} do not exist")
     archive = read_archive(path, ("names", "landmarks"), "file of predictions")
     landmarks = archive["landmarks"]
@@ -221,12 +222,9 @@ def read_predictions(path: Path, names: tuple[str, ...]) -> FloatArray:
 
 
 def _read_list(path: Path) -> list[str]:
-    if not path.is_file():
+    if not path.exists():
         raise ConfigurationError(f"{path} does not exist: it is one of the benchmark's public files")
-    try:
-        names = path.read_text(encoding="utf-8").split()
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path.name} is not a text file of names") from error
+    names = read_text(path, "list of names", MAX_LIST_BYTES).split()
     if not names or len({Path(name).stem for name in names}) != len(names):
         raise FormatError(f"{path.name} names {'a face twice' if names else 'no face'}")
     return names
@@ -258,7 +256,7 @@ def _find_images(root: Path, names: list[str]) -> tuple[Path, ...]:
 
 
 def _read_labels(root: Path, names: list[str]) -> tuple[FloatArray, FloatArray]:
-    """(n, 68, 2) points as the fits' files have them, and (n,) yaw in degrees, not wrapped, as the public file has it."""
+    """(n, 68, 2) points as the fits' files have them, and (n,) yaw in degrees, not wrapped: the public file's."""
     points, yaw_deg = [], []
     for name in names:
         try:
@@ -286,13 +284,15 @@ def _numbers(path: Path, shape: tuple[int, ...]) -> FloatArray:
 
 
 def _load(path: Path) -> npt.NDArray[Any]:
-    if not path.is_file():
+    if not path.exists():
         raise ConfigurationError(f"{path} does not exist: it is one of the benchmark's public files")
-    if path.stat().st_size > MAX_LABEL_BYTES:
-        raise FormatError(f"{path.name} is larger than {MAX_LABEL_BYTES >> 30} GiB: not a label file")
     try:
+        if file_size(path) > MAX_LABEL_BYTES:
+            raise FormatError(f"{path.name} is larger than {MAX_LABEL_BYTES >> 20} MiB: not a label file")
         with path.open("rb") as file:
             array = np.load(file, allow_pickle=False)
+    except FormatError:
+        raise
     # What NumPy raises for files that are cut off, something else, or claim more than there is memory: almost anything.
     except Exception as error:
         raise FormatError(f"{path.name} is not a readable NumPy file: {error}") from error

@@ -117,10 +117,18 @@ def result_table(results: Sequence[Result]) -> Table:
     )
 
 
+_TELLING = ("labels ", "yaw ", "split ", "as the public script")
+
+
 def _title(protocol: str) -> str:
     """The benchmark, and what tells two of its protocols apart."""
     name, *rest = protocol.split(", ")
-    return ", ".join([f"NME, {name}", *(part for part in rest if part.startswith(("labels ", "yaw ", "split ", "as the public script")))])
+    return ", ".join(
+        [
+            f"NME, {name}",
+            *(part for part in rest if part.startswith(_TELLING)),
+        ]
+    )
 
 
 def _published(protocol: str) -> tuple[tuple[str, float | None, float | None, float | None, float], ...]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def test_a_path_that_leaves_its_root_is_refused(tmp_path: Path, folder: str) -> 
     [
         ({"colour": "red"}, "colour: there is no such field"),
         ({"subsets": [{"name": "A", "directory": "A", "fits": 1, "group": "(a{99999999999999})"}]}, "no regular expr"),
-        ({"split": {"seed": 1 << 200}}, "a number of 201 bits"),
+        ({"split": {"seed": 1 << 200}}, r"split.seed: Input should be less than"),
         ({"subsets": []}, "subsets"),
         ({"layout": "other"}, "layout"),
         ({"split": {"validation": 0.8, "test": 0.3}}, "more than everything"),
@@ -129,7 +130,7 @@ def test_a_path_that_leaves_its_root_is_refused(tmp_path: Path, folder: str) -> 
     ],
 )
 def test_a_manifest_that_cannot_work_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
-    (tmp_path / "m.yaml").write_text(yaml.safe_dump(BASE | change))
+    (tmp_path / "m.yaml").write_text(json.dumps(BASE | change))
     with pytest.raises(FormatError, match=words):
         read_manifest(str(tmp_path / "m.yaml"))
 

@@ -108,7 +108,10 @@ def edited(path: Path, **changes: Any) -> Path:
     buffer = io.BytesIO()
     with h5py.File(io.BytesIO(made), "r") as old, new_file(buffer) as new:
         create_group(new, "image")
-        for name, value in {**old.attrs, **{k: v for k, v in changes.items() if not isinstance(v, dict | None)}}.items():
+        for name, value in {
+            **old.attrs,
+            **{k: v for k, v in changes.items() if not isinstance(v, dict | None)},
+        }.items():
             new.attrs[name] = value
         for name in [*(set(old) - {"image"}), "image/bytes", "image/offsets"]:
             options = changes.get(name, {"data": old[name][()], "dtype": old[name].dtype})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from densegen.cli.progress import ProgressBar
+from densegen.console import say
 from densegen.schema import OWN_INDEX
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def build(
         if model_path is not None:
             read_model(model_path)
         if dry_run:
-            click.echo(f"{dataset.synthetic.samples} portraits would be drawn into {root} first", err=True)
+            say(f"{dataset.synthetic.samples} portraits would be drawn into {root} first", err=True)
             return
         _synthesise(root, dataset.synthetic.samples, dataset.synthetic.seed, jobs)
     plan = plan_build(dataset, root, model_path or _default_model(dataset, root), index_path, settings)
@@ -95,7 +96,7 @@ def build(
         return
     with ProgressBar("building", "fits") as bar:
         made = run_build(plan, out, jobs=jobs, scheduler=scheduler, progress=bar)
-    click.echo(
+    say(
         f"{out}: {made.samples:,} samples in {len(made.shards)} shards, {made.bytes / 1e6:,.1f} MB, "
         f"{made.rejected_fits} fits set aside"
     )
@@ -111,7 +112,7 @@ def verify(folder: Path) -> None:
     with ProgressBar("checking", "samples") as bar:
         bar.start(read_dataset_manifest(folder).samples, 0)
         checked = verify_dataset(folder, lambda samples: bar.advance(samples, 0))
-    click.echo(f"{folder}: {checked.samples:,} samples in {len(checked.shards)} shards, all correct")
+    say(f"{folder}: {checked.samples:,} samples in {len(checked.shards)} shards, all correct")
 
 
 @click.command()
@@ -129,12 +130,12 @@ def inspect(folder: Path, sample_id: str | None, listed: bool, model_path: Path 
         raise click.UsageError("--list stands alone")
     if listed:
         for name, split, yaw_deg in list_samples(folder):
-            click.echo(f"{name}  {split}  yaw {yaw_deg:.0f}")
+            say(f"{name}  {split}  yaw {yaw_deg:.0f}")
         return
     sample_id = sample_id or next(list_samples(folder))[0]
     path = out or Path(f"{sample_id.replace('/', '-')}.png")
     draw_sample(folder, sample_id, path, read_model(model_path) if model_path else None)
-    click.echo(str(path))
+    say(str(path))
 
 
 @click.command("rebuild-maps")
@@ -151,7 +152,7 @@ def rebuild_maps(folder: Path, model_path: Path, out: Path, sample_ids: tuple[st
     with ProgressBar("rendering", "maps") as bar:
         bar.start(len(sample_ids) or read_dataset_manifest(folder).samples, 0)
         count = write_position_maps(folder, read_model(model_path), out, sample_ids, lambda n: bar.advance(n, 0))
-    click.echo(f"{out}: {count:,} position maps")
+    say(f"{out}: {count:,} position maps")
 
 
 @click.command()
@@ -168,7 +169,7 @@ def synth(out: Path, samples: int, seed: int, write_manifest: bool, jobs: int) -
     _synthesise(out, samples, seed, jobs)
     if write_manifest:
         _write_corpus_manifest(out, samples, seed)
-    click.echo(f"{out}: {samples} portraits and model.safetensors")
+    say(f"{out}: {samples} portraits and model.safetensors")
 
 
 @click.command()
@@ -178,7 +179,7 @@ def manifests() -> None:
 
     for name in named_manifests():
         manifest = read_manifest(name)
-        click.echo(f"{name:14} {sum(s.fits for s in manifest.subsets):>7,} fits  {manifest.title}")
+        say(f"{name:14} {sum(s.fits for s in manifest.subsets):>7,} fits  {manifest.title}")
 
 
 @click.command()
@@ -200,7 +201,7 @@ def schema(what: str) -> None:
         "corrections": Corrections,
         "candidates": Candidates,
     }
-    click.echo(json.dumps(kinds[what].model_json_schema(), indent=2))
+    say(json.dumps(kinds[what].model_json_schema(), indent=2))
 
 
 def _settings(dataset: Manifest, options: dict[str, Any]) -> BuildSettings:
@@ -270,8 +271,8 @@ def _describe_plan(plan: Plan) -> None:
         found[entry.group.split("/", 1)[0]] += 1
     for name, count in found.items():
         note = "" if count == expected[name] else f", the manifest says {expected[name]:,}"
-        click.echo(f"{name}: {count:,} fits{note}", err=True)
-    click.echo(
+        say(f"{name}: {count:,} fits{note}", err=True)
+    say(
         f"{len(plan.entries):,} fits, flips: {settings.flip}, {len(plan.entries) * settings.samples_per_fit:,} samples "
         f"in {len(plan.shards)} shards; {plan.model.name}, {plan.index.name} {plan.index.version}",
         err=True,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from densegen.cli.index_making import MODEL, PATH, correct, describe, make, sample, suggest
+from densegen.console import say
 from densegen.schema import OWN_INDEX
 
 if TYPE_CHECKING:
@@ -60,12 +61,12 @@ def check_index(
     std: npt.NDArray[np.float64] | None = coefficient_spread(fits, model) if fits else None
     qualities = [measure(one, model, std) for one in measured]
     for line in _quality_table(qualities):
-        click.echo(line)
+        say(line)
     if picture:
         from densegen.index_figures import draw_coverage
 
         draw_coverage(qualities, picture)
-        click.echo(str(picture))
+        say(str(picture))
 
 
 @index.command("show")
@@ -81,7 +82,7 @@ def show_index(path: Path | None, model_path: Path, out: Path) -> None:
     draw_views(shown, model, out / "views.png")
     draw_uv(shown, out / "uv.png")
     draw_sheets(shown, out / "sheets.pdf")
-    click.echo(f"{out}: uv.png, views.png and sheets.pdf of {describe(shown)}")
+    say(f"{out}: uv.png, views.png and sheets.pdf of {describe(shown)}")
 
 
 @index.command("diff")
@@ -98,15 +99,15 @@ def diff_indices(old: Path, new: Path, model_path: Path | None, picture: Path | 
     before, after = read_index(old), read_index(new)
     difference = compare(before, after, read_model(model_path) if model_path else None)
     for name in difference.removed:
-        click.echo(f"removed  {name}")
+        say(f"removed  {name}")
     for name in difference.added:
-        click.echo(f"added    {name}")
+        say(f"added    {name}")
     for name, distance in difference.moved.items():
-        click.echo(f"moved    {name}  {distance:.2f} {difference.unit}")
+        say(f"moved    {name}  {distance:.2f} {difference.unit}")
     if len(difference.renamed) <= SHOWN:  # an imported index has other names throughout
         for name, other in difference.renamed.items():
-            click.echo(f"renamed  {name}  {other}")
-    click.echo(
+            say(f"renamed  {name}  {other}")
+    say(
         f"{before.name} {before.version} -> {after.name} {after.version}: {len(difference.added)} added, "
         f"{len(difference.removed)} removed, {len(difference.moved)} moved, {len(difference.renamed)} renamed, "
         f"{difference.same} the same"
@@ -115,7 +116,7 @@ def diff_indices(old: Path, new: Path, model_path: Path | None, picture: Path | 
         from densegen.index_figures import draw_difference
 
         draw_difference(before, after, picture)
-        click.echo(str(picture))
+        say(str(picture))
 
 
 @index.command("import")
@@ -143,7 +144,7 @@ def import_file(
     counted = cast(Numbering | None, numbering)
     made = import_index(source, read_model(model_path), name, numbering=counted, ibug68=ibug68)
     write_index(made, out)
-    click.echo(f"{out}: {describe(made)}")
+    say(f"{out}: {describe(made)}")
 
 
 @index.command("export")
@@ -158,7 +159,7 @@ def export_file(path: Path, out: Path, model_path: Path, whole_mesh: bool) -> No
     from densegen.vertex_index import read_index
 
     export_index(read_index(path), out, read_model(model_path), whole_mesh=whole_mesh)
-    click.echo(str(out))
+    say(str(out))
 
 
 @index.command("edit")
@@ -184,7 +185,7 @@ def edit_index(path: Path | None, model_path: Path, corrections: Path, fits: Pat
     model = read_model(model_path)
     session = EditSession.open(_read_index(path), model, corrections)
     std = coefficient_spread(fits, model) if fits else None
-    serve(session, host, port, lambda line: click.echo(line, err=True), std)
+    serve(session, host, port, lambda line: say(line, err=True), std)
 
 
 def _read_index(path: Path | None) -> VertexIndex:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from densegen.console import say
+
 if TYPE_CHECKING:
     from densegen.vertex_index import VertexIndex
 
@@ -34,7 +36,7 @@ def sample(out: Path, model_path: Path, seeds: str, rounds: int) -> None:
 
     candidates = sample_candidates(read_model(model_path), tuple(seeds.split(",")), rounds)
     write_candidates(candidates, out)
-    click.echo(f"{out}: {' -> '.join(map(str, candidates.counts))} points")
+    say(f"{out}: {' -> '.join(map(str, candidates.counts))} points")
 
 
 @click.command("suggest")
@@ -64,7 +66,7 @@ def suggest(
         read_candidates(candidates), read_model(model_path), name=name, count=count, spacing_mm=spacing, weights=chosen
     )
     write_text(out, format_corrections(made))
-    click.echo(f"{out}: {len(made.remove)} to remove, {len(made.add)} to add, {count} landmarks")
+    say(f"{out}: {len(made.remove)} to remove, {len(made.add)} to add, {count} landmarks")
 
 
 def _parse_weights(given: tuple[str, ...]) -> dict[str, float]:
@@ -108,7 +110,7 @@ def make(out: Path, model_path: Path, corrections: Path | None, name: str | None
     made = apply(sample_candidates(model, tuple(SEEDS)), chosen, model)
     made = made.model_copy(update={"name": name or made.name})
     write_index(made, out)
-    click.echo(f"{out}: {describe(made)}")
+    say(f"{out}: {describe(made)}")
 
 
 @click.command("correct")
@@ -128,7 +130,7 @@ def correct(base: Path, corrections: Path, out: Path, model_path: Path) -> None:
 
     made = apply(read_base(base), read_corrections(corrections), read_model(model_path))
     write_index(made, out)
-    click.echo(f"{out}: {describe(made)}")
+    say(f"{out}: {describe(made)}")
 
 
 def describe(made: VertexIndex) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from densegen.console import say
+
 if TYPE_CHECKING:
     from densegen.morphable_model import MorphableModel
 
@@ -86,4 +88,4 @@ def _describe(model: MorphableModel) -> None:
         "fingerprint": model.fingerprint,
     }
     for name, value in rows.items():
-        click.echo(f"{name:22} {value}")
+        say(f"{name:22} {value}")

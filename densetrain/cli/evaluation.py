@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
+from densegen.console import say
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -72,7 +74,7 @@ def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) 
     regressor = None if model is None else open_regressor(model, device)
     results, draw_worst = (_evaluate_shards if asked.benchmark == "shards" else _evaluate_public)(regressor, asked)
     for protocol in dict.fromkeys(result.protocol for result in results):
-        click.echo("\n".join([*result_lines([r for r in results if r.protocol == protocol]), ""]))
+        say("\n".join([*result_lines([r for r in results if r.protocol == protocol]), ""]))
     if out is None and model is not None and model.is_dir():
         out = model / "evaluation"
     if out is None:
@@ -84,7 +86,7 @@ def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) 
     draw_ced(results, stem.with_name(f"{stem.name}-ced.png"))
     if draw_worst is not None:
         draw_worst(stem.with_name(f"{stem.name}-worst.png"))
-    click.echo(f"{stem}.json, -ced.png" + (", -worst.png" if draw_worst is not None else ""))
+    say(f"{stem}.json, -ced.png" + (", -worst.png" if draw_worst is not None else ""))
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,7 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
 
         profiles = [measure(ModelSettings(backbone=name), 520) for name in backbones]
     write_report(results, profiles, out, sheets)
-    click.echo(f"{out / 'report.md'}, {out / 'report.html'}")
+    say(f"{out / 'report.md'}, {out / 'report.html'}")
 
 
 @click.command()
@@ -243,4 +245,4 @@ def profile(backbones: tuple[str, ...], input_size: int, width: float, landmarks
 
     names = backbones or ("mobilenet_v2", "resnet18", "resnet50")
     settings = [ModelSettings(backbone=name, width=width, input_size=input_size) for name in names]
-    click.echo(profile_table([measure(one, landmarks) for one in settings]).as_markdown())
+    say(profile_table([measure(one, landmarks) for one in settings]).as_markdown())

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from densegen.console import say
+
 __all__ = ["augmented", "fit", "settings"]
 
 PATH = click.Path(path_type=Path)
@@ -32,7 +34,7 @@ def fit(folders: tuple[Path, ...], out: Path, source: str | None, changes: tuple
     chosen = read_settings(source, changes)
     from densetrain.fit import fit as run_fit
 
-    run_fit(folders, chosen, out, progress=sys.stderr.isatty(), say=click.echo)
+    run_fit(folders, chosen, out, progress=sys.stderr.isatty(), say=say)
 
 
 @click.command()
@@ -50,7 +52,7 @@ def augmented(folders: tuple[Path, ...], out: Path, samples: int, source: str | 
     from densetrain.shard_set import open_shards
 
     draw_augmented(open_shards(folders), chosen, samples, out)
-    click.echo(str(out))
+    say(str(out))
 
 
 @click.command()
@@ -66,6 +68,6 @@ def settings(source: str | None, changes: tuple[str, ...], schema: bool) -> None
     from densetrain.config import FitSettings, read_settings
 
     if schema:
-        click.echo(json.dumps(FitSettings.model_json_schema(), indent=2))
+        say(json.dumps(FitSettings.model_json_schema(), indent=2))
     else:
-        click.echo(yaml.safe_dump(read_settings(source, changes).model_dump(mode="json"), sort_keys=False), nl=False)
+        say(yaml.safe_dump(read_settings(source, changes).model_dump(mode="json"), sort_keys=False).rstrip("\n"))

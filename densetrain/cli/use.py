@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from densegen.console import say
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -71,7 +73,7 @@ def predict(paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, devi
         except FormatError as error:
             if len(inputs) == 1:
                 raise
-            click.echo(f"densetrain: {error}", err=True)
+            say(f"densetrain: {error}", err=True)
             failed.append(path.name)
     if webcam is not None:
         job.film(webcam, asked.out / f"webcam-{webcam}")
@@ -126,7 +128,7 @@ class _Job:
             boxes, refine = detect_boxes(self._open_detector(), image, path.name), self.asked.refine_detected
         faces = find_faces(self.regressor, image, boxes, refine=refine, reference=self.reference)
         made = write_faces(faces, image, stem, self.asked.outputs or ("png", "json"), self.triangles, self.regressor)
-        click.echo(f"{path}: {len(faces)} face{'s' if len(faces) != 1 else ''}: {', '.join(map(str, made))}")
+        say(f"{path}: {len(faces)} face{'s' if len(faces) != 1 else ''}: {', '.join(map(str, made))}")
 
     def _stem(self, path: Path) -> Path:
         names = itertools.chain([path.stem], (f"{path.stem}-{number}" for number in itertools.count(2)))
@@ -179,7 +181,7 @@ class _Job:
                 source, follower, stem, self.triangles, smooth=self.asked.smooth, limit=self.asked.limit,
                 progress=advance,
             )  # fmt: skip
-        click.echo(f"{source}: {frames:,} frames, a face in {seen:,}: {stem}.mp4, {stem}.json")
+        say(f"{source}: {frames:,} frames, a face in {seen:,}: {stem}.mp4, {stem}.json")
 
 
 @click.command()
@@ -210,6 +212,6 @@ def export(run: Path, out: Path, variants: tuple[str, ...], calibrate: Path | No
         reader = shards.open()
         crops = np.stack([reader.image(int(row)) for row in rows[:: max(len(rows) // samples, 1)][:samples]])
         reader.close()
-    made = export_onnx(regressor, out, variants or ("fp32",), crops, click.echo)
-    click.echo(str(export_safetensors(regressor, out)))
+    made = export_onnx(regressor, out, variants or ("fp32",), crops, say)
+    say(str(export_safetensors(regressor, out)))
     write_text(out / "README.md", model_card(regressor, made))

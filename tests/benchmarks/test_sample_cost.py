@@ -78,7 +78,9 @@ def full_size_corpus(corpus: Path, root: Path) -> list[FitEntry]:
 def test_a_sample_costs_at_most_three_jpeg_decodes(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = Recipe(full_size(read_model(corpus / "model.safetensors")), read_index(find_data_file("vertex_index_520.yaml")))
+    recipe = Recipe(
+        full_size(read_model(corpus / "model.safetensors")), read_index(find_data_file("vertex_index_520.yaml"))
+    )
     entries = full_size_corpus(corpus, tmp_path)
     files = [entry.image.read_bytes() for entry in entries]
     with threadpool_limits(1):

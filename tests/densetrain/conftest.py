@@ -38,7 +38,10 @@ def dataset(corpus: Path, manifest: Manifest, tmp_path_factory: pytest.TempPathF
     settings = BuildSettings(shard_size=4)
     index_file = find_data_file("vertex_index_520.yaml")
     build(
-        plan_build(manifest.model_copy(update={"split": split}), corpus, corpus / "model.safetensors", index_file, settings), out
+        plan_build(
+            manifest.model_copy(update={"split": split}), corpus, corpus / "model.safetensors", index_file, settings
+        ),
+        out,
     )
     return out
 

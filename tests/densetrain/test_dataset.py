@@ -220,7 +220,10 @@ def test_a_photograph_in_two_splits_is_refused(dataset: Path, corpus: Path, mani
     split = manifest.split.model_copy(update={"seed": 5, "validation": 0.5})
     other = manifest.model_copy(update={"split": split})
     index_file = find_data_file("vertex_index_520.yaml")
-    build(plan_build(other, corpus, corpus / "model.safetensors", index_file, BuildSettings(shard_size=64)), tmp_path / "other")
+    build(
+        plan_build(other, corpus, corpus / "model.safetensors", index_file, BuildSettings(shard_size=64)),
+        tmp_path / "other",
+    )
     with pytest.raises(ConfigurationError, match="the photograph SYNTH/SYNTH_0000. of demo is in"):
         open_shards([dataset, tmp_path / "other"])
 
