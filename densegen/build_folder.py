@@ -28,7 +28,7 @@ from densegen.dataset_manifest import (
     write_dataset_manifest,
 )
 from densegen.errors import BuildError
-from densegen.files import LOCK_NAME, only_one, remove_leftovers, sha256_of, write_text
+from densegen.files import LOCK_NAMES, only_one, remove_leftovers, sha256_of, write_text
 from densegen.manifest import FitEntry
 
 __all__ = ["BuildFolder"]
@@ -60,7 +60,7 @@ class BuildFolder:
         if self.path.exists() and not self.path.is_dir():
             raise BuildError(f"{self.path} is not a folder: choose another one")
         names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
-        if names - {LOCK_NAME} and not names & {MANIFEST_NAME, PROGRESS_FOLDER}:
+        if names - LOCK_NAMES and not names & {MANIFEST_NAME, PROGRESS_FOLDER}:
             raise BuildError(f"{self.path} is not empty and holds no build (found {min(names)}): choose another folder")
 
     @contextmanager

@@ -10,7 +10,8 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 Kind = TypeVar("Kind", bound="BaseModel")
 
 __all__ = [
-    "LOCK_NAME",
+    "LOCK_NAMES",
     "TEMPORARY_SUFFIX",
     "file_size",
     "find_data_file",
@@ -43,6 +44,7 @@ __all__ = [
     "read_yaml",
     "remove_leftovers",
     "replace_file",
+    "replace_files",
     "sha256_of",
     "stays_below",
     "write_bytes",
@@ -59,7 +61,8 @@ MAX_JSON_BYTES = 256 << 20
 MAX_ARCHIVE_BYTES = 128 << 20
 
 TEMPORARY_SUFFIX = ".partial"
-LOCK_NAME = ".lock"
+LOCK_NAME, SOFT_LOCK_NAME = ".lock", ".lock-without-locks"
+LOCK_NAMES = {LOCK_NAME, SOFT_LOCK_NAME}
 
 
 @contextmanager
@@ -68,17 +71,39 @@ def replace_file(path: Path) -> Iterator[Path]:
 
     After an error, Ctrl-C or a full disk the temporary file is removed and ``path`` is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Drawn, not the process's number: machines that share a disk have the same numbers.
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
-    try:
+    with replace_files([path]) as (temporary,):
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+
+
+@contextmanager
+def replace_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Give a temporary name beside each of ``paths``; rename them all when the block ends well, and none if it does
+    not, so that the files of one result are never of two.
+
+    A temporary name to which nothing was written leaves its path as it is.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporaries = [_temporary_name(path) for path in paths]
+    try:
+        yield temporaries
+        written = [(temporary, path) for temporary, path in zip(temporaries, paths, strict=True) if temporary.exists()]
+        for temporary, _ in written:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        for temporary, path in written:
+            temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
         raise
+
+
+def _temporary_name(path: Path) -> Path:
+    # Drawn, not the process's number: machines that share a disk have the same numbers.
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -89,24 +114,45 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a file's name is one that :func:`replace_file` gives for the while."""
+    """Whether a file's name is one that :func:`replace_file` writes to."""
     return re.search(rf"\.[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}$", path.name) is not None
 
 
 @contextmanager
 def only_one(folder: Path, busy: str) -> Iterator[None]:
-    """Work in ``folder`` as the only process; raises :class:`BuildError`, saying ``busy``, where another one does."""
-    from filelock import FileLock, Timeout
+    """Work in ``folder`` as the only process; raises :class:`BuildError`, saying ``busy``, if another one does.
+
+    On a disk without locks (some network disks) a file that is there stands for the lock; one that a killed process
+    left has to be deleted by hand, and the error says so.
+    """
+    from filelock import FileLock, SoftFileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
+    lock: Any = FileLock(folder / LOCK_NAME, timeout=0)
     try:
-        with FileLock(folder / LOCK_NAME, timeout=0):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             try:
-                yield
-            finally:  # while it is still held: nobody else can be waiting for this file
-                (folder / LOCK_NAME).unlink(missing_ok=True)
+                lock.acquire()
+            except (NotImplementedError, OSError) as error:
+                if isinstance(error, OSError) and (isinstance(error, Timeout) or error.errno not in _NO_LOCKS):
+                    raise
+                lock, busy = SoftFileLock(folder / SOFT_LOCK_NAME, timeout=0), f"{busy}{_no_locks(folder)}"
+                lock.acquire()
     except Timeout as error:
         raise BuildError(busy) from error
+    try:
+        yield
+    finally:  # while it is still held: nobody else can be waiting for this file
+        (folder / LOCK_NAME).unlink(missing_ok=True)
+        lock.release()
+
+
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
+
+
+def _no_locks(folder: Path) -> str:
+    return f"; this disk has no locks: if nothing runs there, delete {folder / SOFT_LOCK_NAME}"
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from densegen.files import write_bytes
 from densegen.landmark import REGIONS
 
-__all__ = ["KEYPOINT_COLOUR", "REGION_COLOURS", "contact_sheet", "depth_colours", "draw_points", "write_png"]
+__all__ = [
+    "KEYPOINT_COLOUR",
+    "REGION_COLOURS",
+    "contact_sheet",
+    "depth_colours",
+    "draw_points",
+    "png_bytes",
+    "write_png",
+]
 
 FloatArray = npt.NDArray[np.float32]
 ImageArray = npt.NDArray[np.uint8]
@@ -73,11 +83,15 @@ def contact_sheet(tiles: list[ImageArray], columns: int) -> ImageArray:
     return sheet
 
 
-def write_png(image: ImageArray, path: Path) -> None:
-    """Write an (H, W, 3) uint8 image as PNG, whole or not at all."""
+def png_bytes(image: ImageArray) -> bytes:
+    """An (H, W, 3) uint8 image as a PNG file."""
     from PIL import Image
 
-    from densegen.files import replace_file
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", optimize=False)
+    return buffer.getvalue()
 
-    with replace_file(path) as temporary:
-        Image.fromarray(image).save(temporary, format="PNG", optimize=False)
+
+def write_png(image: ImageArray, path: Path) -> None:
+    """Write an (H, W, 3) uint8 image as PNG, whole or not at all."""
+    write_bytes(path, png_bytes(image))

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -48,12 +52,15 @@ def decode_photograph(data: bytes, name: str, *, upright: bool = False) -> npt.N
     Raises :class:`SampleError` where the file is truncated or no image, or has more than ``MAX_PIXELS`` pixels.
     """
     if not data.startswith(b"\xff\xd8"):
+        if (kind := _other_kind(data)) is not None:
+            raise SampleError("image-unreadable", f"{name} is {kind}: convert it to JPEG or PNG")
         return _decode_with_pillow(data, name, upright)
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
         raise SampleError("image-unreadable", f"{name} is not a readable JPEG: {error}") from error
     _check_size(height, width, name)
+    _check_scans(data, height * width, name)
     # The marker is looked for in the first segments only; without it there is no tag to parse.
     orientation = _orientation(data, name, upright) if b"Exif\x00\x00" in data[:65536] else 1
     if colorspace in ("CMYK", "YCCK"):
@@ -86,6 +93,31 @@ def _check_size(height: int, width: int, name: str) -> None:
         raise SampleError("image-too-large", f"{name} is {width}x{height}, at most {MAX_PIXELS} pixels are read")
 
 
+_SCAN_STARTS = b"\xff\xda"
+MAX_SCANNED = 1_000_000_000
+"""Pixels times scans of a progressive JPEG: each scan goes over the whole picture. Encoders make about ten."""
+
+_OTHER_KINDS = {
+    b"BM": "a BMP picture", b"GIF8": "a GIF picture", b"II*\0": "a TIFF picture", b"MM\0*": "a TIFF picture",
+    b"\0\0\0\x0cjP": "a JPEG 2000 picture", b"\0\0\0\x0cJXL": "a JPEG XL picture",
+}  # fmt: skip
+
+
+def _other_kind(data: bytes) -> str | None:
+    """What a picture is that is not read, by its first bytes; None if they are a PNG's or nobody's."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "a WebP picture"
+    if data[4:8] == b"ftyp":
+        return "an AVIF or HEIC picture, or a video"
+    return next((kind for begin, kind in _OTHER_KINDS.items() if data.startswith(begin)), None)
+
+
+def _check_scans(data: bytes, pixels: int, name: str) -> None:
+    scans = data.count(_SCAN_STARTS)
+    if scans * pixels > MAX_SCANNED and scans > 16:
+        raise SampleError("image-unreadable", f"{name} has {scans:,} scans of {pixels:,} pixels: save it again")
+
+
 def _check_complete(data: bytes, name: str) -> None:
     # Some cameras append data behind the end marker, so its absence at the end alone condemns nothing.
     if b"\xff\xd9" not in data[-65536:]:
@@ -96,17 +128,28 @@ def _orientation(data: bytes, name: str, upright: bool) -> int:
     """The EXIF orientation, 1 to 8, 1 where there is none; refused where it is another and not to be obeyed."""
     import io
 
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+        with _quiet(), Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
             return _checked_orientation(image.getexif().get(0x0112, 1), name, upright)
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
+    except SampleError:
+        raise
+    # Pillow raises almost anything for a damaged file.
+    except Exception as error:
         raise SampleError("image-unreadable", f"{name} is not a readable image: {error}") from error
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings about a file: what is wrong with it is said in one line."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _checked_orientation(orientation: object, name: str, upright: bool) -> int:
-    if orientation == 1 or (upright and orientation not in range(2, 9)):
+    if orientation == 1 or (upright and not (isinstance(orientation, int) and orientation in range(2, 9))):
         return 1
     if not upright:
         raise SampleError(
@@ -130,17 +173,19 @@ def _turn(image: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint
 
 
 def _decode_with_pillow(data: bytes, name: str, upright: bool) -> npt.NDArray[np.uint8]:
-    import io
-
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+        with _quiet(), Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
             _check_size(image.height, image.width, name)
             orientation = _checked_orientation(image.getexif().get(0x0112, 1), name, upright)
             if image.mode.startswith("I"):  # 16-bit grey
-                grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
+                grey = np.right_shift(np.asarray(image), 8).clip(0, 255).astype(np.uint8)
                 return _turn(np.repeat(grey[..., None], 3, axis=2), orientation)
             return _turn(np.asarray(image.convert("RGB"), np.uint8), orientation)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SampleError("image-unreadable", f"{name} is not a readable image: {type(error).__name__}") from error
+    except SampleError:
+        raise
+    # Pillow raises almost anything for a damaged file.
+    except Exception as error:
+        reason = "its contents are of no known kind" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise SampleError("image-unreadable", f"{name} is not a readable JPEG or PNG: {reason}") from error

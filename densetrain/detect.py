@@ -88,8 +88,10 @@ def _import(module: str, name: str, needed: str, line: str) -> Any:
 
     try:
         library = importlib.import_module(module)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ConfigurationError(f"the detector {name} is not installed: {line}") from error
+    except ImportError as error:  # installed, and a library of the system that it needs is not
+        raise ConfigurationError(f"the detector {name} is installed, but does not load: {error}") from error
     if not hasattr(library, needed):
         version = getattr(library, "__version__", "installed here")
         raise ConfigurationError(f"the detector {name} does not come with release {version} of its library: {line}")

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.errors import ConfigurationError, FormatError, SampleError
-from densegen.files import read_json, write_bytes, write_text
+from densegen.files import read_json, replace_files
 from densegen.index_mesh import mesh_bytes
-from densegen.overlay import KEYPOINT_COLOUR, depth_colours, draw_points, write_png
+from densegen.overlay import KEYPOINT_COLOUR, depth_colours, draw_points, png_bytes
 from densegen.photograph import read_photograph
 from densetrain.detect import Detector
 from densetrain.head_pose import head_pose
@@ -32,6 +32,7 @@ __all__ = [
     "faces_as_json",
     "find_faces",
     "list_images",
+    "passed_over",
     "read_boxes",
     "read_image",
     "write_faces",
@@ -41,7 +42,10 @@ FloatArray = npt.NDArray[np.float32]
 ImageArray = npt.NDArray[np.uint8]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+VIDEO_SUFFIXES = (
+    ".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".3gp", ".ts", ".mts", ".wmv", ".mpg", ".mpeg", ".mjpeg", ".gif",
+)  # fmt: skip
+OTHER_SUFFIXES = (".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl")
 OUTPUTS = ("png", "json", "csv", "ply", "obj")
 
 FARTHEST_PX = 100_000
@@ -75,14 +79,25 @@ def list_images(inputs: tuple[Path, ...]) -> list[Path]:
     found: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            found += sorted(p for p in path.iterdir() if p.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
-        elif path.is_file():
+            found += [p for p in _visible(path) if p.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)]
+        elif path.exists():
             found.append(path)
         else:
             raise ConfigurationError(f"{path} does not exist")
     if not found:
         raise ConfigurationError(f"{', '.join(map(str, inputs))}: no image here ({', '.join(IMAGE_SUFFIXES)})")
     return found
+
+
+def passed_over(inputs: tuple[Path, ...]) -> dict[str, int]:
+    """How many pictures of kinds that are not read lie in the folders among the inputs, by suffix."""
+    suffixes = [p.suffix.lower() for path in inputs if path.is_dir() for p in _visible(path)]
+    return {suffix: suffixes.count(suffix) for suffix in OTHER_SUFFIXES if suffix in suffixes}
+
+
+def _visible(folder: Path) -> list[Path]:
+    # macOS puts a ._NAME beside each NAME on disks of other systems.
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def read_boxes(path: Path) -> dict[str, npt.NDArray[np.float64]]:
@@ -180,24 +195,26 @@ def write_faces(
     faces: list[Face], image: ImageArray, stem: Path, outputs: tuple[str, ...], triangles: npt.NDArray[np.int64],
     regressor: Regressor,
 ) -> list[Path]:  # fmt: skip
-    """Write the faces of one image: ``STEM.png``, ``STEM.json``, ``STEM.csv``, ``STEM-0.ply``, ``STEM-0.obj``."""
-    written = []
+    """Write the faces of one image: ``STEM.png``, ``STEM.json``, ``STEM.csv``, ``STEM-0.ply``, ``STEM-0.obj``; all of
+    them or none.
+    """
+    contents: dict[Path, bytes] = {}
     for kind in outputs:
         path = stem.with_name(f"{stem.name}.{kind}")
         if kind == "png":
-            write_png(draw_faces(image, faces, triangles), path)
+            contents[path] = png_bytes(draw_faces(image, faces, triangles))
         elif kind == "json":
-            write_text(path, json.dumps(faces_as_json(faces, image, regressor)) + "\n")
+            contents[path] = (json.dumps(faces_as_json(faces, image, regressor)) + "\n").encode()
         elif kind == "csv":
-            write_text(path, faces_as_csv(faces))
-        elif kind in ("ply", "obj"):
+            contents[path] = faces_as_csv(faces).encode()
+        else:
             for number, face in enumerate(faces):
                 path = stem.with_name(f"{stem.name}-{number}.{kind}")
-                write_bytes(path, mesh_bytes(face.landmarks * MESH_FROM_IMAGE, triangles, kind))
-                written.append(path)
-            continue
-        written.append(path)
-    return written
+                contents[path] = mesh_bytes(face.landmarks * MESH_FROM_IMAGE, triangles, kind)
+    with replace_files(list(contents)) as temporaries:
+        for temporary, data in zip(temporaries, contents.values(), strict=True):
+            temporary.write_bytes(data)
+    return list(contents)
 
 
 def faces_as_json(faces: list[Face], image: ImageArray, regressor: Regressor) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class OnnxRegressor:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         # ONNX Runtime's errors have no common base but this.
         except Exception as error:
-            raise FormatError(f"{path.name} is not a readable ONNX file: {_first_words(error)}") from error
+            raise FormatError(f"{path.name} is not a readable ONNX file: {_in_short(error)}") from error
         try:
             contents = json.loads(session.get_modelmeta().custom_metadata_map[ONNX_METADATA])
         except (KeyError, ValueError, RecursionError) as error:
@@ -87,14 +87,16 @@ class OnnxRegressor:
             landmarks: FloatArray = self.session.run(None, {"images": images})[0].astype(np.float32)
         # ONNX Runtime's errors have no common base but this.
         except Exception as error:
-            raise FormatError(f"{self.name} cannot be run: {_first_words(error)}") from error
+            raise FormatError(f"{self.name} cannot be run: {_in_short(error)}") from error
         if not np.isfinite(landmarks).all():
             raise FormatError(f"{self.name} gives landmarks that are not finite: its weights are damaged")
         return landmarks
 
 
-def _first_words(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+def _in_short(error: Exception) -> str:
+    """An error's end: ONNX Runtime begins with files and lines of its own, and says last what is wrong."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 200 else f"… {words[-200:]}"
 
 
 def open_regressor(path: Path, device: str = "cpu") -> Regressor:

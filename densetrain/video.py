@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,21 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.errors import ConfigurationError, FormatError
-from densegen.files import replace_file
+from densegen.files import file_size, replace_files
 from densetrain.detect import Detector
 from densetrain.head_pose import head_pose
 from densetrain.predict import Face, Smoother, draw_faces, faces_as_json, find_faces
 from densetrain.regressor import Regressor
 
-__all__ = ["Follower", "process_video"]
+__all__ = ["Filmed", "Follower", "process_video"]
 
 ImageArray = npt.NDArray[np.uint8]
 
 DEFAULT_RATE_HZ = 25.0
+MAX_RATE_HZ = 1000.0
+MAX_FRAMES = 100_000_000
+TIMED_FRAMES = 240
+"""Frames whose times are looked at before a film begins."""
 
 
 class Follower:
@@ -49,7 +54,7 @@ class Follower:
         self.smoother: Smoother | None = None
 
     def smooth_at(self, rate_hz: float) -> None:
-        """From now on, smooth landmarks over frames that come at this rate."""
+        """From now on, smooth landmarks; the next frame comes at this rate after the last one."""
         self.rate_hz = rate_hz
 
     def __call__(self, image: ImageArray) -> list[Face]:
@@ -60,6 +65,7 @@ class Follower:
             return []
         if self.rate_hz is not None:
             self.smoother = self.smoother or Smoother(self.rate_hz)
+            self.smoother.rate_hz = self.rate_hz
             landmarks = self.smoother(face.landmarks)
             pose = None if self.reference is None else head_pose(landmarks[None], self.reference)[0]
             keypoints = self.regressor.index.subset("ibug68", landmarks)
@@ -84,86 +90,181 @@ class Follower:
         return face if plausible and inside else None
 
 
+@dataclass(frozen=True)
+class Filmed:
+    """What a film gave: its frames, those with a face, and the frames that the file says it has, if it says it."""
+
+    frames: int
+    with_face: int
+    expected: int | None
+
+    @property
+    def ends_early(self) -> bool:
+        # A header's count can be off by one or two.
+        return self.expected is not None and self.frames < self.expected - 2
+
+
 def process_video(
     source: Path | int, follower: Follower, stem: Path, triangles: npt.NDArray[np.int64], *,
     smooth: bool = True, limit: int | None = None, progress: Callable[[int, int | None], None] = lambda n, total: None,
-) -> tuple[int, int]:  # fmt: skip
-    """Write ``STEM.mp4`` with the landmarks drawn and ``STEM.json`` with a line a frame; frames, and those with a face.
+) -> Filmed:  # fmt: skip
+    """Write ``STEM.mp4`` with the landmarks drawn and ``STEM.json`` with a line a frame, both or neither.
 
     source : a file, or a webcam's number, whose recording Ctrl-C ends and keeps
-    progress : gets the number of frames since the last call, and of all, where the file says it
+    progress : gets the number of frames since the last call, and of all, if the file says it
 
-    Raises :class:`ConfigurationError` where OpenCV is not installed or cannot write, :class:`FormatError` where there
-    is no frame.
+    The MP4 has one rate, the mean of the source's; the lines have each frame's own time.
+
+    Raises :class:`ConfigurationError` if OpenCV is not installed or cannot write, :class:`FormatError` if there is no
+    frame, or the film could not be written whole.
     """
     cv2 = _import_opencv()
-    reader = cv2.VideoCapture(source if isinstance(source, int) else str(source))
-    rate_hz = float(reader.get(cv2.CAP_PROP_FPS)) or DEFAULT_RATE_HZ
-    if smooth:
-        follower.smooth_at(rate_hz)
-    total = None if isinstance(source, int) else int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) or None
+    if isinstance(source, Path):
+        _check_file(source)
+    rate_hz, total = _rate_and_length(source, cv2)
+    expected = total
     if limit is not None:
         total = min(total or limit, limit)
+    reader = _open(source, cv2)
     count = seen = 0
+    last_s = -1 / rate_hz
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("mp4", "json")]
     try:
-        with (
-            _video_file(stem.with_name(f"{stem.name}.mp4"), rate_hz, cv2) as write,
-            replace_file(stem.with_name(f"{stem.name}.json")) as lines_path,
-            lines_path.open("w", encoding="utf-8") as lines,
-        ):
-            try:
-                while limit is None or count < limit:
-                    there, frame = reader.read()
-                    if not there:
-                        break
-                    image = np.ascontiguousarray(frame[..., ::-1]).astype(np.uint8)
-                    faces = follower(image)
-                    write(draw_faces(image, faces, triangles, scale=1))
-                    lines.write(json.dumps({"number": count, **faces_as_json(faces, image, follower.regressor)}) + "\n")
-                    count += 1
-                    seen += bool(faces)
-                    progress(1, total)
-            except KeyboardInterrupt:
-                if not isinstance(source, int):
-                    raise
+        with replace_files(paths) as (film_path, lines_path), _Film(film_path, rate_hz, cv2) as film:
+            with lines_path.open("w", encoding="utf-8") as lines:
+                try:
+                    while limit is None or count < limit:
+                        there, frame = reader.read()
+                        if not there:
+                            break
+                        time_s = _time_s(source, reader, cv2, count, rate_hz, last_s)
+                        if smooth:
+                            follower.smooth_at(1 / (time_s - last_s))
+                        image = np.ascontiguousarray(frame[..., ::-1]).astype(np.uint8)
+                        faces = follower(image)
+                        film.write(draw_faces(image, faces, triangles, scale=1))
+                        found = faces_as_json(faces, image, follower.regressor)
+                        lines.write(json.dumps({"number": count, "time_s": round(time_s, 4), **found}) + "\n")
+                        count, last_s = count + 1, time_s
+                        seen += bool(faces)
+                        progress(1, total)
+                except KeyboardInterrupt:
+                    if not isinstance(source, int):
+                        raise
             if not count:
                 what = f"webcam {source}" if isinstance(source, int) else str(source)
                 raise FormatError(f"{what} gives no frame: not a readable video, or no such camera")
+            film.finish(count, stem)
     finally:
         reader.release()
-    return count, seen
+    return Filmed(count, seen, None if limit is not None else expected)
+
+
+def _check_file(path: Path) -> None:
+    try:
+        file_size(path)
+    except OSError as error:
+        raise FormatError(f"{path} is no video: {error.strerror}") from error
+
+
+def _open(source: Path | int, cv2: Any) -> Any:
+    # OpenCV takes a name with a colon for an address, unless it is a whole path.
+    return cv2.VideoCapture(source if isinstance(source, int) else str(source.resolve()))
+
+
+def _rate_and_length(source: Path | int, cv2: Any) -> tuple[float, int | None]:
+    """Frames a second and frames in all, if that is known.
+
+    The rate that a file's header names is taken if the times of its first frames agree: recordings of browsers and
+    phones have none, or another one for every frame.
+    """
+    reader = _open(source, cv2)
+    try:
+        named, length = float(reader.get(cv2.CAP_PROP_FPS)), float(reader.get(cv2.CAP_PROP_FRAME_COUNT))
+        total = int(length) if not isinstance(source, int) and 0 < length < MAX_FRAMES else None
+        times: list[float] = []
+        while not isinstance(source, int) and len(times) < TIMED_FRAMES and reader.grab():
+            times.append(float(reader.get(cv2.CAP_PROP_POS_MSEC)) / 1000)
+    finally:
+        reader.release()
+    plausible = 0.1 <= named <= MAX_RATE_HZ
+    span = times[-1] - times[0] if len(times) > 1 else 0.0
+    if span <= 0:
+        return (named if plausible else DEFAULT_RATE_HZ), total
+    timed = (len(times) - 1) / span
+    if plausible and abs(timed / named - 1) < 0.02:
+        return named, total
+    return min(max(timed, 0.1), MAX_RATE_HZ), total if plausible else None
+
+
+def _time_s(source: Path | int, reader: Any, cv2: Any, count: int, rate_hz: float, last_s: float) -> float:
+    """When the frame that was just read is shown; times that stand still or go back are made to go on."""
+    time_s = count / rate_hz
+    if not isinstance(source, int):
+        told = float(reader.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+        time_s = told if np.isfinite(told) else time_s
+    return time_s if time_s > last_s else last_s + 1 / rate_hz
 
 
 def _import_opencv() -> Any:
+    # What FFmpeg and OpenCV remark of a file would stand beside our own line.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
     try:
         import cv2
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ConfigurationError("video needs OpenCV: pip install 'densegen[video]'") from error
+    except ImportError as error:  # installed, and a library of the system that it needs is not
+        raise ConfigurationError(f"OpenCV is installed, but does not load: {error}") from error
     return cv2
 
 
-@contextmanager
-def _video_file(path: Path, rate_hz: float, cv2: Any) -> Iterator[Callable[[ImageArray], None]]:
-    """What writes a frame, (H, W, 3) uint8 RGB, into an MP4 file that is whole or not there."""
-    writer: Any = None
-    with replace_file(path) as temporary:
+class _Film:
+    """An MP4 file that grows frame by frame; a context manager.
+
+    path : a temporary name, which the whole film gets
+    """
+
+    def __init__(self, path: Path, rate_hz: float, cv2: Any) -> None:
+        self.path, self.rate_hz, self.cv2 = path, _mpeg4_rate(rate_hz), cv2
         # OpenCV tells the container from the name's ending.
-        unfinished = temporary.with_name(f"{temporary.name}.mp4")
+        self.unfinished = path.with_name(f"{path.name}.mp4").resolve()
+        self.writer: Any = None
 
-        def write(frame: ImageArray) -> None:
-            nonlocal writer
-            if writer is None:
-                writer = cv2.VideoWriter(str(unfinished), cv2.VideoWriter.fourcc(*"mp4v"), rate_hz, frame.shape[1::-1])
-                if not writer.isOpened():
-                    raise ConfigurationError("OpenCV cannot write MP4 here: its video codecs are missing")
-            writer.write(np.ascontiguousarray(frame[..., ::-1]))
+    def __enter__(self) -> _Film:
+        return self
 
-        try:
-            yield write
-            if writer is not None:
-                writer.release()
-                unfinished.replace(temporary)
-        finally:
-            if writer is not None:
-                writer.release()
-            unfinished.unlink(missing_ok=True)
+    def __exit__(self, *_: object) -> None:
+        if self.writer is not None:
+            self.writer.release()
+        self.unfinished.unlink(missing_ok=True)
+
+    def write(self, frame: ImageArray) -> None:
+        """Add a frame, (H, W, 3) uint8 RGB."""
+        if self.writer is None:
+            code, size = self.cv2.VideoWriter.fourcc(*"mp4v"), frame.shape[1::-1]
+            self.writer = self.cv2.VideoWriter(str(self.unfinished), code, self.rate_hz, size)
+            if not self.writer.isOpened():
+                raise ConfigurationError(
+                    f"OpenCV cannot write an MP4 of {size[0]}x{size[1]} at {self.rate_hz:g} frames/s into "
+                    f"{self.path.parent}: its video codecs are missing, or the folder is not writable"
+                )
+        self.writer.write(np.ascontiguousarray(frame[..., ::-1]))
+
+    def finish(self, frames: int, stem: Path) -> None:
+        """Close the film and look whether it holds all of its ``frames``: OpenCV says nothing of a full disk."""
+        self.writer.release()
+        look = self.cv2.VideoCapture(str(self.unfinished))
+        held = int(look.get(self.cv2.CAP_PROP_FRAME_COUNT)) if look.isOpened() and look.grab() else 0
+        look.release()
+        if held != frames:
+            free = shutil.disk_usage(self.path.parent).free >> 20
+            raise FormatError(
+                f"{stem}.mp4 could not be written whole, {held} of {frames} frames: {free} MiB are free; none is kept"
+            )
+        self.unfinished.replace(self.path)
+
+
+def _mpeg4_rate(rate_hz: float) -> float:
+    """The nearest rate that MPEG-4 can hold: as a fraction, with a numerator of at most 65,535."""
+    return round(rate_hz, 3 if rate_hz < 65 else 2 if rate_hz < 650 else 0)

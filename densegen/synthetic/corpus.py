@@ -14,7 +14,7 @@ import simplejpeg
 
 from densegen.errors import BuildError, ConfigurationError
 from densegen.executors import INLINE, Pool
-from densegen.files import LOCK_NAME, is_leftover, only_one, remove_leftovers, write_bytes
+from densegen.files import LOCK_NAMES, is_leftover, only_one, remove_leftovers, write_bytes
 from densegen.fits import Fit
 from densegen.morphable_model import read_model, write_model
 from densegen.pose import pose_vertices
@@ -119,7 +119,7 @@ def check_corpus_folder(out: Path, samples: int) -> None:
     """
     if out.exists() and not out.is_dir():
         raise ConfigurationError(f"{out} is not a folder: choose another one")
-    known = {SUBSET, MODEL_NAME, MANIFEST_NAME, LOCK_NAME}
+    known = {SUBSET, MODEL_NAME, MANIFEST_NAME, *LOCK_NAMES}
     there = [path for path in out.iterdir() if not is_leftover(path)] if out.is_dir() else []
     if foreign := sorted(path.name for path in there if path.name not in known):
         raise ConfigurationError(

@@ -165,6 +165,7 @@ class _Job:
 
     def film(self, source: Path | int, stem: Path) -> None:
         from densegen.cli.progress import ProgressBar
+        from densegen.errors import FormatError
         from densetrain.video import Follower, process_video
 
         boxes = None if isinstance(source, int) else self._given_boxes(source)
@@ -177,11 +178,15 @@ class _Job:
                     bar.start(total, 0)
                 bar.advance(frames, 0)
 
-            frames, seen = process_video(
+            film = process_video(
                 source, follower, stem, self.triangles, smooth=self.asked.smooth, limit=self.asked.limit,
                 progress=advance,
             )  # fmt: skip
-        say(f"{source}: {frames:,} frames, a face in {seen:,}: {stem}.mp4, {stem}.json")
+        say(f"{source}: {film.frames:,} frames, a face in {film.with_face:,}: {stem}.mp4, {stem}.json")
+        if film.ends_early:
+            raise FormatError(
+                f"{source} ends early: {film.frames:,} of {film.expected:,} frames; what there is was written"
+            )
 
 
 @click.command()

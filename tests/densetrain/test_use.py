@@ -24,7 +24,7 @@ from densetrain.evaluate import read_result
 from densetrain.export import ParityError, export_onnx
 from densetrain.predict import Smoother, draw_faces, find_faces
 from densetrain.regressor import OnnxRegressor, crop_of_box, open_regressor
-from densetrain.video import Follower, process_video
+from densetrain.video import Filmed, Follower, process_video
 
 
 def call(*arguments: Any) -> Result:
@@ -253,7 +253,7 @@ class Writer:
 class Films:
     """Stands in for OpenCV: three grey frames, then Ctrl-C."""
 
-    CAP_PROP_FPS, CAP_PROP_FRAME_COUNT, VideoWriter = 5, 7, Writer
+    CAP_PROP_POS_MSEC, CAP_PROP_FPS, CAP_PROP_FRAME_COUNT, VideoWriter = 0, 5, 7, Writer
 
     def __init__(self) -> None:
         self.left = 3
@@ -262,7 +262,13 @@ class Films:
         return self
 
     def get(self, key: int) -> float:
-        return 10.0
+        return 3.0 if key == self.CAP_PROP_FRAME_COUNT else 10.0
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def grab(self) -> bool:
+        return True
 
     def read(self) -> tuple[bool, np.ndarray]:
         if self.left == 0:
@@ -286,17 +292,28 @@ def no_face(image: np.ndarray) -> np.ndarray:
 
 def test_ctrl_c_ends_and_keeps_a_webcams_recording(run: Path, films: Films, tmp_path: Path) -> None:
     follower = Follower(load_regressor(run), no_face)
-    assert process_video(0, follower, tmp_path / "cam", np.empty((0, 3), np.int64)) == (3, 0)
+    assert process_video(0, follower, tmp_path / "cam", np.empty((0, 3), np.int64)) == Filmed(3, 0, None)
     assert {path.name for path in tmp_path.iterdir()} == {"cam.mp4", "cam.json"}
     assert len((tmp_path / "cam.json").read_text().splitlines()) == 3
 
 
 def test_ctrl_c_in_a_file_leaves_nothing_half_done(run: Path, films: Films, tmp_path: Path) -> None:
     follower = Follower(load_regressor(run), no_face)
+    (tmp_path / "in.mp4").write_bytes(b"a film")
     with pytest.raises(KeyboardInterrupt):
         process_video(tmp_path / "in.mp4", follower, tmp_path / "out", np.empty((0, 3), np.int64))
     assert films.left == 0
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_a_film_that_the_disk_cut_short_is_none(run: Path, films: Films, tmp_path: Path) -> None:
+    """OpenCV reports nothing when the disk is full; the finished file is looked at, and an earlier film stays."""
+    (tmp_path / "cam.mp4").write_bytes(b"an earlier film")
+    follower = Follower(load_regressor(run), no_face)
+    films.left = 2  # the fake's file says three frames
+    with pytest.raises(FormatError, match=r"cam\.mp4 could not be written whole, 3 of 2 frames"):
+        process_video(0, follower, tmp_path / "cam", np.empty((0, 3), np.int64))
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("cam.mp4", b"an earlier film")]
 
 
 def test_a_face_that_was_lost_is_smoothed_from_where_it_comes_back(run: Path) -> None:
