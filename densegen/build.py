@@ -20,10 +20,11 @@ import numpy as np
 from densegen import __version__
 from densegen.build_folder import BuildFolder
 from densegen.crop import CropRecipe
-from densegen.dataset_card import write_card, write_rejects
+from densegen.dataset_card import REJECTS, format_rejects, write_card
 from densegen.dataset_manifest import BuildConfiguration, DatasetManifest, ShardRecord
 from densegen.errors import BuildError, ConfigurationError, SampleError
 from densegen.executors import open_pool
+from densegen.files import write_text
 from densegen.fits import read_fit
 from densegen.hdf5 import hdf5_series
 from densegen.manifest import BuildSettings, FitEntry, Manifest, list_fits
@@ -76,6 +77,10 @@ class Plan:
         )
 
 
+MAX_SHARDS = 100_000
+"""Their names have five digits."""
+
+
 class Progress(Protocol):
     """Whom a build tells how far it is."""
 
@@ -97,6 +102,11 @@ def plan_build(manifest: Manifest, root: Path, model_path: Path, index_path: Pat
     index, the number of components, the flip policy.
     """
     entries = list_fits(manifest, root.resolve(), settings.flip)[: settings.limit]
+    if len(entries) > MAX_SHARDS * settings.fits_per_shard:
+        raise ConfigurationError(
+            f"{len(entries):,} fits make more than {MAX_SHARDS:,} shards of {settings.shard_size}: choose a larger "
+            "--shard-size"
+        )
     model, index = read_model(model_path), read_index(index_path)
     index.resolve_mirrored(model)
     _check_keypoints(index, model)
@@ -182,8 +192,12 @@ def _finish(plan: Plan, folder: BuildFolder, records: list[ShardRecord]) -> Data
         shards=tuple(records),
     )
     if manifest.samples == 0:
-        raise BuildError(f"every one of the {len(plan.entries)} fits was set aside: there is nothing to write")
-    write_rejects(folder.path / "rejected.csv", manifest.rejects)
+        first = manifest.rejects[0]
+        raise BuildError(
+            f"every one of the {len(plan.entries)} fits was set aside: there is nothing to write; the first, "
+            f"{first.sample_id}: {first.reason}: {first.message}"
+        )
+    write_text(folder.path / REJECTS, format_rejects(manifest.rejects))
     write_card(folder.path, plan.manifest, manifest)
     folder.finish(manifest)
     return manifest

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import unicodedata
 
 import click
 
-__all__ = ["one_line", "plain", "prepare_streams", "say"]
+__all__ = ["as_markdown", "one_line", "plain", "prepare_streams", "say"]
 
 LONGEST_LINE = 600
 
@@ -29,6 +30,11 @@ def one_line(text: str) -> str:
     line = plain(" ".join(text.split()))
     half = LONGEST_LINE // 2
     return line if len(line) <= LONGEST_LINE else f"{line[:half]} […] {line[-half:]}"
+
+
+def as_markdown(text: str) -> str:
+    """A stranger's text for a Markdown page: one plain line in which nothing is a tag, a link, a heading or a table."""
+    return re.sub(r"([\\`*_<>\[\]|!#])", r"\\\1", one_line(text))
 
 
 def say(text: str, *, err: bool = False) -> None:

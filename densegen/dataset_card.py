@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from densegen.console import as_markdown, one_line
 from densegen.dataset_manifest import DatasetManifest, Reject
 from densegen.files import replace_file, write_text
 from densegen.manifest import Manifest
@@ -19,21 +20,22 @@ from densegen.pose import yaw_degrees
 from densegen.schema import FRAMES
 from densegen.shards import ShardReader
 
-__all__ = ["CONTACT_SHEET", "YAW_HISTOGRAM", "write_card", "write_rejects"]
+__all__ = ["CONTACT_SHEET", "REJECTS", "YAW_HISTOGRAM", "format_rejects", "write_card"]
 
 CONTACT_SHEET = "contact_sheet.png"
 YAW_HISTOGRAM = "yaw.png"
+REJECTS = "rejected.csv"
 SHEET_COLUMNS, SHEET_ROWS = 6, 4
 YAW_BINS = (0, 30, 60, 90)
 
 
-def write_rejects(path: Path, rejects: list[Reject]) -> None:
-    """Write ``rejected.csv``: one fit a line, in the dataset's order."""
+def format_rejects(rejects: list[Reject]) -> str:
+    """The text of ``rejected.csv``: one fit a line, in the dataset's order."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["sample_id", "image", "reason", "message"])
-    writer.writerows([reject.sample_id, reject.image, reject.reason, reject.message] for reject in rejects)
-    write_text(path, text.getvalue())
+    writer.writerows([reject.sample_id, reject.image, reject.reason, one_line(reject.message)] for reject in rejects)
+    return text.getvalue()
 
 
 def write_card(out: Path, dataset: Manifest, manifest: DatasetManifest) -> None:
@@ -102,7 +104,7 @@ def _text(
     bins[-1] += int((yaw > YAW_BINS[-1]).sum())
     rows = [f"| {name} | {splits[name]:,} | {groups[name]:,} |" for name in sorted(splits)]
     frames = [f"- **{name}**: {text}" for name, text in FRAMES.items()]
-    return f"""# {dataset.title}: {manifest.landmarks} dense 3D landmarks
+    return f"""# {as_markdown(dataset.title)}: {manifest.landmarks} dense 3D landmarks
 
 {manifest.samples:,} samples of a {configuration.crop.size}x{configuration.crop.size} image and \
 {manifest.landmarks}x3 landmarks in {len(manifest.shards)} HDF5 shards, {manifest.bytes / 1e6:,.1f} MB.
@@ -131,8 +133,8 @@ Flips: {settings.flip}. Seed: {settings.seed}. Position maps: {"yes" if settings
 - every shard's SHA-256 stands in `manifest.json`; `densegen verify` checks them
 
 ## Licence
-{dataset.licence.strip()}
+{as_markdown(dataset.licence)}
 
 ## Citation
-{dataset.citation.strip()}
+{as_markdown(dataset.citation)}
 """

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -45,6 +46,7 @@ __all__ = [
     "remove_leftovers",
     "replace_file",
     "replace_files",
+    "replace_into",
     "sha256_of",
     "stays_below",
     "write_bytes",
@@ -101,15 +103,35 @@ def replace_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
         raise
 
 
+@contextmanager
+def replace_into(folder: Path) -> Iterator[Path]:
+    """Give a new folder inside ``folder`` to write to; move its files into ``folder``, over those of the same names,
+    when the block ends well. After an error ``folder`` holds what it held.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    staging = _temporary_name(folder / "new")
+    staging.mkdir()
+    try:
+        yield staging
+        with replace_files([folder / path.name for path in sorted(staging.iterdir())]) as temporaries:
+            for path, temporary in zip(sorted(staging.iterdir()), temporaries, strict=True):
+                path.replace(temporary)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 def _temporary_name(path: Path) -> Path:
     # Drawn, not the process's number: machines that share a disk have the same numbers.
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what :func:`replace_file` leaves in ``folder`` where its process is killed, and nothing else."""
+    """Remove what a killed process left of the functions above in ``folder``, and nothing else."""
     for path in folder.glob(f"*.????????{TEMPORARY_SUFFIX}"):
-        if is_leftover(path):
+        if is_leftover(path) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif is_leftover(path):
             path.unlink(missing_ok=True)
 
 

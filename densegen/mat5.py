@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ _MATRIX, _COMPRESSED = 14, 15
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8, 16: 1, 17: 2, 18: 4}
 """Bytes of one number of each data type."""
 
-_STRUCT, _TEXT, _NUMERIC = 2, 4, range(6, 16)
+_STRUCT, _TEXT, _OPAQUE, _NUMERIC = 2, 4, 17, range(6, 16)
 """Classes of arrays."""
 
 
@@ -38,7 +39,9 @@ def read_mat(path: Path, names: tuple[str, ...], max_bytes: int) -> dict[str, An
     data = path.read_bytes()
     try:
         checked = b"".join([data[:_HEADER], *_variables(data, names, max_bytes)])
-        contents: dict[str, Any] = loadmat(io.BytesIO(checked))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about oddities of a header that do not matter here
+            contents: dict[str, Any] = loadmat(io.BytesIO(checked))
     # A damaged file surfaces as almost anything: zlib, struct, index and type errors, unknown versions.
     except Exception as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -51,6 +54,10 @@ def _variables(data: bytes, names: tuple[str, ...], limit: int) -> Iterator[byte
 
     scipy's reader believes the tags, and one wrong number in them can end the process, or take all memory.
     """
+    if data[512:520] == b"\x89HDF\r\n\x1a\n" or data[:19] == b"MATLAB 7.3 MAT-file":
+        raise ValueError("it is a MATLAB 7.3 file: save it again with save(..., '-v7')")
+    if data.startswith((b"# Created by Octave", b"Octave-1")):
+        raise ValueError("it is an Octave file: save it again with save -mat7-binary")
     if len(data) < _HEADER or data[126:128] != b"IM":
         raise ValueError("no little-endian MATLAB 5 header")
     at = _HEADER
@@ -60,7 +67,7 @@ def _variables(data: bytes, names: tuple[str, ...], limit: int) -> Iterator[byte
             raise ValueError(f"an element of type {kind} at byte {at}")
         # A name lies within the first bytes: what nobody asked for is not unpacked.
         head = data[at:following] if kind == _MATRIX else _inflate(data[start:end], _LONGEST_HEAD, whole=False)
-        if _read_head(head, 8, len(head)).name in names:
+        if _name_of(head) in names:
             element = head if kind == _MATRIX else _inflate(data[start:end], limit)
             kind, start, end, _ = _tag(element, 0, len(element))
             if kind != _MATRIX:
@@ -115,15 +122,26 @@ def _read_head(data: bytes, at: int, end: int) -> _Head:
         raise ValueError(f"no array flags at byte {start}")
     flags = struct.unpack_from("<I", data, start)[0]
     kind, start, stop, at = _tag(data, at, end)
-    if kind != 5 or (stop - start) % 4 or stop == start:
+    # Some writers call dimensions unsigned, and names UTF-8.
+    if kind not in (5, 6) or (stop - start) % 4 or stop == start:
         raise ValueError(f"no dimensions at byte {start}")
     dimensions = struct.unpack_from(f"<{(stop - start) // 4}i", data, start)
     if min(dimensions) < 0:
         raise ValueError(f"a dimension of {min(dimensions)}")
     kind, start, stop, at = _tag(data, at, end)
-    if kind != 1:
+    if kind not in (1, 16):
         raise ValueError(f"no name at byte {start}")
-    return _Head(data[start:stop].decode("ascii"), flags & 0xFF, bool(flags & 0x800), math.prod(dimensions), at)
+    return _Head(data[start:stop].decode("utf-8"), flags & 0xFF, bool(flags & 0x800), math.prod(dimensions), at)
+
+
+def _name_of(head: bytes) -> str | None:
+    """The name of a variable; None for an object of MATLAB's own classes, a string among them, which has another
+    layout and which nobody asks for.
+    """
+    kind, start, stop, _ = _tag(head, 8, len(head))
+    if kind == 6 and stop - start == 8 and head[start] == _OPAQUE:
+        return None
+    return _read_head(head, 8, len(head)).name
 
 
 def _check_array(data: bytes, at: int, end: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.crop import Crop
+from densegen.dataset_card import CONTACT_SHEET, REJECTS, YAW_HISTOGRAM, format_rejects
 from densegen.dataset_manifest import DatasetManifest, ShardRecord, read_dataset_manifest
 from densegen.errors import FormatError, VerificationError
 from densegen.files import sha256_of
@@ -46,6 +48,7 @@ def verify_dataset(folder: Path, advance: Callable[[int], None] = lambda samples
         # What is corrupt is not opened: HDF5 can hang on it.
         problems += _check_file(path, record) or _check_inside(path, record, manifest, ids, split_of)
         advance(record.samples)
+    problems += _check_beside(folder, manifest)
     if len(ids) != manifest.samples and not problems:
         problems.append(f"the shards hold {len(ids)} samples, the manifest says {manifest.samples}")
     if problems:
@@ -54,13 +57,37 @@ def verify_dataset(folder: Path, advance: Callable[[int], None] = lambda samples
     return manifest
 
 
+def _check_beside(folder: Path, manifest: DatasetManifest) -> list[str]:
+    """The manifest's own sums, and the files beside the shards."""
+    problems = []
+    if manifest.rejected_fits != len(manifest.rejects):
+        problems.append(f"the manifest lists {len(manifest.rejects)} rejected fits and says {manifest.rejected_fits}")
+    if (fits := sum(record.fits for record in manifest.shards)) != manifest.configuration.fits:
+        problems.append(f"the manifest's shards have {fits} fits, its configuration says {manifest.configuration.fits}")
+    if manifest.schema_version != manifest.configuration.shard_schema_version:
+        problems.append("the manifest names two schema versions")
+    for name in ("README.md", CONTACT_SHEET, YAW_HISTOGRAM, REJECTS):
+        if not (folder / name).is_file():
+            problems.append(f"{name} is missing")
+    if (folder / REJECTS).is_file() and sha256_of(folder / REJECTS) != _sha256(format_rejects(manifest.rejects)):
+        problems.append(f"{REJECTS} does not say what the manifest says")
+    return problems
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _check_file(path: Path, record: ShardRecord) -> list[str]:
     if not path.is_file():
         return [f"{path.name} is missing"]
     if (size := path.stat().st_size) != record.bytes:
         return [f"{path.name} has {size} bytes, the manifest says {record.bytes}"]
     if (digest := sha256_of(path)) != record.sha256:
-        return [f"{path.name} has SHA-256 {digest[:12]}…, the manifest says {record.sha256[:12]}…: it is corrupt"]
+        return [
+            f"{path.name} has SHA-256 {digest[:12]}…, the manifest says {record.sha256[:12]}…: it is corrupt; the same "
+            "'densegen build' makes it again"
+        ]
     return []
 
 
@@ -88,6 +115,15 @@ def _verify_shard(
         for key, attribute in (("vertex_index", "vertex_index_fingerprint"), ("model", "model_fingerprint")):
             if shard.attributes[attribute] != getattr(configuration, key):
                 problems.append(f"{name} was made with another {key.replace('_', ' ')} than the manifest says")
+        if shard.attributes["configuration"] != configuration.as_text():
+            problems.append(f"{name} was made by another configuration than the manifest says")
+        if (
+            shard.attributes["seed"] != configuration.settings.seed
+            or shard.attributes["dataset"] != configuration.dataset
+        ):
+            problems.append(f"{name} is of another dataset or seed than the manifest says")
+        if len(index) != manifest.landmarks:
+            problems.append(f"{name} has {len(index)} landmarks, the manifest says {manifest.landmarks}")
         if index.fingerprint != shard.attributes["vertex_index_fingerprint"]:
             problems.append(f"{name}'s vertex index does not match its fingerprint")
         for sample_id, group, split in zip(shard.sample_ids, shard.groups, shard.splits, strict=True):

@@ -13,7 +13,7 @@ import torch
 from densegen.errors import ConfigurationError, FormatError
 from densegen.vertex_index import VertexIndex
 from densetrain.description import Description, read_description
-from densetrain.model import LandmarkNet, load_torch
+from densetrain.model import LandmarkNet, load_torch, net_of_weights
 from densetrain.module import CHECKPOINT_KEY
 
 __all__ = ["BEST", "LAST", "TorchRegressor", "load_regressor", "read_checkpoint"]
@@ -80,11 +80,10 @@ def load_regressor(path: Path, device: str = "cpu") -> TorchRegressor:
             raise FormatError(f"{path.name} holds no named tensors")
         state = {name.removeprefix("net."): value for name, value in weights.items() if name.startswith("net.")}
     about, index = read_description(contents, path.name)
-    net = LandmarkNet(about.settings.model, len(index), about.crop_size)
     try:
-        net.load_state_dict(state)
-    except (RuntimeError, TypeError) as error:
-        raise FormatError(f"{path.name} does not hold the weights of its own settings") from error
+        net = net_of_weights(about.settings.model, len(index), about.crop_size, state)
+    except FormatError as error:
+        raise FormatError(f"{path.name}: {error}") from error
     return TorchRegressor(net.eval().to(device), about, index, f"{path.parent.name}/{path.name}")
 
 

@@ -6,6 +6,7 @@ the batches r, r + R, ..., so R processes see in a step what one process sees th
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from densetrain.config import FitSettings
 from densetrain.shard_set import ShardSet
 
 __all__ = ["Batch", "BatchDataset", "BatchSampler", "ShardBatches", "decode_all"]
+
+SHARED_MEMORY = Path("/dev/shm")
 
 Batch = dict[str, Any]
 """``images`` (B, S, S, 3) uint8 RGB, or None where the device holds them; ``landmarks`` (B, N, 3) float32, pixels, crop
@@ -142,6 +145,23 @@ class ShardBatches(LightningDataModule):
         self.validation_images = self.train_images if same else None
         if cached and not same:
             self.validation_images = decode_all(shards, self.validation_rows)
+
+    def check_shared_memory(self) -> None:
+        """Raise :class:`ConfigurationError` if the batches of the workers do not fit into ``/dev/shm``: a container
+        gives it 64 MB unless it is told, and a loader that finds it full waits for ever.
+        """
+        workers = self.settings.data.workers if self.settings.data.cache == "none" else 0
+        if not workers or not SHARED_MEMORY.is_dir():
+            return
+        # Each worker has two batches under way, torch's default, in training and in validation; and one is in use.
+        batch = self.settings.data.batch_size * self.shards.crop_size**2 * 3
+        needed, there = (2 * workers + 1) * batch, shutil.disk_usage(SHARED_MEMORY).free
+        if needed > there:
+            raise ConfigurationError(
+                f"{SHARED_MEMORY} has {there / 1e6:,.0f} MB free, batches of {workers} workers need "
+                f"{needed / 1e6:,.0f}: give the container more (--shm-size, --ipc=host), or choose data.workers=0, "
+                "data.cache=memory or a smaller data.batch_size"
+            )
 
     def train_dataloader(self) -> DataLoader[Any]:
         # The module holds what the device caches: see LandmarkModule.hold_images.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.errors import ConfigurationError, DensegenError
-from densegen.files import replace_file, write_bytes, write_text
+from densegen.files import replace_file, replace_into, write_bytes, write_text
 from densetrain.checkpoint import TorchRegressor
 from densetrain.regressor import ONNX_METADATA, OnnxRegressor
 
-__all__ = ["LIMITS_PX", "Parity", "ParityError", "check_folder", "export_onnx", "export_safetensors", "model_card"]
+__all__ = [
+    "LIMITS_PX",
+    "Parity",
+    "ParityError",
+    "check_folder",
+    "export",
+    "export_onnx",
+    "export_safetensors",
+    "model_card",
+]
 
 LIMITS_PX = {"fp32": 1e-3, "fp16": 1.0, "int8": 8.0}
 """How far a variant's landmarks may lie from torch's: the largest distance of a coordinate, pixels."""
@@ -64,6 +72,27 @@ def check_folder(folder: Path) -> None:
         raise ConfigurationError(f"{folder} holds a {taken[0]} of something else: choose another folder")
 
 
+def export(
+    regressor: TorchRegressor,
+    folder: Path,
+    variants: tuple[str, ...] = ("fp32",),
+    crops: npt.NDArray[np.uint8] | None = None,
+) -> list[Parity]:
+    """Write the network into ``folder``: ONNX, safetensors, ``config.json`` and a card, all of them or none; variants
+    of an earlier export that are not made again are taken away.
+
+    Raises what :func:`check_folder` and :func:`export_onnx` raise.
+    """
+    check_folder(folder)
+    with replace_into(folder) as staging:
+        made = [replace(one, path=folder / one.path.name) for one in export_onnx(regressor, staging, variants, crops)]
+        export_safetensors(regressor, staging)
+        write_text(staging / "README.md", model_card(regressor, made))
+    for path in {folder / f"model-{variant}.onnx" for variant in LIMITS_PX} - {one.path for one in made}:
+        path.unlink(missing_ok=True)
+    return made
+
+
 def export_safetensors(regressor: TorchRegressor, folder: Path) -> Path:
     """Write ``model.safetensors`` and ``config.json``; ``densetrain`` reads them like a checkpoint."""
     from safetensors.torch import save
@@ -80,7 +109,6 @@ def export_onnx(
     folder: Path,
     variants: tuple[str, ...] = ("fp32",),
     crops: npt.NDArray[np.uint8] | None = None,
-    say: Callable[[str], None] = lambda text: None,
 ) -> list[Parity]:
     """Write ``model.onnx`` and, where asked, ``model-fp16.onnx`` and ``model-int8.onnx`` made from it; each is compared
     with torch on the same crops.
@@ -107,7 +135,6 @@ def export_onnx(
                 (_write_fp16 if variant == "fp16" else _write_int8)(plain, file, shown)
                 _describe(file, regressor)
             made.append(_compare(regressor, file, path, variant, shown))
-            say(f"{path}: largest difference {made[-1].largest_px:.2g} px, mean {made[-1].mean_px:.2g} px")
     return made
 
 

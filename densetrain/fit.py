@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from densegen import __version__
 from densegen.errors import ConfigurationError, FormatError
-from densegen.files import read_yaml, remove_leftovers, write_text
+from densegen.files import only_one, read_yaml, remove_leftovers, write_text
 from densetrain.callbacks import Checkpoints, EpochLines, WarmAverage, WholeFiles
 from densetrain.checkpoint import BEST, LAST, read_checkpoint
 from densetrain.config import FitSettings
@@ -164,10 +165,26 @@ def fit(
         it is
 
     Raises :class:`ConfigurationError` where ``out`` holds a run of other settings or other shards, and what
-    :func:`open_shards` raises; :class:`TrainingError` where the loss is not finite or a checkpoint cannot be written.
+    :func:`open_shards` raises; :class:`TrainingError` if the loss is not finite or a checkpoint cannot be written;
+    :class:`BuildError` if another run is training into ``out``.
     """
     _quieten()
     say = rank_zero_only(say)
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        return _fit(folders, settings, out, progress=progress, say=say)
+
+
+def _alone(out: Path) -> AbstractContextManager[None]:
+    """The folder's lock, for the first of a run's processes: the others belong to it."""
+    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0:
+        return nullcontext()
+    return only_one(out, f"another run is training into {out}: wait for it, or choose another folder")
+
+
+def _fit(
+    folders: Sequence[Path], settings: FitSettings, out: Path, *, progress: bool, say: Callable[[str], None]
+) -> dict[str, float]:
     shards = open_shards(folders)
     earlier = _earlier_run(out, settings, shards)
     # Checkpoints are written at an epoch's end.
@@ -177,6 +194,7 @@ def fit(
         return {}
     module = make_module(shards, settings, start=earlier is None, say=say)
     batches = ShardBatches(shards, settings, first_epoch)
+    batches.check_shared_memory()
     if settings.data.cache == "device":
         module.hold_images(batches.train_images)
     trainer = make_trainer(settings, out, progress=progress, say=say)
@@ -218,6 +236,13 @@ def _prepare_folder(out: Path, settings: FitSettings, *, is_new: bool) -> None:
 def _explain(error: Exception, trainer: pl.Trainer) -> None:
     """Raise what a known error of torch means."""
     text = str(error)
+    if "Missing folder" in text:
+        raise TrainingError(f"the logs cannot be written ({text[:120]}): run the same command again") from error
+    if "unable to allocate shared memory" in text or "Bus error" in text or "DataLoader worker" in text:
+        raise TrainingError(
+            "a process that decodes images died or found no room in /dev/shm: give the container more (--shm-size, "
+            "--ipc=host), or choose data.workers=0 or data.cache=memory"
+        ) from error
     if trainer.world_size > 1 and ("gloo" in text or "NCCL" in text or "peer" in text):
         raise TrainingError("another process stopped: its own error says why") from error
     if "more than 1 value per channel" in text:

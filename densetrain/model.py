@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densegen.errors import ConfigurationError, FormatError
+from densegen.files import file_size
 from densetrain.config import ModelSettings
 
-__all__ = ["LandmarkNet", "load_pretrained", "load_torch", "read_weights"]
+__all__ = ["LandmarkNet", "load_pretrained", "load_torch", "net_of_weights", "read_weights"]
 
 # Those of ImageNet, which torchvision's weights were trained with.
 MEAN_RGB = (0.485, 0.456, 0.406)
@@ -27,8 +28,10 @@ class LandmarkNet(nn.Module):
     The backbone sees the crop at ``input_size``; its N x 3 outputs are standard deviations from the mean landmarks of
     the training set, both kept in the weights, so that the output is in pixels whatever reads them.
 
-    Raises :class:`ConfigurationError` where the backbone is unknown, has no width multiplier, or cannot see crops of
-    that size.
+    tried : whether the backbone is run once, to see that it can; weights of a network that was trained say so
+
+    Raises :class:`ConfigurationError` if the backbone is unknown, has no width multiplier, or cannot see crops of that
+    size.
     """
 
     mean_landmarks: Tensor
@@ -36,10 +39,10 @@ class LandmarkNet(nn.Module):
     mean_rgb: Tensor
     std_rgb: Tensor
 
-    def __init__(self, settings: ModelSettings, landmarks: int, crop_size: int) -> None:
+    def __init__(self, settings: ModelSettings, landmarks: int, crop_size: int, *, tried: bool = True) -> None:
         super().__init__()
         self.settings, self.landmarks, self.crop_size = settings, landmarks, crop_size
-        self.backbone = _make_backbone(settings, landmarks * 3)
+        self.backbone = _make_backbone(settings, landmarks * 3, tried=tried)
         self.register_buffer("mean_landmarks", torch.zeros(landmarks, 3))
         self.register_buffer("spread_px", torch.tensor(32.0))
         self.register_buffer("mean_rgb", torch.tensor(MEAN_RGB)[:, None, None] * 255, persistent=False)
@@ -63,7 +66,30 @@ class LandmarkNet(nn.Module):
             self.spread_px.copy_((landmarks - self.mean_landmarks).square().mean().sqrt().clamp(min=1.0))
 
 
-def _make_backbone(settings: ModelSettings, outputs: int) -> nn.Module:
+def net_of_weights(settings: ModelSettings, landmarks: int, crop_size: int, state: dict[str, Tensor]) -> LandmarkNet:
+    """The network that these weights are of, with them in it.
+
+    It is laid out without memory first: settings of a few bytes can name a network of gigabytes.
+
+    Raises :class:`FormatError` if the weights are another network's, and what :class:`LandmarkNet` raises.
+    """
+    with torch.device("meta"):
+        plan = LandmarkNet(settings, landmarks, crop_size, tried=False).state_dict()
+    try:
+        fits = {name: value.shape for name, value in state.items()} == {n: v.shape for n, v in plan.items()}
+    except AttributeError:
+        fits = False
+    if not fits:
+        raise FormatError("the weights are not those of its own settings")
+    net = LandmarkNet(settings, landmarks, crop_size, tried=False)
+    try:
+        net.load_state_dict(state)
+    except (RuntimeError, TypeError) as error:
+        raise FormatError("the weights are not those of its own settings") from error
+    return net
+
+
+def _make_backbone(settings: ModelSettings, outputs: int, *, tried: bool) -> nn.Module:
     from torchvision import models
 
     names = models.list_models(module=models)
@@ -80,6 +106,8 @@ def _make_backbone(settings: ModelSettings, outputs: int) -> nn.Module:
         options |= {"aux_logits": False, "init_weights": True}
     try:
         backbone: nn.Module = models.get_model(settings.backbone, **options).eval()
+        if not tried:
+            return backbone.train()
         with torch.no_grad():
             output = backbone(torch.zeros(1, 3, settings.input_size, settings.input_size))
     # What torchvision's networks raise for a size or a width that they cannot have.
@@ -131,9 +159,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises :class:`ConfigurationError` where it does not exist, :class:`FormatError` where it is something else.
     """
-    if not path.is_file():
+    if not path.exists():
         raise ConfigurationError(f"the weights {path} do not exist")
-    if path.stat().st_size > MAX_WEIGHT_BYTES:
+    try:
+        size = file_size(path)
+    except OSError as error:
+        raise FormatError(f"{path.name} holds no weights: {error.strerror}") from error
+    if size > MAX_WEIGHT_BYTES:
         raise FormatError(f"{path.name} is larger than {MAX_WEIGHT_BYTES >> 30} GiB: not a network's weights")
     contents: Any
     if path.suffix == ".safetensors":
@@ -157,9 +189,9 @@ def _check_archive(path: Path) -> None:
     """A torch file is a ZIP archive of what is not compressed; torch does not look at its checksums."""
     import zipfile
 
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise FormatError(f"{path.name} is not a torch file: its contents are compressed")

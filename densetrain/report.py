@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from densegen.console import as_markdown, one_line
 from densegen.errors import ConfigurationError
-from densegen.files import replace_file, write_bytes, write_text
+from densegen.files import replace_file, replace_into, write_bytes, write_text
 from densetrain.evaluate import Result
 from densetrain.metrics import BALANCED_DRAWS, BINS, cumulative_errors
 from densetrain.published import AFLW2000_ROWS, AFLW_ROWS, BACKBONE_ROWS
@@ -33,25 +34,29 @@ class Table:
 
     def as_markdown(self) -> str:
         lines = [
-            f"## {self.title}",
+            f"## {as_markdown(self.title)}",
             "",
-            self.note,
+            as_markdown(self.note),
             "",
-            f"| {' | '.join(self.header)} |",
+            f"| {' | '.join(map(as_markdown, self.header))} |",
             "|---" * len(self.header) + "|",
         ]
-        rows = ([cell.replace("|", "\\|") for cell in row] for row in self.rows)
+        rows = (map(as_markdown, row) for row in self.rows)
         return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
     def as_html(self) -> str:
         def cells(row: tuple[str, ...], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
+            return "<tr>" + "".join(f"<{tag}>{_as_html(cell)}</{tag}>" for cell in row) + "</tr>"
 
         body = "\n".join(cells(row, "td") for row in self.rows)
         return (
-            f"<h2>{html.escape(self.title)}</h2>\n<p>{html.escape(self.note)}</p>\n"
+            f"<h2>{_as_html(self.title)}</h2>\n<p>{_as_html(self.note)}</p>\n"
             f"<table>\n{cells(self.header, 'th')}\n{body}\n</table>"
         )
+
+
+def _as_html(text: str) -> str:
+    return html.escape(one_line(text))
 
 
 def result_lines(results: Sequence[Result]) -> list[str]:
@@ -202,7 +207,7 @@ def tell_apart(results: Sequence[tuple[str, Result]]) -> list[Result]:
 def write_report(
     results: Sequence[Result], profiles: Sequence[Profile], out: Path, sheets: Sequence[Path] = ()
 ) -> None:
-    """Write ``report.md``, ``report.html`` and a CED picture a protocol to the folder ``out``.
+    """Write ``report.md``, ``report.html`` and a CED picture a protocol to the folder ``out``, all of them or none.
 
     sheets : pictures of the worst cases, which are copied
 
@@ -210,7 +215,11 @@ def write_report(
     """
     if not results and not profiles:
         raise ConfigurationError("nothing to report: run 'densetrain evaluate' first")
-    out.mkdir(parents=True, exist_ok=True)
+    with replace_into(out) as staging:
+        _write_report(results, profiles, staging, sheets)
+
+
+def _write_report(results: Sequence[Result], profiles: Sequence[Profile], out: Path, sheets: Sequence[Path]) -> None:
     markdown, page = ["# Evaluation"], ["<h1>Evaluation</h1>"]
     for number, protocol in enumerate(dict.fromkeys(result.protocol for result in results)):
         same = [result for result in results if result.protocol == protocol]
@@ -230,8 +239,8 @@ def write_report(
         name = f"worst-{number}.png"
         title = f"Worst cases: {sheet.parent / sheet.name.removesuffix('-worst.png')}"
         write_bytes(out / name, sheet.read_bytes())
-        markdown += [f"## {title}", f"![{title}]({name})"]
-        page.append(f'<h2>{html.escape(title)}</h2>\n<p><img src="{html.escape(name)}" alt="worst cases"></p>')
+        markdown += [f"## {as_markdown(title)}", f"![Worst cases]({name})"]
+        page.append(f'<h2>{_as_html(title)}</h2>\n<p><img src="{html.escape(name)}" alt="worst cases"></p>')
     write_text(out / "report.md", "\n\n".join(markdown) + "\n")
     style = (
         "body{font:15px sans-serif;margin:2em;max-width:70em}td,th{padding:.2em .8em;text-align:left}"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
+import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +17,7 @@ from densegen.editor.page import EditorPage
 from densegen.editor.session import EditSession
 from densegen.errors import ConfigurationError
 
-__all__ = ["serve"]
+__all__ = ["is_own_host", "serve"]
 
 
 def serve(
@@ -36,7 +40,9 @@ def serve(
                 f"cannot listen at {host}:{port}: {error.strerror}: choose another --port"
             ) from error
     model = session.model
-    server = viser.ViserServer(host=host, port=port, label="densegen index edit", verbose=False)
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # a stranger's broken messages are no news
+    with _own_page_only(host):
+        server = viser.ViserServer(host=host, port=port, label="densegen index edit", verbose=False)
     page = EditorPage(session, server, np.concatenate([model.shape_std, model.expression_std]) if std is None else std)
     say(f"The page is at http://{host}:{port} - Ctrl-C ends it; what is not saved stays in {session.unsaved_path}")
     try:
@@ -47,3 +53,43 @@ def serve(
         say("saved" if session.is_saved else f"not saved: the next 'index edit' goes on from {session.unsaved_path}")
     finally:
         server.stop()
+
+
+@contextmanager
+def _own_page_only(host: str) -> Iterator[None]:
+    """Let servers that start in this block take their own page alone.
+
+    Any page that is open in the same browser could talk to a port of this machine, read the scene and change it; and a
+    stranger's name can be made to mean this machine (DNS rebinding). viser asks for neither.
+    """
+    from websockets.asyncio import server
+
+    serve_all: Any = server.serve
+
+    def serve(handler: Any, *args: Any, process_request: Any = None, **options: Any) -> Any:
+        def checked(connection: Any, request: Any) -> Any:
+            asked, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+            if not is_own_host(asked, host) or origin not in (None, f"http://{asked}", f"https://{asked}"):
+                return connection.respond(403, "this page is for who started it\n")
+            return None if process_request is None else process_request(connection, request)
+
+        return serve_all(handler, *args, process_request=checked, **options)
+
+    server.serve = serve  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        server.serve = serve_all  # type: ignore[misc]
+
+
+def is_own_host(asked: str, host: str) -> bool:
+    """Whether a request's ``Host`` names this machine: by a number, as localhost, or by a name of its own.
+
+    asked : the header, with or without a port; host : the address that the page listens at
+    """
+    name = asked.rsplit(":", 1)[0] if not asked.endswith("]") else asked
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return name.lower() in {"localhost", host.lower(), socket.gethostname().lower()}
+    return True

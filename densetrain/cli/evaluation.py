@@ -61,6 +61,7 @@ class _Benchmark(click.Choice[str]):
               "[default: RUN/evaluation where RUN is a folder]")  # fmt: skip
 def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) -> None:
     """Score RUN (as 'predict' takes it), or --predictions, by a public protocol."""
+    from densegen.files import replace_into
     from densetrain.evaluate import free_stem, write_result
     from densetrain.regressor import open_regressor
     from densetrain.report import draw_ced, result_lines
@@ -81,11 +82,12 @@ def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) 
         return
     stem = free_stem(results[0], out / asked.name)
     second = "-constant" if asked.benchmark == "shards" else "-public-script"
-    for result, suffix in zip(results, ("", second), strict=False):
-        write_result(result, stem.with_name(f"{stem.name}{suffix}.json"))
-    draw_ced(results, stem.with_name(f"{stem.name}-ced.png"))
-    if draw_worst is not None:
-        draw_worst(stem.with_name(f"{stem.name}-worst.png"))
+    with replace_into(out) as staging:
+        for result, suffix in zip(results, ("", second), strict=False):
+            write_result(result, staging / f"{stem.name}{suffix}.json")
+        draw_ced(results, staging / f"{stem.name}-ced.png")
+        if draw_worst is not None:
+            draw_worst(staging / f"{stem.name}-worst.png")
     say(f"{stem}.json, -ced.png" + (", -worst.png" if draw_worst is not None else ""))
 
 

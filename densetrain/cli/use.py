@@ -48,7 +48,7 @@ def predict(paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, devi
     """
     from densegen.errors import ConfigurationError, FormatError
     from densegen.index_mesh import landmark_triangles
-    from densetrain.predict import VIDEO_SUFFIXES, list_images, read_boxes
+    from densetrain.predict import VIDEO_SUFFIXES, list_images, passed_over, read_boxes
     from densetrain.regressor import open_regressor
 
     if onnx is None and not paths:
@@ -60,6 +60,9 @@ def predict(paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, devi
         raise click.UsageError("give images, a folder, a video, or --webcam")
     # What is wrong with the inputs is said before a network is loaded.
     inputs = list_images(images) if images else []
+    if others := passed_over(images):
+        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in others.items())
+        say(f"passed over, convert them to JPEG or PNG: {kinds}", err=True)
     asked = _Asked(**options)
     if asked.outputs and (webcam is not None or any(path.suffix.lower() in VIDEO_SUFFIXES for path in inputs)):
         raise ConfigurationError("--write is for images: video gives .mp4 and .json")
@@ -198,9 +201,9 @@ class _Job:
 @click.option("--samples", type=click.IntRange(1), default=64, show_default=True, help="crops of --calibrate")
 def export(run: Path, out: Path, variants: tuple[str, ...], calibrate: Path | None, samples: int) -> None:
     """Write RUN as ONNX and safetensors with a model card; each ONNX file is checked against torch."""
-    from densegen.files import write_text
     from densetrain.checkpoint import load_regressor
-    from densetrain.export import check_folder, export_onnx, export_safetensors, model_card
+    from densetrain.export import check_folder
+    from densetrain.export import export as write_export
 
     check_folder(out)
     regressor = load_regressor(run)
@@ -217,6 +220,6 @@ def export(run: Path, out: Path, variants: tuple[str, ...], calibrate: Path | No
         reader = shards.open()
         crops = np.stack([reader.image(int(row)) for row in rows[:: max(len(rows) // samples, 1)][:samples]])
         reader.close()
-    made = export_onnx(regressor, out, variants or ("fp32",), crops, say)
-    say(str(export_safetensors(regressor, out)))
-    write_text(out / "README.md", model_card(regressor, made))
+    for one in write_export(regressor, out, variants or ("fp32",), crops):
+        say(f"{one.path}: largest difference {one.largest_px:.2g} px, mean {one.mean_px:.2g} px")
+    say(str(out / "model.safetensors"))
