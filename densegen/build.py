@@ -197,7 +197,8 @@ def _finish(plan: Plan, folder: BuildFolder, records: list[ShardRecord]) -> Data
             f"every one of the {len(plan.entries)} fits was set aside: there is nothing to write; the first, "
             f"{first.sample_id}: {first.reason}: {first.message}"
         )
-    write_text(folder.path / REJECTS, format_rejects(manifest.rejects))
+    # The card reads the shards: if the folder was taken away meanwhile, nothing is left in its place.
     write_card(folder.path, plan.manifest, manifest)
+    write_text(folder.path / REJECTS, format_rejects(manifest.rejects))
     folder.finish(manifest)
     return manifest

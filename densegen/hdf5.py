@@ -101,7 +101,7 @@ def check_structure(path: Path) -> None:
     with path.open("rb") as file:
         try:
             _Walk(file.fileno(), size).file()
-        except (_RefusedError, struct.error, UnicodeDecodeError) as error:
+        except (_RefusedError, struct.error, IndexError, UnicodeDecodeError) as error:
             raise FormatError(
                 f"{path.name} is damaged, or no shard of this densegen ({error}): rebuild it with 'densegen build'"
             ) from error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -37,6 +38,43 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+MAX_REPEATS = 4
+
+
+def _can_take_for_ever(pattern: str) -> bool:
+    """Whether a pattern has a repetition inside a repetition, or alternatives in one, whose trials can double with each
+    character; or more than a few repetitions one after the other.
+    """
+    # Python's own reading of a pattern, which has no public door.
+    codes: Any = importlib.import_module("re._constants")
+    parser: Any = importlib.import_module("re._parser")
+
+    repeats = {codes.MAX_REPEAT, codes.MIN_REPEAT, codes.POSSESSIVE_REPEAT}
+    count = 0
+
+    def walk(parts: Any, inside: bool) -> bool:
+        nonlocal count
+        for code, argument in parts:
+            if code in repeats and argument[1] > 1:
+                count += 1
+                if inside or walk(argument[2], True):
+                    return True
+            elif code is codes.BRANCH:
+                if inside or any(walk(branch, inside) for branch in argument[1]):
+                    return True
+            elif code in repeats:
+                if walk(argument[2], inside):
+                    return True
+            elif isinstance(argument, tuple) and any(isinstance(part, parser.SubPattern) for part in argument):
+                if any(walk(part, inside) for part in argument if isinstance(part, parser.SubPattern)):
+                    return True
+            elif isinstance(argument, parser.SubPattern) and walk(argument, inside):
+                return True
+        return False
+
+    return walk(parser.parse(pattern), False) or count > MAX_REPEATS
+
+
 class Subset(_Settings):
     """One folder of ``.mat`` files with their images beside them.
 
@@ -61,6 +99,10 @@ class Subset(_Settings):
             raise ValueError(f"the pattern {value[:80]!r} is no regular expression: {error}") from error
         if groups < 1:
             raise ValueError(f"the pattern {value!r} has no group for the source photograph")
+        if _can_take_for_ever(value):
+            raise ValueError(
+                f"the pattern {value[:80]!r} repeats what repeats itself, or repeats too often: it could take for ever"
+            )
         return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class WholeFiles(TorchCheckpointIO):
         # A full disk arrives as torch's own error, as a RuntimeError.
         except (OSError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+            if shutil.disk_usage(Path(path).parent).free < 1 << 20:
+                reason = "no space left"
             raise TrainingError(
                 f"{path} could not be written ({reason}): the checkpoint before it is kept; make room and run again"
             ) from error

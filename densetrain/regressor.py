@@ -13,12 +13,16 @@ import numpy.typing as npt
 
 from densegen.crop import Crop, warp
 from densegen.errors import ConfigurationError, FormatError
+from densegen.files import read_bytes
 from densegen.vertex_index import VertexIndex
 from densetrain.description import Description, read_description
+from densetrain.onnx_graph import REFUSED, operators
 
 __all__ = ["ONNX_METADATA", "OnnxRegressor", "Regressor", "crop_of_box", "landmarks_in_image", "open_regressor"]
 
 FloatArray = npt.NDArray[np.float32]
+
+MAX_ONNX_BYTES = 2 << 30
 
 ONNX_METADATA = "densetrain"
 """The key of an ONNX file's metadata that holds the model's description as JSON."""
@@ -52,16 +56,24 @@ class OnnxRegressor:
         Raises :class:`ConfigurationError` where it does not exist or ONNX Runtime is not installed,
         :class:`FormatError` where it is another network or damaged.
         """
-        if not path.is_file():
-            raise ConfigurationError(f"the model {path} does not exist")
+        data = read_bytes(path, "model", MAX_ONNX_BYTES)
         try:
             import onnxruntime
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise ConfigurationError("ONNX files need ONNX Runtime: pip install 'densegen[export]'") from error
+        except ImportError as error:
+            raise ConfigurationError(f"ONNX Runtime is installed, but does not load: {error}") from error
+        try:
+            refused = sorted(operators(data) & REFUSED)
+        except ValueError as error:
+            raise FormatError(f"{path.name} is not a readable ONNX file: {error}") from error
+        if refused:
+            raise FormatError(f"{path.name} is refused: a regressor has no use for {', '.join(refused)}")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            # From the bytes that were looked at: a graph can name other files only beside a path.
+            session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         # ONNX Runtime's errors have no common base but this.
         except Exception as error:
             raise FormatError(f"{path.name} is not a readable ONNX file: {_in_short(error)}") from error
