@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick check bench pictures training-pictures clean
+.PHONY: demo test quick check faults bench pictures training-pictures clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "densegen needs Python 3.11 or newer")'
@@ -30,10 +30,14 @@ check: $(VENV)/.ready
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest -m "not benchmark"
+	$(BIN)/python -m pytest -m "not benchmark and not faults"
 
 quick: $(VENV)/.ready
-	$(BIN)/python -m pytest -m "not benchmark and not slow"
+	$(BIN)/python -m pytest -m "not benchmark and not slow and not faults"
+
+# Every moment at which a disk can fail, and 20,000 damaged files of each kind: an hour or two.
+faults: $(VENV)/.ready
+	DENSE_FAULT_CASES=20000 DENSE_FAULT_MOMENTS=0 $(BIN)/python -m pytest tests/faults tests/test_processors.py
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m pytest -m benchmark

@@ -106,13 +106,15 @@ def build(
 @click.argument("folder", metavar="DIR", type=PATH)
 def verify(folder: Path) -> None:
     """Check a finished dataset: checksums, schema, counts, landmarks, mirrored pairs, images."""
-    from densegen.dataset_manifest import read_dataset_manifest
+    from densegen.dataset_manifest import MANIFEST_NAME, read_dataset_manifest
+    from densegen.files import sha256_of
     from densegen.verify import verify_dataset
 
     with ProgressBar("checking", "samples") as bar:
         bar.start(read_dataset_manifest(folder).samples, 0)
         checked = verify_dataset(folder, lambda samples: bar.advance(samples, 0))
     say(f"{folder}: {checked.samples:,} samples in {len(checked.shards)} shards, all correct")
+    say(f"SHA-256 of {MANIFEST_NAME}: {sha256_of(folder / MANIFEST_NAME)}")
 
 
 @click.command()

@@ -73,7 +73,12 @@ def test_killed_and_resumed_gives_the_same_weights(dataset: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns_that_accumulates(dataset: Path, tmp_path: Path) -> None:
-    """One step of plain SGD: the same gradient, to 0.1 % of its norm."""
+    """One step of plain SGD: the same gradient, to 3 % of its norm.
+
+    A convolution of a batch of 4 and one of 2 x 4 are other kernels of oneDNN, and other processors have others again;
+    batch normalisation over 4 samples at 1x1 pixels magnifies their rounding. Between machines 0.01 % to 1 % was seen;
+    a gradient that is summed instead of averaged, or that misses a process, is off by 50 % and more.
+    """
     rate = ("optimiser.name=sgd", "optimiser.lr=1e-4", "optimiser.momentum=0", "optimiser.weight_decay=0")
     changes = ("trainer.epochs=1", "data.limit=8", *rate, "schedule.warmup_epochs=0")
     fit([dataset], tiny(*changes, "trainer.accumulate=2"), tmp_path / "one")
@@ -88,7 +93,7 @@ def test_two_processes_learn_what_one_learns_that_accumulates(dataset: Path, tmp
     step = torch.cat([(one[name] - start[name]).flatten() for name in learnt])
     other = torch.cat([(two[name] - start[name]).flatten() for name in learnt])
     assert step.norm() > 1e-3
-    assert (other - step).norm() < 1e-3 * step.norm()
+    assert (other - step).norm() < 3e-2 * step.norm()
 
 
 @pytest.mark.slow

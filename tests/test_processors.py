@@ -1,0 +1,82 @@
+"""The same bytes on every processor: a build in processes that believe to run on other ones."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from densegen.files import sha256_of
+from densegen.photograph import jpeg_codec
+
+KNOWN_CODEC = "115bda90941d"
+"""What libjpeg-turbo 2 and 3 make of the fixed picture; with another library other digests are right."""
+
+SMALL = "d87d378c693cbce35f0da7c420b27d0cd910778bc050c10cf8af7d36840bcf0f"
+"""SHA-256 of the manifest of 16 portraits of seed 0 in shards of 16, as an x86-64 processor makes it."""
+
+OTHERS = (
+    {"OPENBLAS_CORETYPE": "Haswell"},
+    {"OPENBLAS_CORETYPE": "Zen", "OPENBLAS_NUM_THREADS": "1"},
+    {"OPENBLAS_CORETYPE": "Sandybridge", "NUMBA_CPU_NAME": "generic", "NPY_DISABLE_CPU_FEATURES": "X86_V3 AVX2 FMA3"},
+)
+
+
+def build_small(folder: Path, jobs: str, environment: dict[str, str]) -> str:
+    """The digest of a small build, in processes with these variables."""
+    # A compiled kernel of another processor would be taken from the cache of this one.
+    variables = os.environ | environment | {"NUMBA_CACHE_DIR": str(folder / "kernels")}
+    for words in (
+        ("synth", str(folder / "corpus"), "--samples", "16", "--manifest"),
+        ("build", str(folder / "corpus/manifest.yaml"), "--out", str(folder / "out"), "--shard-size", "16"),
+    ):
+        made = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "densegen", *words, "--jobs", jobs],
+            env=variables, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert made.returncode == 0, made.stderr
+    return sha256_of(folder / "out/manifest.json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("jobs", "environment"), list(zip(("1", "2", "1"), OTHERS, strict=True)))
+def test_a_build_has_the_same_digest_on_another_processor(
+    tmp_path: Path, jobs: str, environment: dict[str, str]
+) -> None:
+    if jpeg_codec() != KNOWN_CODEC:
+        pytest.skip(f"this JPEG library ({jpeg_codec()}) gives other bytes")
+    assert build_small(tmp_path, jobs, environment) == SMALL
+
+
+def test_no_kernel_fuses_a_multiplication_and_an_addition(recipe: object) -> None:
+    """A fused multiply-add rounds once instead of twice, and not every processor has one."""
+    from densegen import crop, depth, elementary, morphable_model, pose, position_map, renderer, surface
+
+    looked = 0
+    for module in (crop, depth, elementary, morphable_model, pose, position_map, renderer, surface):
+        for value in vars(module).values():
+            for assembly in getattr(value, "inspect_asm", dict)().values():
+                assert not re.search(r"\bvf[n]?m(add|sub)", assembly), f"{module.__name__}: {value}"
+                looked += 1
+    assert looked
+
+
+def test_the_docs_print_the_digest_of_the_demo() -> None:
+    root = Path(__file__).parents[1]
+    (whole,) = re.findall(r"`([0-9a-f]{64})`", (root / "docs/building.md").read_text())
+    assert f"`{whole[:12]}`" in (root / "README.md").read_text()
+
+
+@pytest.mark.faults
+def test_the_demo_has_the_digest_that_the_docs_print(tmp_path: Path) -> None:
+    (whole,) = re.findall(r"`([0-9a-f]{64})`", (Path(__file__).parents[1] / "docs/building.md").read_text())
+    for words in (
+        ("synth", str(tmp_path / "corpus"), "--samples", "1000", "--manifest"),
+        ("build", str(tmp_path / "corpus/manifest.yaml"), "--out", str(tmp_path / "shards")),
+    ):
+        subprocess.run([sys.executable, "-m", "densegen", *words], check=True, capture_output=True)
+    assert sha256_of(tmp_path / "shards/manifest.json") == whole
