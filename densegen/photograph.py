@@ -187,5 +187,6 @@ def _decode_with_pillow(data: bytes, name: str, upright: bool) -> npt.NDArray[np
         raise
     # Pillow raises almost anything for a damaged file.
     except Exception as error:
-        reason = "its contents are of no known kind" if isinstance(error, UnidentifiedImageError) else str(error)
+        unknown = isinstance(error, UnidentifiedImageError) or not str(error)
+        reason = "its contents are damaged, or of no known kind" if unknown else str(error)
         raise SampleError("image-unreadable", f"{name} is not a readable JPEG or PNG: {reason}") from error

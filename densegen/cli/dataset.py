@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from densegen.cli.outputs import check_output
 from densegen.cli.progress import ProgressBar
 from densegen.console import say
 from densegen.schema import OWN_INDEX
@@ -136,6 +137,7 @@ def inspect(folder: Path, sample_id: str | None, listed: bool, model_path: Path 
         return
     sample_id = sample_id or next(list_samples(folder))[0]
     path = out or Path(f"{sample_id.replace('/', '-')}.png")
+    check_output(path, model_path, kind=".png")
     draw_sample(folder, sample_id, path, read_model(model_path) if model_path else None)
     say(str(path))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from densegen.cli.index_making import MODEL, PATH, correct, describe, make, sample, suggest
+from densegen.cli.outputs import check_output
 from densegen.console import say
 from densegen.schema import OWN_INDEX
 
@@ -54,6 +55,8 @@ def check_index(
     from densegen.morphable_model import read_model
     from densegen.vertex_index import read_index
 
+    if picture:
+        check_output(picture, kind=".png")
     model = read_model(model_path)
     measured = [read_index(path) for path in indices or (find_data_file(OWN_INDEX),)]
     if baselines:
@@ -96,6 +99,8 @@ def diff_indices(old: Path, new: Path, model_path: Path | None, picture: Path | 
     from densegen.morphable_model import read_model
     from densegen.vertex_index import read_index
 
+    if picture:
+        check_output(picture, old, new, kind=".png")
     before, after = read_index(old), read_index(new)
     difference = compare(before, after, read_model(model_path) if model_path else None)
     for name in difference.removed:
@@ -141,6 +146,7 @@ def import_file(
     from densegen.morphable_model import read_model
     from densegen.vertex_index import write_index
 
+    check_output(out, source, ibug68, model_path)
     counted = cast(Numbering | None, numbering)
     made = import_index(source, read_model(model_path), name, numbering=counted, ibug68=ibug68)
     write_index(made, out)
@@ -158,6 +164,7 @@ def export_file(path: Path, out: Path, model_path: Path, whole_mesh: bool) -> No
     from densegen.morphable_model import read_model
     from densegen.vertex_index import read_index
 
+    check_output(out, path, model_path)
     export_index(read_index(path), out, read_model(model_path), whole_mesh=whole_mesh)
     say(str(out))
 

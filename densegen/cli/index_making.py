@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from densegen.cli.outputs import check_output
 from densegen.console import say
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def sample(out: Path, model_path: Path, seeds: str, rounds: int) -> None:
     from densegen.morphable_model import read_model
     from densegen.sampling import sample_candidates, write_candidates
 
+    check_output(out, model_path)
     candidates = sample_candidates(read_model(model_path), tuple(seeds.split(",")), rounds)
     write_candidates(candidates, out)
     say(f"{out}: {' -> '.join(map(str, candidates.counts))} points")
@@ -61,6 +63,7 @@ def suggest(
     from densegen.sampling import read_candidates
     from densegen.suggestions import MOVING, suggest_corrections
 
+    check_output(out, candidates, model_path)
     chosen = _parse_weights(weights) if weights else MOVING
     made = suggest_corrections(
         read_candidates(candidates), read_model(model_path), name=name, count=count, spacing_mm=spacing, weights=chosen
@@ -105,6 +108,7 @@ def make(out: Path, model_path: Path, corrections: Path | None, name: str | None
     from densegen.sampling import SEEDS, sample_candidates
     from densegen.vertex_index import write_index
 
+    check_output(out, corrections, model_path)
     model = read_model(model_path)
     chosen = read_corrections(corrections or find_data_file(DEFAULT_CORRECTIONS))
     made = apply(sample_candidates(model, tuple(SEEDS)), chosen, model)
@@ -128,6 +132,7 @@ def correct(base: Path, corrections: Path, out: Path, model_path: Path) -> None:
     from densegen.morphable_model import read_model
     from densegen.vertex_index import write_index
 
+    check_output(out, base, corrections, model_path)
     made = apply(read_base(base), read_corrections(corrections), read_model(model_path))
     write_index(made, out)
     say(f"{out}: {describe(made)}")

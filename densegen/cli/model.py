@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from densegen.cli.outputs import check_output
 from densegen.console import say
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def build_model(raw: Path, out: Path) -> None:
     from densegen.basel import assemble_model
     from densegen.morphable_model import write_model
 
+    check_output(out, kind=".safetensors" if out.suffix == ".h5" else None)
     assembled = assemble_model(raw)
     write_model(assembled, out)
     _describe(assembled)
@@ -48,6 +50,7 @@ def convert_model_file(bfm: Path, uv_path: Path, out: Path) -> None:
     from densegen.basel import convert_model
     from densegen.morphable_model import write_model
 
+    check_output(out, bfm, uv_path, kind=".safetensors" if out.suffix == ".h5" else None)
     converted = convert_model(bfm, uv_path)
     write_model(converted, out)
     _describe(converted)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from densegen.cli.outputs import check_output
 from densegen.console import say
 
 __all__ = ["augmented", "fit", "settings"]
@@ -51,6 +52,7 @@ def augmented(folders: tuple[Path, ...], out: Path, samples: int, source: str | 
     from densetrain.preview import draw_augmented
     from densetrain.shard_set import open_shards
 
+    check_output(out, kind=".png")
     draw_augmented(open_shards(folders), chosen, samples, out)
     say(str(out))
 
