@@ -34,7 +34,7 @@ def one_line(text: str) -> str:
 
 def as_markdown(text: str) -> str:
     """A stranger's text for a Markdown page: one plain line in which nothing is a tag, a link, a heading or a table."""
-    return re.sub(r"([\\`*_<>\[\]|!#])", r"\\\1", one_line(text))
+    return re.sub(r"([\\`*<>\[\]|!#])", r"\\\1", one_line(text))
 
 
 def say(text: str, *, err: bool = False) -> None:

@@ -10,10 +10,11 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import stat
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -82,7 +83,7 @@ def replace_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
     """Give a temporary name beside each of ``paths``; rename them all when the block ends well, and none if it does
     not, so that the files of one result are never of two.
 
-    A temporary name to which nothing was written leaves its path as it is.
+    Only the system can come between the renames, with an error or the machine's end.
     """
     for path in paths:
         if path.is_dir():
@@ -91,12 +92,12 @@ def replace_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
     temporaries = [_temporary_name(path) for path in paths]
     try:
         yield temporaries
-        written = [(temporary, path) for temporary, path in zip(temporaries, paths, strict=True) if temporary.exists()]
-        for temporary, _ in written:
-            with temporary.open("rb") as file:
+        for temporary in temporaries:
+            with temporary.open("r+b") as file:
                 os.fsync(file.fileno())
-        for temporary, path in written:
-            temporary.replace(path)
+        with _interrupt_held():
+            for temporary, path in zip(temporaries, paths, strict=True):
+                temporary.replace(path)
     except BaseException:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
@@ -104,21 +105,34 @@ def replace_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 @contextmanager
+def _interrupt_held() -> Iterator[None]:
+    """Ctrl-C waits until the block is over."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def replace_into(folder: Path) -> Iterator[Path]:
     """Give a new folder inside ``folder`` to write to; move its files into ``folder``, over those of the same names,
     when the block ends well. After an error ``folder`` holds what it held.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
-    staging = _temporary_name(folder / "new")
-    staging.mkdir()
-    try:
-        yield staging
-        with replace_files([folder / path.name for path in sorted(staging.iterdir())]) as temporaries:
-            for path, temporary in zip(sorted(staging.iterdir()), temporaries, strict=True):
-                path.replace(temporary)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with only_one(folder, f"another command is writing into {folder}: wait for it", wait_s=60):
+        remove_leftovers(folder)
+        staging = _temporary_name(folder / "new")
+        staging.mkdir()
+        try:
+            yield staging
+            with replace_files([folder / path.name for path in sorted(staging.iterdir())]) as temporaries:
+                for path, temporary in zip(sorted(staging.iterdir()), temporaries, strict=True):
+                    path.replace(temporary)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _temporary_name(path: Path) -> Path:
@@ -128,7 +142,7 @@ def _temporary_name(path: Path) -> Path:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process left of the functions above in ``folder``, and nothing else."""
-    for path in folder.glob(f"*.????????{TEMPORARY_SUFFIX}"):
+    for path in folder.glob(f"*.????????{TEMPORARY_SUFFIX}*"):
         if is_leftover(path) and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         elif is_leftover(path):
@@ -137,12 +151,13 @@ def remove_leftovers(folder: Path) -> None:
 
 def is_leftover(path: Path) -> bool:
     """Whether a file's name is one that :func:`replace_file` writes to."""
-    return re.search(rf"\.[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}$", path.name) is not None
+    return re.search(rf"\.[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}(\.mp4)?$", path.name) is not None
 
 
 @contextmanager
-def only_one(folder: Path, busy: str) -> Iterator[None]:
-    """Work in ``folder`` as the only process; raises :class:`BuildError`, saying ``busy``, if another one does.
+def only_one(folder: Path, busy: str, wait_s: float = 0) -> Iterator[None]:
+    """Work in ``folder`` as the only process; raises :class:`BuildError`, saying ``busy``, if another one still does
+    after ``wait_s`` seconds.
 
     On a disk without locks (some network disks) a file that is there stands for the lock; one that a killed process
     left has to be deleted by hand, and the error says so.
@@ -150,7 +165,7 @@ def only_one(folder: Path, busy: str) -> Iterator[None]:
     from filelock import FileLock, SoftFileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
-    lock: Any = FileLock(folder / LOCK_NAME, timeout=0)
+    lock: Any = FileLock(folder / LOCK_NAME, timeout=wait_s)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -159,14 +174,15 @@ def only_one(folder: Path, busy: str) -> Iterator[None]:
             except (NotImplementedError, OSError) as error:
                 if isinstance(error, OSError) and (isinstance(error, Timeout) or error.errno not in _NO_LOCKS):
                     raise
-                lock, busy = SoftFileLock(folder / SOFT_LOCK_NAME, timeout=0), f"{busy}{_no_locks(folder)}"
+                lock, busy = SoftFileLock(folder / SOFT_LOCK_NAME, timeout=wait_s), f"{busy}{_no_locks(folder)}"
                 lock.acquire()
     except Timeout as error:
         raise BuildError(busy) from error
     try:
         yield
     finally:  # while it is still held: nobody else can be waiting for this file
-        (folder / LOCK_NAME).unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows removes no file that is open
+            (folder / LOCK_NAME).unlink(missing_ok=True)
         lock.release()
 
 
@@ -359,7 +375,7 @@ def _loader() -> Any:
             if _YAML_INT.match(word):
                 return int(word, 16 if "x" in word else 10)
             if _YAML_FLOAT.match(word):
-                return float(word.replace(".inf", "inf").replace(".nan", "nan") if "n" in word.lower() else word)
+                return float(word.lower().replace(".inf", "inf").replace(".nan", "nan"))
             raise ValueError(f"{word[:40]!r} is no number")
 
     for tag, pattern in ((int_tag, _YAML_INT), (float_tag, _YAML_FLOAT)):

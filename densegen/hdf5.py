@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
 
 from densegen.errors import FormatError
 from densegen.files import file_size
+from densegen.kernels import kernel
 
-__all__ = ["check_structure", "create_group", "hdf5_series", "new_file", "open_checked"]
+__all__ = ["check_structure", "create_group", "hdf5_series", "new_file", "open_checked", "read_row"]
 
 _UNDEFINED = 2**64 - 1
 _MAX_OBJECTS = 64
@@ -100,11 +103,64 @@ def check_structure(path: Path) -> None:
     size = file_size(path)
     with path.open("rb") as file:
         try:
-            _Walk(file.fileno(), size).file()
+            _Walk(file, size).file()
         except (_RefusedError, struct.error, IndexError, UnicodeDecodeError) as error:
             raise FormatError(
                 f"{path.name} is damaged, or no shard of this densegen ({error}): rebuild it with 'densegen build'"
             ) from error
+
+
+def read_row(dataset: Any, row: int) -> npt.NDArray[np.uint16]:
+    """Row ``row`` of the position maps, decoded here: HDF5 trusts that a compressed row gives as many bytes as it has
+    to, and reads on behind them if it does not.
+
+    Raises :class:`FormatError` if it gives fewer or more.
+    """
+    mask, stored = dataset.id.read_direct_chunk((row, *([0] * (dataset.ndim - 1))))
+    shape, packed = dataset.shape[1:], np.frombuffer(stored, np.uint8)
+    raw = np.zeros(2 * math.prod(shape), np.uint8)
+    if len(packed) == len(raw) and mask == 2:
+        raw = packed
+    elif mask != 0 or _unpack_lzf(packed, raw) != len(raw):
+        raise FormatError(f"the position map of row {row} is damaged: rebuild it with 'densegen build'")
+    # HDF5's shuffle: all low bytes, then all high ones.
+    numbers: npt.NDArray[np.uint16] = np.ascontiguousarray(raw.reshape(2, -1).T).view("<u2").reshape(shape)
+    return numbers
+
+
+@kernel
+def _unpack_lzf(packed: Any, out: Any) -> int:
+    """LibLZF's format: runs of up to 32 bytes as they are, and copies of up to 264 bytes from up to 8 KiB before. The
+    number of bytes that came out; -1 if they do not fit, or the input is damaged.
+    """
+    at, to = 0, 0
+    while at < len(packed):
+        control = int(packed[at])
+        at += 1
+        if control < 32:
+            count = control + 1
+            if at + count > len(packed) or to + count > len(out):
+                return -1
+            for _ in range(count):
+                out[to] = packed[at]
+                at, to = at + 1, to + 1
+            continue
+        count = (control >> 5) + 2
+        if count == 9:
+            if at >= len(packed):
+                return -1
+            count += int(packed[at])
+            at += 1
+        if at >= len(packed):
+            return -1
+        source = to - ((control & 31) << 8) - int(packed[at]) - 1
+        at += 1
+        if source < 0 or to + count > len(out):
+            return -1
+        for _ in range(count):
+            out[to] = out[source]
+            source, to = source + 1, to + 1
+    return to
 
 
 class _RefusedError(Exception):
@@ -122,15 +178,16 @@ class _Type:
 class _Walk:
     """One look through a file; every read is bounded, and all of them together."""
 
-    def __init__(self, file: int, size: int) -> None:
-        self.file_number, self.size = file, size
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.opened, self.size = file, size
         self.left, self.objects = _MAX_READ, 0
 
     def read(self, at: int, count: int) -> bytes:
         self.left -= count
         if not 0 <= at <= self.size - count or self.left < 0:
             raise _RefusedError(f"{count} bytes at {at} are beyond its end, or too many")
-        return os.pread(self.file_number, count, at)
+        self.opened.seek(at)
+        return self.opened.read(count)
 
     def file(self) -> None:
         if self.read(0, min(8, self.size)) != b"\x89HDF\r\n\x1a\n":
@@ -138,8 +195,8 @@ class _Walk:
         head = self.read(8, 88)
         if head[:8] != bytes([0, 0, 0, 0, 0, 8, 8, 0]):
             raise _RefusedError("an HDF5 file of another format version")
-        base, _, end, driver = struct.unpack_from("<4Q", head, 16)
-        if base != 0 or end != self.size or driver != _UNDEFINED:
+        base, extension, end, driver = struct.unpack_from("<4Q", head, 16)
+        if base != 0 or end != self.size or driver != _UNDEFINED or extension != _UNDEFINED:
             raise _RefusedError(f"{self.size} bytes, its header says {end}")
         _, root, cached = struct.unpack_from("<2QI", head, 48)
         self.group(root, head[72:88] if cached == 1 else b"", depth=0)
@@ -217,7 +274,8 @@ class _Walk:
         blocks = [(at + 16, length)]
         for start, length in blocks:
             block, place = self.read(start, length), 0
-            while place + 8 <= length and len(found) < total:
+            # To the block's end, whatever the header's count says: some libraries read all of it.
+            while place + 8 <= length:
                 kind, size, flags = struct.unpack_from("<HHB", block, place)
                 body = block[place + 8 : place + 8 + size]
                 if kind not in allowed or flags & ~0x05 or len(body) < size:
@@ -293,7 +351,7 @@ class _Walk:
                 row = offset[0]
                 fits = length <= 2 * raw and child + length <= self.size and row < shape[0] and row not in rows
                 # The mask names filters that were left out: LZF, if it would have made the row longer.
-                if not fits or mask not in (0, 2) or any(offset[1:]):
+                if not fits or mask not in (0, 2) or any(offset[1:]) or (mask == 2 and length != raw):
                     raise _RefusedError(f"{name}: the piece of row {row} is not in the file")
                 rows.add(row)
             if len(nodes) > shape[0] + 8:

@@ -21,7 +21,7 @@ import simplejpeg
 
 from densegen.errors import FormatError
 from densegen.files import stays_below
-from densegen.hdf5 import create_group, new_file, open_checked
+from densegen.hdf5 import create_group, new_file, open_checked, read_row
 from densegen.schema import (
     FRAMES,
     KEYPOINTS,
@@ -403,4 +403,7 @@ class ShardReader:
 
     def position_map(self, row: int) -> npt.NDArray[np.uint16]:
         """(256, 256, 3) uint16 fixed-point position map of sample ``row``."""
-        return np.asarray(self.file["position_maps"][row])
+        try:
+            return read_row(self.file["position_maps"], row)
+        except FormatError as error:
+            raise FormatError(f"{self.path.name}: {error}") from error

@@ -170,22 +170,26 @@ def fit(
     """
     _quieten()
     say = rank_zero_only(say)
-    out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
-        return _fit(folders, settings, out, progress=progress, say=say)
+    shards, is_new = open_shards(folders), not out.exists()
+    try:
+        with _alone(out):
+            return _fit(shards, settings, out, progress=progress, say=say)
+    finally:
+        if is_new and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
 
 
 def _alone(out: Path) -> AbstractContextManager[None]:
     """The folder's lock, for the first of a run's processes: the others belong to it."""
-    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0:
+    rank = int(getattr(rank_zero_only, "rank", None) or 0)
+    if rank > 0 or any(int(os.environ.get(name, "0")) > 0 for name in ("NODE_RANK", "GROUP_RANK")):
         return nullcontext()
     return only_one(out, f"another run is training into {out}: wait for it, or choose another folder")
 
 
 def _fit(
-    folders: Sequence[Path], settings: FitSettings, out: Path, *, progress: bool, say: Callable[[str], None]
+    shards: ShardSet, settings: FitSettings, out: Path, *, progress: bool, say: Callable[[str], None]
 ) -> dict[str, float]:
-    shards = open_shards(folders)
     earlier = _earlier_run(out, settings, shards)
     # Checkpoints are written at an epoch's end.
     first_epoch = 0 if earlier is None else int(earlier["epoch"]) + 1
@@ -238,7 +242,7 @@ def _explain(error: Exception, trainer: pl.Trainer) -> None:
     text = str(error)
     if "Missing folder" in text:
         raise TrainingError(f"the logs cannot be written ({text[:120]}): run the same command again") from error
-    if "unable to allocate shared memory" in text or "Bus error" in text or "DataLoader worker" in text:
+    if "unable to allocate shared memory" in text or "Bus error" in text or "DataLoader worker (pid" in text:
         raise TrainingError(
             "a process that decodes images died or found no room in /dev/shm: give the container more (--shm-size, "
             "--ipc=host), or choose data.workers=0 or data.cache=memory"

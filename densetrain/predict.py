@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.errors import ConfigurationError, FormatError, SampleError
-from densegen.files import read_json, replace_files
+from densegen.files import is_leftover, read_json, replace_files
 from densegen.index_mesh import mesh_bytes
 from densegen.overlay import KEYPOINT_COLOUR, depth_colours, draw_points, png_bytes
 from densegen.photograph import read_photograph
@@ -74,12 +74,13 @@ class Face:
     pose_deg: npt.NDArray[np.float64] | None
 
 
-def list_images(inputs: tuple[Path, ...]) -> list[Path]:
+def list_images(inputs: tuple[Path, ...], *, video: bool = True) -> list[Path]:
     """The image and video files among files and folders; raises :class:`ConfigurationError` where there are none."""
     found: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            found += [p for p in _visible(path) if p.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)]
+            kinds = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) if video else IMAGE_SUFFIXES
+            found += [p for p in _visible(path) if p.suffix.lower() in kinds and not is_leftover(p)]
         elif path.exists():
             found.append(path)
         else:

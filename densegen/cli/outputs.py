@@ -16,8 +16,8 @@ _KINDS = {
     ".ply": b"trimesh",
     ".png": b"\x89PNG",
     ".safetensors": b"densegen morphable model",
-    ".yaml": b"format: densegen",
-    ".yml": b"format: densegen",
+    ".yaml": b"densegen ",
+    ".yml": b"densegen ",
 }
 """What stands near the beginning of a file of each kind that densegen wrote."""
 
@@ -29,19 +29,22 @@ def check_output(path: Path, *inputs: Path | None, kind: str | None = None) -> N
 
     Raises :class:`ConfigurationError`.
     """
+    if path.is_dir():
+        raise ConfigurationError(f"{path} is a folder: give the name of a file")
     if kind is not None and path.suffix.lower() != kind:
         raise ConfigurationError(f"{path}: a {kind[1:].upper()} is written; name it {path.with_suffix(kind).name}")
     if not path.exists():
         if (above := next((folder for folder in path.parents if folder.exists()), None)) and not above.is_dir():
             raise ConfigurationError(f"{above} is not a folder: choose another place for {path.name}")
         return
-    if path.is_dir():
-        raise ConfigurationError(f"{path} is a folder: give the name of a file")
     if any(given is not None and given.exists() and path.samefile(given) for given in inputs):
         raise ConfigurationError(f"{path} is an input of this command: choose another file to write")
     with path.open("rb") as file:
         begin = file.read(8192)
     marker = _KINDS.get(path.suffix.lower())
-    ours = marker in begin if marker is not None else not begin.strip(b"0123456789 \r\n\t-")
+    if marker is not None:
+        ours = marker in begin
+    else:
+        ours = not begin.strip(b"0123456789 \r\n\t-") or any(one in begin for one in _KINDS.values())
     if begin and not ours:
         raise ConfigurationError(f"{path} holds something that densegen did not write: choose another name")

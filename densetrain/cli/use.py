@@ -59,7 +59,8 @@ def predict(paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, devi
     if not images and webcam is None:
         raise click.UsageError("give images, a folder, a video, or --webcam")
     # What is wrong with the inputs is said before a network is loaded.
-    inputs = list_images(images) if images else []
+    # Of a folder, what --write is not for is passed over.
+    inputs = list_images(images, video=not options["outputs"]) if images else []
     if others := passed_over(images):
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in others.items())
         say(f"passed over, convert them to JPEG or PNG: {kinds}", err=True)

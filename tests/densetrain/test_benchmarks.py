@@ -129,7 +129,7 @@ def test_damaged_label_files_are_refused(folder: Path, protocol: Path) -> None:
     with pytest.raises(FormatError, match=r"shape \(32, 2, 68\), expected \(16, 2, 68\)"):
         aflw2000(folder, protocol)
     names = protocol / "AFLW2000-3D_crop.list"
-    for content, words in [(b"\xff\xfe\x00", "not a text file"), (b"a.jpg a.jpg", "twice"), (b"", "no face")]:
+    for content, words in [(b"\xff\xfe\x00", "not UTF-8 text"), (b"a.jpg a.jpg", "twice"), (b"", "no face")]:
         names.write_bytes(content)
         with pytest.raises(FormatError, match=words):
             aflw2000(None, protocol)

@@ -454,7 +454,7 @@ def test_a_checkpoint_that_contradicts_itself_is_refused(
 
 def test_damaged_weights_are_refused(run: Path, tmp_path: Path) -> None:
     contents = torch.load(run / "best.ckpt", weights_only=True)
-    for damage, words in [([], "no named tensors"), ({3: 4}, "no named tensors"), ({}, "weights of its own settings")]:
+    for damage, words in [([], "no named tensors"), ({3: 4}, "no named tensors"), ({}, "those of its own settings")]:
         torch.save(contents | {"state_dict": damage}, tmp_path / "x.ckpt")
         with pytest.raises(FormatError, match=words):
             load_regressor(tmp_path / "x.ckpt")

@@ -9,6 +9,7 @@ import io
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,9 @@ def seeds(small: MorphableModel, index: VertexIndex, corpus: Path, folder: Path)
     """A good file of each kind, what reads it, and how it is damaged."""
     write_model(small, folder / "m.safetensors")
     write(folder / "s.h5", [sample(n) for n in range(3)])
-    write(folder / "maps.h5", [sample(n, with_map=n < 1) for n in range(1)], with_map=True)
+    smooth = np.add.outer(np.arange(256), np.arange(768)).reshape(256, 256, 3).astype(np.uint16)
+    rows = [replace(sample(0), position_map=smooth), sample(1, with_map=True)]  # one that LZF compresses, and one not
+    write(folder / "maps.h5", rows, with_map=True)
     for kind in ("csv", "npz", "json"):
         export_index(index, folder / f"i.{kind}", small)
     export_index(index, folder / "i.obj", small)
