@@ -159,11 +159,14 @@ def only_one(folder: Path, busy: str, wait_s: float = 0) -> Iterator[None]:
     """Work in ``folder`` as the only process; raises :class:`BuildError`, saying ``busy``, if another one still does
     after ``wait_s`` seconds.
 
+    A new folder in which nothing was written is taken away again.
+
     On a disk without locks (some network disks) a file that is there stands for the lock; one that a killed process
     left has to be deleted by hand, and the error says so.
     """
     from filelock import FileLock, SoftFileLock, Timeout
 
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     lock: Any = FileLock(folder / LOCK_NAME, timeout=wait_s)
     try:
@@ -184,6 +187,8 @@ def only_one(folder: Path, busy: str, wait_s: float = 0) -> Iterator[None]:
         with suppress(PermissionError):  # Windows removes no file that is open
             (folder / LOCK_NAME).unlink(missing_ok=True)
         lock.release()
+        if is_new and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}

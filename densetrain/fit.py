@@ -170,13 +170,9 @@ def fit(
     """
     _quieten()
     say = rank_zero_only(say)
-    shards, is_new = open_shards(folders), not out.exists()
-    try:
-        with _alone(out):
-            return _fit(shards, settings, out, progress=progress, say=say)
-    finally:
-        if is_new and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
+    shards = open_shards(folders)
+    with _alone(out):
+        return _fit(shards, settings, out, progress=progress, say=say)
 
 
 def _alone(out: Path) -> AbstractContextManager[None]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -54,7 +55,11 @@ def test_the_whole_way_from_nothing_to_a_picture(tmp_path: Path) -> None:
     assert built.exit_code == 0, built.output
     assert "12 samples in 1 shards" in built.stdout
     assert "SYNTH: 6 fits" in built.stderr
-    assert run("verify", out).stdout == f"{out}: 12 samples in 1 shards, all correct\n"
+    digest = hashlib.sha256((out / "manifest.json").read_bytes()).hexdigest()
+    assert run("verify", out).stdout.splitlines() == [
+        f"{out}: 12 samples in 1 shards, all correct",
+        f"SHA-256 of manifest.json: {digest}",
+    ]
     model = corpus / "model.safetensors"
     sample = "SYNTH/SYNTH_00001_1+mirror"
     assert run("inspect", out, "--sample", sample, "--model", model, "--out", tmp_path / "s.png").exit_code == 0

@@ -10,6 +10,7 @@ from PIL import Image
 
 from densegen.corrections import Corrections, correct, format_corrections, read_corrections
 from densegen.editor.picking import hit_vertex
+from densegen.editor.server import is_own_host
 from densegen.editor.session import EditSession
 from densegen.errors import ConfigurationError
 from densegen.morphable_model import MorphableModel
@@ -269,3 +270,32 @@ def test_a_person_edits_in_a_real_browser(
     # The surface is drawn, not its landmarks alone: they cover a tenth of the part of the page where the face is.
     face = np.asarray(Image.open(tmp_path / "page.png").convert("RGB"))[150:600, 100:480]
     assert (face.min(axis=2) < 250).mean() > 0.8
+
+
+@pytest.mark.parametrize(
+    ("asked", "host", "own"),
+    [("127.0.0.1:8080", "127.0.0.1", True), ("localhost:8080", "127.0.0.1", True), ("[::1]:8080", "::1", True),
+     ("192.168.1.5:8080", "0.0.0.0", True), ("evil.example:8080", "127.0.0.1", False), ("", "127.0.0.1", False),
+     ("localhost.evil.example", "127.0.0.1", False)],
+)  # fmt: skip
+def test_the_page_answers_to_its_own_names_alone(asked: str, host: str, own: bool) -> None:
+    assert is_own_host(asked, host) is own
+
+
+def test_a_page_of_another_origin_is_refused() -> None:
+    import viser
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    from densegen.editor.server import _own_page_only
+
+    with _own_page_only("127.0.0.1"):
+        server = viser.ViserServer(host="127.0.0.1", port=18417, verbose=False)
+    try:
+        address, protocol = f"ws://127.0.0.1:{server.get_port()}/", f"viser-v{viser.__version__}"
+        with pytest.raises(InvalidStatus, match="403"):
+            connect(address, origin="http://evil.example", subprotocols=[protocol])  # type: ignore[list-item]
+        own = f"http://127.0.0.1:{server.get_port()}"
+        connect(address, origin=own, subprotocols=[protocol]).close()  # type: ignore[arg-type, list-item]
+    finally:
+        server.stop()

@@ -165,3 +165,11 @@ def test_duplicate_ids_are_refused(tmp_path: Path) -> None:
     tree(tmp_path, "A/x_1.mat", "A/x_1.MAT", "A/x_1.jpg")
     with pytest.raises(ConfigurationError, match="two fits have the id A/x_1"):
         list_fits(Manifest.model_validate(BASE), tmp_path, "none")
+
+
+@pytest.mark.parametrize("pattern", ["^((a+)+)$", "^((?:a|ab)*)$", "(.*)(.*)(.*)(.*)(.*)$"])
+def test_a_pattern_that_could_take_for_ever_is_refused(tmp_path: Path, pattern: str) -> None:
+    subset = {"name": "A", "directory": "A", "fits": 1, "group": pattern}
+    (tmp_path / "m.yaml").write_text(json.dumps(BASE | {"subsets": [subset], "flips": ["none"]}))
+    with pytest.raises(FormatError, match="could take for ever"):
+        read_manifest(str(tmp_path / "m.yaml"))

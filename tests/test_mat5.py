@@ -89,3 +89,27 @@ def test_a_struct_without_fields_takes_no_memory(tmp_path: Path) -> None:
 def test_an_array_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="class 1, neither numbers, text nor a struct"):
         read_mat(written(tmp_path / "a.mat"), ("cells",), LIMIT)
+
+
+def test_what_other_programs_write_is_read_or_named(tmp_path: Path) -> None:
+    from scipy.io import savemat
+
+    savemat(tmp_path / "a.mat", {"x": np.arange(3.0)})
+    plain = (tmp_path / "a.mat").read_bytes()
+
+    def element(kind: int, data: bytes) -> bytes:
+        return struct.pack("<II", kind, len(data)) + data + bytes(-len(data) % 8)
+
+    # A MATLAB string beside the numbers: class 17 has no dimensions.
+    opaque = element(14, element(6, struct.pack("<II", 17, 0)) + element(1, b"note") + element(1, b"MCOS"))
+    (tmp_path / "string.mat").write_bytes(plain + opaque)
+    unsigned = bytearray(plain)
+    struct.pack_into("<I", unsigned, 128 + 24, 6)  # dimensions as uint32
+    (tmp_path / "unsigned.mat").write_bytes(unsigned)
+    for name in ("string.mat", "unsigned.mat"):
+        assert read_mat(tmp_path / name, ("x",), 1 << 20)["x"].ravel().tolist() == [0, 1, 2]
+    (tmp_path / "v73.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF\r\n\x1a\n")
+    (tmp_path / "octave.mat").write_bytes(b"# Created by Octave 6.4.0\n# name: x\n")
+    for name, words in (("v73.mat", "'-v7'"), ("octave.mat", "-mat7-binary")):
+        with pytest.raises(FormatError, match=words):
+            read_mat(tmp_path / name, ("x",), 1 << 20)

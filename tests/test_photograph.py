@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import errno
 import io
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image, ImageOps
 
 from densegen.errors import SampleError
@@ -103,3 +107,41 @@ def test_a_missing_image_says_so(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="does not exist") as caught:
         read_photograph(tmp_path / "none.jpg")
     assert caught.value.reason == "image-missing"
+
+
+@pytest.mark.parametrize(
+    ("begin", "kind"),
+    [(b"RIFF\x00\x00\x00\x00WEBPVP8 ", "a WebP"), (b"BM6\x00", "a BMP"), (b"GIF89a", "a GIF"), (b"II*\x00", "a TIFF"),
+     (b"\x00\x00\x00\x1cftypheic", "an AVIF or HEIC")],
+)  # fmt: skip
+def test_a_picture_of_another_kind_is_named_with_its_remedy(begin: bytes, kind: str) -> None:
+    with pytest.raises(SampleError, match=rf"^a\.jpg is {kind} picture.*: convert it to JPEG or PNG$"):
+        decode_photograph(begin + bytes(40), "a.jpg")
+
+
+def test_a_jpeg_of_scans_without_end_is_refused_before_it_is_decoded() -> None:
+    big = simplejpeg.encode_jpeg(np.zeros((4000, 4000, 3), np.uint8), 50, "RGB", "420")
+    many = big[:-2] + b"\xff\xda" * 200 + big[-2:]
+    with pytest.raises(SampleError, match="has 201 scans"):
+        decode_photograph(many, "a.jpg")
+
+
+def test_a_disk_that_falters_is_no_reason_to_set_a_sample_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is not there, or no file, is; an error of the disk may be over the next time."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"x")
+    for number in (errno.EIO, errno.ESTALE, errno.EMFILE, errno.EACCES):
+        monkeypatch.setattr(Path, "read_bytes", raising(OSError(number, os.strerror(number))))
+        with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+            read_photograph(path)
+    with pytest.raises(SampleError, match="not a regular file"):
+        read_photograph(tmp_path)
+
+
+def raising(error: Exception) -> Callable[[object], bytes]:
+    def fail(_: object) -> bytes:
+        raise error
+
+    return fail

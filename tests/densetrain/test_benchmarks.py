@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from densegen.errors import ConfigurationError, FormatError
 from densegen.landmark import AFLW21
 from densetrain.benchmarks import aflw, aflw2000, read_predictions
 from densetrain.cli import main
-from densetrain.metrics import points21
+from densetrain.metrics import points21, yaw_bins
 
 REALDATA = os.environ.get("DENSE_REALDATA")
 
@@ -195,3 +196,32 @@ def test_the_known_answers_of_the_public_labels(labels: str, yaw: str, known: tu
         assert figures[name] == f"{value:.4f}"
     if (labels, yaw) == ("original", "pose"):
         assert (figures["std of the bins"], figures["all images"]) == ("0.5346", "3.0884")
+
+
+def test_an_odd_scale_and_angles_leave_no_face_out(tmp_path: Path, corpus: Path) -> None:
+    """A negative scale, a yaw beyond a turn: points and yaw are all that is asked for, and bins follow the file."""
+    from scipy.io import savemat
+
+    points = np.concatenate([np.random.default_rng(0).uniform(100, 300, (2, 68)), np.zeros((1, 68))])
+    for name, yaw, scale in (("image1", 3.28, -0.00149), ("image2", -6.13, 0.0017), ("image3", 0.1, 0.0)):
+        pose = np.array([[15.6, yaw, -16.6, 254, 163, -44, scale]])
+        savemat(tmp_path / f"{name}.mat", {"Pose_Para": pose, "pt3d_68": points})
+        shutil.copy(corpus / "SYNTH/SYNTH_00000_0.jpg", tmp_path / f"{name}.jpg")
+    (tmp_path / "._image1.mat").write_bytes(b"macOS")
+    (tmp_path / "._image1.jpg").write_bytes(b"macOS")
+    benchmark = aflw2000(tmp_path, None)
+    assert benchmark.names == ("image1", "image2", "image3")
+    np.testing.assert_allclose(benchmark.yaw_deg, np.rad2deg([3.28, -6.13, 0.1]))
+    assert yaw_bins(benchmark.yaw_deg).tolist() == [2, 2, 0]
+
+
+def test_both_readings_of_labels_that_count_from_zero(corpus: Path) -> None:
+    """The public script adds 1 to predictions: the original labels count from 1, the reannotated ones from 0."""
+    original = aflw2000(corpus / "SYNTH", None)
+    assert original.readings == ("geometric",)
+    assert original.errors(original.truth).max() == 0
+    zero = dataclasses.replace(original, raw=original.truth)
+    assert zero.readings == ("geometric", "public script")
+    assert zero.errors(zero.truth).max() == 0
+    shifted = zero.errors(zero.truth, reading="public script")
+    np.testing.assert_allclose(shifted, 100 * np.sqrt(2) / zero.normaliser)

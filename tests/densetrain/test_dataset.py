@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from densegen.errors import ConfigurationError, FormatError
 from densegen.files import find_data_file
 from densegen.manifest import BuildSettings, Manifest
 from densegen.shards import ShardReader
-from densetrain.dataset import BatchDataset, BatchSampler, decode_all
+from densetrain.dataset import BatchDataset, BatchSampler, ShardBatches, decode_all
 from densetrain.shard_set import ShardSet, open_shards
-from tests.densetrain.conftest import edit_manifest
+from tests.densetrain.conftest import edit_manifest, tiny
 
 
 def keys(sampler: BatchSampler, epoch: int = 0) -> list[tuple[int, list[int], float]]:
@@ -248,3 +249,17 @@ def test_a_cache_that_does_not_fit_is_refused_before_it_is_made(
 def test_a_split_without_samples_is_refused(shards: ShardSet) -> None:
     with pytest.raises(ConfigurationError, match="no sample of the split 'test'"):
         shards.rows("test")
+
+
+def test_batches_that_do_not_fit_into_shared_memory_are_refused_before_the_first(
+    shards: ShardSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container has 64 MB there unless it is told otherwise, and torch's loader waits for ever."""
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr("densetrain.dataset.SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(64 << 20))
+    paper = tiny("data.batch_size=128", "data.workers=8")
+    with pytest.raises(ConfigurationError, match=r"has 67 MB free, batches of 8 workers need 428: .*--shm-size"):
+        ShardBatches(shards, paper).check_shared_memory()
+    for fits in ("data.workers=0", "data.cache=memory", "data.batch_size=1"):
+        ShardBatches(shards, tiny("data.batch_size=128", "data.workers=8", fits)).check_shared_memory()

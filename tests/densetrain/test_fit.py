@@ -360,3 +360,13 @@ def test_ctrl_c_is_one_line(dataset: Path, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert said.splitlines()[-1] == "densetrain: interrupted; the same command goes on from here"
     assert "Traceback" not in said
+
+
+def test_two_runs_do_not_train_into_one_folder(dataset: Path, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    from densegen.errors import BuildError
+
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run/.lock"), pytest.raises(BuildError, match="another run is training into"):
+        fit([dataset], tiny(), tmp_path / "run")
