@@ -370,9 +370,9 @@ def test_a_model_of_other_components_stops_at_once(corpus: Path, manifest: Manif
         shape_std=model.shape_std[:5],
         shape_names=model.shape_names[:5],
     )
-    write_model(fewer, tmp_path / "m.h5")
+    write_model(fewer, tmp_path / "m.safetensors")
     with pytest.raises(ConfigurationError, match="24 shape and 12 .* the model 5 and 12: the model does not belong"):
-        plan_build(manifest, corpus, tmp_path / "m.h5", INDEX, BuildSettings())
+        plan_build(manifest, corpus, tmp_path / "m.safetensors", INDEX, BuildSettings())
 
 
 def test_an_index_of_another_layout_stops_at_once(corpus: Path, manifest: Manifest, tmp_path: Path) -> None:

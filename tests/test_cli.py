@@ -245,11 +245,11 @@ def test_wrong_input_is_one_line_and_exit_1(corpus: Path, dataset: Path, tmp_pat
     (tmp_path / "text.yaml").write_text("a: !!timestamp x")
     assert "not readable YAML" in fails("build", tmp_path / "text.yaml", "--out", out)
     assert "too few to triangulate" in fails("index", "sample", out, "--model", model, "--seeds", "nose-tip")
-    assert "01_MorphableModel.mat (from" in fails("model", "build", tmp_path, tmp_path / "m.h5")
+    assert "01_MorphableModel.mat (from" in fails("model", "build", tmp_path, tmp_path / "m.safetensors")
     assert "does not exist" in fails(
-        "model", "convert", tmp_path / "B.mat", "--uv", tmp_path / "U.mat", tmp_path / "m.h5"
+        "model", "convert", tmp_path / "B.mat", "--uv", tmp_path / "U.mat", tmp_path / "m.safetensors"
     )
-    assert "does not exist" in fails("model", "info", tmp_path / "m.h5")
+    assert "does not exist" in fails("model", "info", tmp_path / "m.safetensors")
     assert "is the build finished?" in fails("verify", tmp_path)
     assert "no sample 'x'" in fails("inspect", dataset, "--sample", "x")
     assert "no seed group" in fails("index", "sample", tmp_path / "c.yaml", "--model", model, "--seeds", "ears")

@@ -34,7 +34,7 @@ def test_an_input_is_not_replaced_by_whatever_name(tmp_path: Path) -> None:
 
 def test_what_is_written_has_the_suffix_of_its_kind(tmp_path: Path) -> None:
     for name in ("pics", "a.jpg", "sheet.xyz"):
-        with pytest.raises(ConfigurationError, match=r"a PNG is written; name it \w+\.png"):
+        with pytest.raises(ConfigurationError, match=r"what is written is a PNG; name it \w+\.png"):
             check_output(tmp_path / name, kind=".png")
     (tmp_path / "file").write_bytes(b"x")
     with pytest.raises(ConfigurationError, match="file is not a folder"):

@@ -22,6 +22,9 @@ _KINDS = {
 """What stands near the beginning of a file of each kind that densegen wrote."""
 
 
+_WORDS = {".png": "a PNG", ".safetensors": "a safetensors file"}
+
+
 def check_output(path: Path, *inputs: Path | None, kind: str | None = None) -> None:
     """Refuse an output that would replace an input of the same command, or a file that densegen did not write.
 
@@ -32,7 +35,7 @@ def check_output(path: Path, *inputs: Path | None, kind: str | None = None) -> N
     if path.is_dir():
         raise ConfigurationError(f"{path} is a folder: give the name of a file")
     if kind is not None and path.suffix.lower() != kind:
-        raise ConfigurationError(f"{path}: a {kind[1:].upper()} is written; name it {path.with_suffix(kind).name}")
+        raise ConfigurationError(f"{path}: what is written is {_WORDS[kind]}; name it {path.with_suffix(kind).name}")
     if not path.exists():
         if (above := next((folder for folder in path.parents if folder.exists()), None)) and not above.is_dir():
             raise ConfigurationError(f"{above} is not a folder: choose another place for {path.name}")
