@@ -76,8 +76,8 @@ def test_two_processes_learn_what_one_learns_that_accumulates(dataset: Path, tmp
     """One step of plain SGD: the same gradient, to 3 % of its norm.
 
     A convolution of a batch of 4 and one of 2 x 4 are other kernels of oneDNN, and other processors have others again;
-    batch normalisation over 4 samples at 1x1 pixels magnifies their rounding. 0.1 % held on one maker's processor, not on
-    another's. A gradient that is summed, not averaged, is off by 100 %, one that misses a process by about half.
+    batch normalisation over 4 samples at 1x1 pixels magnifies their rounding. 0.1 % held on one processor and not on
+    another. A gradient that is summed, not averaged, is off by 100 %, one that misses a process by about half.
     """
     rate = ("optimiser.name=sgd", "optimiser.lr=1e-4", "optimiser.momentum=0", "optimiser.weight_decay=0")
     changes = ("trainer.epochs=1", "data.limit=8", *rate, "schedule.warmup_epochs=0")
