@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from densegen.errors import BuildError, ConfigurationError
+from densegen.files import interrupt_ignored
 
 __all__ = ["INLINE", "Pool", "open_pool"]
 
@@ -107,7 +108,7 @@ def _local_executor(jobs: int) -> Iterator[Executor]:
             "builds with several jobs outside of 'if __name__ == \"__main__\":'"
         ) from error
     finally:
-        with _interrupt_held():
+        with interrupt_ignored():
             pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -116,23 +117,10 @@ def _stop_at_once(pool: ProcessPoolExecutor) -> None:
 
     Waiting for them is where a second Ctrl-C arrives, and one in the middle of a pool's end leaves it for ever.
     """
-    with _interrupt_held():
+    with interrupt_ignored():
         processes: Any = pool._processes
         for process in list((processes or {}).values()):
             process.kill()
-
-
-@contextmanager
-def _interrupt_held() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is over."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _start_worker() -> None:

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import signal
 import stat
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,6 +35,7 @@ __all__ = [
     "file_size",
     "find_data_file",
     "first_problem",
+    "interrupt_ignored",
     "is_about_the_file",
     "is_leftover",
     "only_one",
@@ -95,7 +97,7 @@ def replace_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
         for temporary in temporaries:
             with temporary.open("r+b") as file:
                 os.fsync(file.fileno())
-        with _interrupt_held():
+        with interrupt_ignored():
             for temporary, path in zip(temporaries, paths, strict=True):
                 temporary.replace(path)
     except BaseException:
@@ -105,16 +107,16 @@ def replace_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 @contextmanager
-def _interrupt_held() -> Iterator[None]:
-    """Ctrl-C waits until the block is over."""
-    if not hasattr(signal, "pthread_sigmask"):
+def interrupt_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C until the block is over; blocks are short, or tidy up after a first one."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
 
 
 @contextmanager

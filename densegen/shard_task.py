@@ -21,8 +21,7 @@ from densegen.vertex_index import format_index, read_index
 
 __all__ = ["ShardTask", "build_shard"]
 
-# A worker with several threads builds one shard at a time: they would share the recipe's work space, and the BLAS
-# limit below is the whole process's.
+# A worker with several threads builds one shard at a time: they share the recipe and what it keeps.
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -40,8 +39,6 @@ class ShardTask:
 
 def build_shard(task: ShardTask) -> ShardRecord:
     """Build one shard and return its record. Runs in a worker; a full disk comes back as ``OSError``."""
-    from threadpoolctl import threadpool_limits
-
     count, rejects = 0, list[Reject]()
 
     def made(recipe: Recipe) -> Iterator[Sample]:
@@ -53,8 +50,7 @@ def build_shard(task: ShardTask) -> ShardRecord:
                 count += len(result)
                 yield from result
 
-    # One BLAS thread: processes share the cores already, and the split of a product over threads changes its bits.
-    with _ONE_AT_A_TIME, threadpool_limits(1):
+    with _ONE_AT_A_TIME:
         recipe = _recipe(task.model, task.index, task.configuration.as_text())
         data = encode_shard(made(recipe), _header(recipe, task.configuration))
     write_bytes(task.out / shard_name(task.number), data)

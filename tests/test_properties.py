@@ -106,7 +106,7 @@ def test_markdown_of_a_stranger_has_no_tag_and_no_link(text: str) -> None:
 @given(st.text(max_size=40))
 def test_a_path_that_stays_below_does(text: str) -> None:
     if stays_below(text):
-        joined = Path("/root/folder") / text
+        joined = Path("folder") / text
         assert not Path(text).is_absolute()
         assert ".." not in joined.parts
 
