@@ -25,7 +25,7 @@ from densegen.errors import FormatError
 from densegen.files import file_size
 from densegen.kernels import kernel
 
-__all__ = ["check_structure", "create_group", "hdf5_series", "new_file", "open_checked", "read_row"]
+__all__ = ["append_row", "check_structure", "create_group", "hdf5_series", "new_file", "open_checked", "read_row"]
 
 _UNDEFINED = 2**64 - 1
 _MAX_OBJECTS = 64
@@ -33,6 +33,8 @@ _MAX_READ = 8 << 20
 """Bytes of structure that are read at most; a shard of 65,536 samples with position maps has 7 MB of it."""
 
 _SHUFFLE, _LZF = 2, 32000
+_NOT_PACKED = 2
+"""A chunk's filter mask: the second filter, LZF, was left out."""
 _GROUP_MESSAGES = {0x00, 0x0C, 0x10, 0x11}
 _DATASET_MESSAGES = {0x00, 0x01, 0x03, 0x04, 0x05, 0x08, 0x0B, 0x0C, 0x10}
 # Sign and size of an integer are free, all else about numbers is as every processor of today has it.
@@ -110,6 +112,23 @@ def check_structure(path: Path) -> None:
             ) from error
 
 
+def append_row(dataset: Any, numbers: npt.NDArray[np.uint16]) -> None:
+    """Add a row to the position maps, compressed here: LibLZF leaves its table of places as the memory was, and finds
+    by that other copies now and then, so that equal maps need not give equal bytes.
+    """
+    row = len(dataset)
+    dataset.resize(row + 1, axis=0)
+    # HDF5's shuffle: all low bytes, then all high ones.
+    raw = np.ascontiguousarray(numbers.astype("<u2", copy=False).reshape(-1, 1).view(np.uint8).T).reshape(-1)
+    packed = np.empty(len(raw), np.uint8)
+    size = _pack_lzf(raw, packed)
+    place = (row, *([0] * (dataset.ndim - 1)))
+    if size < 0:
+        dataset.id.write_direct_chunk(place, raw.tobytes(), _NOT_PACKED)
+    else:
+        dataset.id.write_direct_chunk(place, packed[:size].tobytes())
+
+
 def read_row(dataset: Any, row: int) -> npt.NDArray[np.uint16]:
     """Row ``row`` of the position maps, decoded here: HDF5 trusts that a compressed row gives as many bytes as it has
     to, and reads on behind them if it does not.
@@ -119,13 +138,57 @@ def read_row(dataset: Any, row: int) -> npt.NDArray[np.uint16]:
     mask, stored = dataset.id.read_direct_chunk((row, *([0] * (dataset.ndim - 1))))
     shape, packed = dataset.shape[1:], np.frombuffer(stored, np.uint8)
     raw = np.zeros(2 * math.prod(shape), np.uint8)
-    if len(packed) == len(raw) and mask == 2:
+    if len(packed) == len(raw) and mask == _NOT_PACKED:
         raw = packed
     elif mask != 0 or _unpack_lzf(packed, raw) != len(raw):
         raise FormatError(f"the position map of row {row} is damaged: rebuild it with 'densegen build'")
     # HDF5's shuffle: all low bytes, then all high ones.
     numbers: npt.NDArray[np.uint16] = np.ascontiguousarray(raw.reshape(2, -1).T).view("<u2").reshape(shape)
     return numbers
+
+
+@kernel
+def _pack_lzf(raw: Any, out: Any) -> int:
+    """The bytes of ``raw`` in the format that :func:`_unpack_lzf` reads: at every byte the nearest earlier place with
+    the same three bytes (by their hash) is copied from. The number of bytes written, or -1 if ``out`` is too short.
+    """
+    places = np.full(1 << 16, -1, np.int64)
+    at, to, run = 0, 0, 0  # run: bytes since the last copy, that go out as they are
+    while at < len(raw):
+        length, distance = 0, 0
+        if at + 2 < len(raw):
+            three = (int(raw[at]) << 16) | (int(raw[at + 1]) << 8) | int(raw[at + 2])
+            place = ((three * 2654435761) >> 13) & 0xFFFF
+            source, places[place] = places[place], at
+            distance = at - source
+            if source >= 0 and distance <= 8192:
+                longest = min(264, len(raw) - at)
+                while length < longest and raw[source + length] == raw[at + length]:
+                    length += 1
+        if length < 3:
+            run, at = run + 1, at + 1
+            if run < 32 and at < len(raw):
+                continue
+        if run > 0:
+            if to + 1 + run > len(out):
+                return -1
+            start = at - run
+            out[to] = run - 1
+            for k in range(run):
+                out[to + 1 + k] = raw[start + k]
+            to, run = to + 1 + run, 0
+        if length >= 3:
+            if to + 3 > len(out):
+                return -1
+            code, back = length - 2, distance - 1
+            out[to] = (min(code, 7) << 5) | (back >> 8)
+            to += 1
+            if code >= 7:
+                out[to] = code - 7
+                to += 1
+            out[to] = back & 255
+            to, at = to + 1, at + length
+    return to if to < len(raw) else -1
 
 
 @kernel

@@ -21,7 +21,7 @@ import simplejpeg
 
 from densegen.errors import FormatError
 from densegen.files import stays_below
-from densegen.hdf5 import create_group, new_file, open_checked, read_row
+from densegen.hdf5 import append_row, create_group, new_file, open_checked, read_row
 from densegen.schema import (
     FRAMES,
     KEYPOINTS,
@@ -223,10 +223,9 @@ def _open_position_maps(file: Any, valid: npt.NDArray[np.bool_]) -> Any:
 
 def _without_map(sample: Sample, maps: Any) -> Sample:
     """Write a sample's position map as the next row of ``maps``, where there are any, and let go of it."""
-    if maps is None:
+    if maps is None or sample.position_map is None:
         return sample
-    maps.resize(len(maps) + 1, axis=0)
-    maps[-1] = sample.position_map
+    append_row(maps, sample.position_map)
     return replace(sample, position_map=None)
 
 
