@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from densegen.errors import ConfigurationError, FormatError
-from densegen.vertex_index import VertexIndex
+from densegen.index.vertex_index import VertexIndex
 from densetrain.description import Description, read_description
 from densetrain.model import LandmarkNet, load_torch, net_of_weights
 from densetrain.module import CHECKPOINT_KEY

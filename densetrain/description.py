@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from densegen.errors import FormatError
 from densegen.files import first_problem
-from densegen.vertex_index import VertexIndex, parse_index
+from densegen.index.vertex_index import VertexIndex, parse_index
 from densetrain.config import FitSettings
 
 __all__ = ["CHECKPOINT_VERSION", "Description", "read_description"]

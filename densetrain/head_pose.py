@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from densegen.pose import rotation_matrix
+from densegen.geometry.pose import rotation_matrix
 
 __all__ = ["angles_of", "head_pose", "reference_face"]
 
@@ -47,7 +47,7 @@ def head_pose(landmarks: npt.NDArray[np.floating], reference: FloatArray) -> Flo
 
 
 def angles_of(rotation: FloatArray) -> tuple[float, float, float]:
-    """Pitch, yaw, roll in radians of a (3, 3) rotation ``R = Rx Ry Rz``; see :func:`densegen.pose.rotation_matrix`."""
+    """Pitch, yaw, roll in radians of a (3, 3) rotation ``R = Rx Ry Rz``, as in :mod:`densegen.geometry.pose`."""
     pitch = np.arctan2(rotation[1, 2], rotation[2, 2])
     yaw = np.arctan2(-rotation[0, 2], np.hypot(rotation[0, 0], rotation[0, 1]))
     roll = np.arctan2(rotation[0, 1], rotation[0, 0])

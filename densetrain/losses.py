@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from densegen.errors import ConfigurationError
-from densegen.landmark import ids_of
-from densegen.vertex_index import VertexIndex
+from densegen.index.landmark import ids_of
+from densegen.index.vertex_index import VertexIndex
 from densetrain.config import LossSettings
 
 __all__ = ["LandmarkLoss", "wing"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from densegen.landmark import AFLW21, ids_of
+from densegen.index.landmark import AFLW21, ids_of
 
 __all__ = [
     "BALANCED_DRAWS",

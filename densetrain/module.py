@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densegen.vertex_index import VertexIndex
+from densegen.index.vertex_index import VertexIndex
 from densetrain.augment import augment, draw
 from densetrain.config import FitSettings
 from densetrain.dataset import Batch

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from densegen.drawing import KEYPOINT_COLOUR, depth_colours, draw_points, png_bytes
 from densegen.errors import ConfigurationError, FormatError, SampleError
 from densegen.files import is_leftover, read_json, replace_files
-from densegen.index_mesh import mesh_bytes
-from densegen.overlay import KEYPOINT_COLOUR, depth_colours, draw_points, png_bytes
-from densegen.photograph import read_photograph
+from densegen.index.formats.mesh import mesh_bytes
+from densegen.sources.photograph import read_photograph
 from densetrain.detect import Detector
 from densetrain.head_pose import head_pose
 from densetrain.regressor import Regressor, landmarks_in_image

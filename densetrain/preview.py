@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from densegen.overlay import contact_sheet, depth_colours, draw_points, write_png
-from densegen.schema import CROP_SIZE
+from densegen.conventions import CROP_SIZE
+from densegen.drawing import contact_sheet, depth_colours, draw_points, write_png
 from densetrain.config import FitSettings
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def draw_worst_images(
     worst : what stands on the tile of each face, by its name
     predicted : (n, 68, 2 or 3) of all of the benchmark's faces, pixels of their images
     """
-    from densegen.crop import warp
-    from densegen.photograph import read_photograph
+    from densegen.geometry.crop import warp
+    from densegen.sources.photograph import read_photograph
     from densetrain.regressor import crop_of_box
 
     assert benchmark.images is not None

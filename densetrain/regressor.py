@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from densegen.crop import Crop, warp
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import read_bytes
-from densegen.vertex_index import VertexIndex
+from densegen.geometry.crop import Crop, warp
+from densegen.index.vertex_index import VertexIndex
 from densetrain.description import Description, read_description
 from densetrain.onnx_graph import REFUSED, operators
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from densegen.dataset_manifest import read_dataset_manifest
+from densegen.conventions import SPLITS
+from densegen.dataset.build_record import read_dataset_manifest
+from densegen.dataset.shards import ShardReader, decode_crop
 from densegen.errors import ConfigurationError, FormatError
-from densegen.schema import SPLITS
-from densegen.shards import ShardReader, decode_crop
-from densegen.vertex_index import VertexIndex, parse_index
+from densegen.index.vertex_index import VertexIndex, parse_index
 
 __all__ = ["RowReader", "ShardSet", "open_shards"]
 

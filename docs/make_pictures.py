@@ -12,23 +12,23 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
-from densegen.build import build, plan_build
-from densegen.corrections import read_corrections
+from densegen.dataset.build import build, plan_build
+from densegen.dataset.preview import draw_sample
+from densegen.dataset.shards import ShardReader
+from densegen.drawing import REGION_COLOURS, contact_sheet, depth_colours, draw_points
 from densegen.editor.session import EditSession
+from densegen.face.morphable_model import MorphableModel
+from densegen.face.regions import REGIONS
 from densegen.files import find_data_file
-from densegen.index_figures import draw_coverage, draw_uv, draw_views
-from densegen.index_quality import farthest_point_index, measure
-from densegen.landmark import REGIONS
-from densegen.manifest import BuildSettings, read_manifest
-from densegen.morphable_model import MorphableModel
-from densegen.overlay import REGION_COLOURS, contact_sheet, depth_colours, draw_points
-from densegen.preview import draw_sample
-from densegen.sampling import SEEDS, sample_candidates
-from densegen.shards import ShardReader
+from densegen.geometry.uv import uv_pixels
+from densegen.index.candidates import SEEDS, sample_candidates
+from densegen.index.corrections import read_corrections
+from densegen.index.figures import draw_coverage, draw_uv, draw_views
+from densegen.index.quality import farthest_point_index, measure
+from densegen.index.vertex_index import read_index
+from densegen.sources.manifest import BuildSettings, read_manifest
 from densegen.synthetic.corpus import make_portrait, write_corpus
 from densegen.synthetic.face import face_model
-from densegen.uv import uv_pixels
-from densegen.vertex_index import read_index
 
 IMAGES = Path(__file__).parent / "images"
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # tests.browser

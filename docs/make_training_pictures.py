@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from densegen.fits import read_fit
-from densegen.index_mesh import landmark_triangles
-from densegen.overlay import contact_sheet
+from densegen.drawing import contact_sheet
+from densegen.index.formats.mesh import landmark_triangles
+from densegen.sources.fits import read_fit
 from densetrain.checkpoint import load_regressor
 from densetrain.config import read_settings
 from densetrain.evaluate import evaluate_shards

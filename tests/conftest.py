@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from densegen.build import Plan, build, plan_build
+from densegen.dataset.build import Plan, build, plan_build
+from densegen.dataset.pipeline import Recipe
+from densegen.face.morphable_model import MorphableModel, read_model
 from densegen.files import find_data_file
-from densegen.fits import Fit
-from densegen.manifest import BuildSettings, Manifest, read_manifest
-from densegen.morphable_model import MorphableModel, read_model
-from densegen.pipeline import Recipe
+from densegen.index.vertex_index import VertexIndex, read_index
+from densegen.sources.fits import Fit
+from densegen.sources.manifest import BuildSettings, Manifest, read_manifest
 from densegen.synthetic.corpus import write_corpus
-from densegen.vertex_index import VertexIndex, read_index
 
 INDEX_FILE = "vertex_index_520.yaml"
 PORTRAITS = 16

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from densegen.basel import RAW_FILES, assemble_model, convert_model
 from densegen.errors import ConfigurationError, FormatError
+from densegen.face.basel import RAW_FILES, assemble_model, convert_model
 
 RAW, TRIMMED = 53_490, 53_215
 

@@ -19,15 +19,15 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from densegen.build import Plan, build, plan_build
-from densegen.dataset_manifest import ShardRecord, read_dataset_manifest
+from densegen.dataset.build import Plan, build, plan_build
+from densegen.dataset.build_record import ShardRecord, read_dataset_manifest
+from densegen.dataset.shard_task import ShardTask, build_shard
+from densegen.dataset.shards import ShardReader
+from densegen.dataset.verify import verify_dataset
 from densegen.errors import BuildError, ConfigurationError, FormatError
+from densegen.face.morphable_model import read_model, write_model
 from densegen.files import find_data_file, sha256_of
-from densegen.manifest import BuildSettings, Manifest
-from densegen.morphable_model import read_model, write_model
-from densegen.shard_task import ShardTask, build_shard
-from densegen.shards import ShardReader
-from densegen.verify import verify_dataset
+from densegen.sources.manifest import BuildSettings, Manifest
 
 INDEX = find_data_file("vertex_index_520.yaml")
 
@@ -182,7 +182,7 @@ def test_an_interrupted_repair_goes_on_from_what_it_mended(
         return build_shard(task)
 
     with monkeypatch.context() as patched:
-        patched.setattr("densegen.build.build_shard", interrupted)
+        patched.setattr("densegen.dataset.build.build_shard", interrupted)
         with pytest.raises(KeyboardInterrupt):
             build(plan, out)
     assert not (out / "manifest.json").exists()  # it would claim what is not there

@@ -13,8 +13,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from densegen.cli import main
+from densegen.dataset.shards import ShardReader
 from densegen.files import find_data_file
-from densegen.shards import ShardReader
 
 
 def run(*arguments: object) -> Result:

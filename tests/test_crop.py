@@ -5,9 +5,9 @@ import pytest
 from skimage.transform import AffineTransform
 from skimage.transform import warp as skimage_warp
 
-from densegen.crop import Crop, CropRecipe, crop_generator, place_crop, warp
 from densegen.errors import SampleError
-from densegen.flip import flip_image
+from densegen.geometry.crop import Crop, CropRecipe, crop_generator, place_crop, warp
+from densegen.geometry.flip import flip_image
 
 NOISE = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from densegen.dataset_manifest import find_sample, read_dataset_manifest, read_record, write_dataset_manifest
+from densegen.dataset.build_record import find_sample, read_dataset_manifest, read_record, write_dataset_manifest
+from densegen.dataset.shards import ShardReader
 from densegen.errors import ConfigurationError, FormatError
-from densegen.shards import ShardReader
 
 
 def test_a_manifest_survives_reading_and_writing(dataset: Path, tmp_path: Path) -> None:

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from densegen.depth import DepthSearch, make_depth_search
-from densegen.morphable_model import MorphableModel
-from densegen.pose import pose_vertices
+from densegen.face.depth import DepthSearch, make_depth_search
+from densegen.face.morphable_model import MorphableModel
+from densegen.geometry.pose import pose_vertices
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from densegen.corrections import Corrections
-from densegen.manifest import Manifest, read_manifest
+from densegen.index.corrections import Corrections
+from densegen.sources.manifest import Manifest, read_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

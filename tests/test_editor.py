@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densegen.corrections import Corrections, correct, format_corrections, read_corrections
 from densegen.editor.picking import hit_vertex
 from densegen.editor.server import is_own_host
 from densegen.editor.session import EditSession
 from densegen.errors import ConfigurationError
-from densegen.morphable_model import MorphableModel
-from densegen.sampling import sample_candidates
-from densegen.vertex_index import VertexIndex
+from densegen.face.morphable_model import MorphableModel
+from densegen.index.candidates import sample_candidates
+from densegen.index.corrections import Corrections, correct, format_corrections, read_corrections
+from densegen.index.vertex_index import VertexIndex
 from tests.browser import find_browser, until, visit
 
 

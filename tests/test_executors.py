@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from densegen.build import Plan, build
+from densegen.dataset.build import Plan, build
 from densegen.errors import BuildError
 from densegen.executors import INLINE, open_pool
 from tests.test_build import digests

@@ -9,7 +9,7 @@ import pytest
 from scipy.io import savemat
 
 from densegen.errors import SampleError
-from densegen.fits import MAX_FIT_BYTES, read_fit
+from densegen.sources.fits import MAX_FIT_BYTES, read_fit
 
 
 def contents(**changes: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from densegen.flip import KEYPOINT_MIRROR, flip_image, flip_keypoints, flip_points, flip_position_map
+from densegen.geometry.flip import KEYPOINT_MIRROR, flip_image, flip_keypoints, flip_points, flip_position_map
 
 RANDOM = np.random.default_rng(0)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from densegen.hdf5 import _pack_lzf, _unpack_lzf, append_row, read_row
+from densegen.dataset.hdf5 import _pack_lzf, _unpack_lzf, append_row, read_row
 
 SHAPE = (16, 16, 3)
 

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import trimesh
 
-from densegen.corrections import Corrections, correct
 from densegen.errors import ConfigurationError, FormatError
-from densegen.index_exchange import export_index, import_index
-from densegen.index_figures import draw_coverage, draw_difference, draw_sheets, draw_uv, draw_views, face_view
-from densegen.index_mesh import landmark_triangles
-from densegen.index_quality import measure
-from densegen.morphable_model import MorphableModel
-from densegen.regions import valid_uv_region
-from densegen.sampling import sample_candidates
-from densegen.uv import uv_pixels
-from densegen.vertex_index import VertexIndex
+from densegen.face.morphable_model import MorphableModel
+from densegen.face.regions import valid_uv_region
+from densegen.geometry.uv import uv_pixels
+from densegen.index.candidates import sample_candidates
+from densegen.index.corrections import Corrections, correct
+from densegen.index.figures import draw_coverage, draw_difference, draw_sheets, draw_uv, draw_views, face_view
+from densegen.index.formats.exchange import export_index, import_index
+from densegen.index.formats.mesh import landmark_triangles
+from densegen.index.quality import measure
+from densegen.index.vertex_index import VertexIndex
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from densegen.errors import ConfigurationError
-from densegen.index_quality import (
+from densegen.face.morphable_model import MorphableModel
+from densegen.geometry.surface import SurfacePoints
+from densegen.index.quality import (
     coefficient_spread,
     compare,
     face_surface,
@@ -16,9 +18,7 @@ from densegen.index_quality import (
     measure,
     recovery_error,
 )
-from densegen.morphable_model import MorphableModel
-from densegen.surface import SurfacePoints
-from densegen.vertex_index import VertexIndex
+from densegen.index.vertex_index import VertexIndex
 
 
 def at_vertices(vertices: list[int]) -> SurfacePoints:

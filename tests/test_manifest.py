@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from densegen.errors import ConfigurationError, FormatError
-from densegen.manifest import Manifest, Split, list_fits, named_manifests, read_manifest
+from densegen.sources.manifest import Manifest, Split, list_fits, named_manifests, read_manifest
 
 BASE: dict[str, Any] = {
     "name": "test",

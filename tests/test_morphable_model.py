@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save
 
 from densegen.errors import ConfigurationError, FormatError
-from densegen.morphable_model import MorphableModel, combine, count_words, read_model, write_model
+from densegen.face.morphable_model import MorphableModel, combine, count_words, read_model, write_model
 
 
 def random_coefficients(model: MorphableModel, faces: int) -> tuple[np.ndarray, np.ndarray]:

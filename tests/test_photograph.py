@@ -13,7 +13,7 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from densegen.errors import SampleError
-from densegen.photograph import decode_photograph, read_photograph
+from densegen.sources.photograph import decode_photograph, read_photograph
 
 GRADIENT = np.stack(np.meshgrid(np.arange(64) * 3, np.arange(48) * 4), axis=-1).astype(np.uint8)
 RGB = np.dstack([GRADIENT, np.full((48, 64), 90, np.uint8)])

@@ -8,17 +8,17 @@ import numpy.typing as npt
 import pytest
 import simplejpeg
 
-from densegen.build import Plan
-from densegen.crop import Crop, crop_generator, place_crop
+from densegen.dataset.build import Plan
+from densegen.dataset.pipeline import Recipe, make_samples, mesh_in_image, samples_of_fit
+from densegen.dataset.shards import Sample
 from densegen.errors import SampleError
-from densegen.fits import Fit
-from densegen.flip import KEYPOINT_MIRROR, flip_points
-from densegen.manifest import FitEntry
-from densegen.morphable_model import MorphableModel
-from densegen.pipeline import Recipe, make_samples, mesh_in_image, samples_of_fit
-from densegen.position_map import decode_fixed_point
-from densegen.shards import Sample
-from densegen.vertex_index import VertexIndex
+from densegen.face.morphable_model import MorphableModel
+from densegen.geometry.crop import Crop, crop_generator, place_crop
+from densegen.geometry.flip import KEYPOINT_MIRROR, flip_points
+from densegen.geometry.position_map import decode_fixed_point
+from densegen.index.vertex_index import VertexIndex
+from densegen.sources.fits import Fit
+from densegen.sources.manifest import FitEntry
 from tests.test_vertex_index import pixel_index
 
 ENTRY = FitEntry("A/a", Path("a.mat"), Path("a.jpg"), "A/a", "train", False, "A/a.jpg")

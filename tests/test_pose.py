@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from densegen.pose import pose_vertices, proper_pose, rotation_matrix, yaw_degrees
+from densegen.geometry.pose import pose_vertices, proper_pose, rotation_matrix, yaw_degrees
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from densegen.dataset.pipeline import Recipe, mesh_in_image
 from densegen.errors import SampleError
-from densegen.fits import Fit
-from densegen.morphable_model import MorphableModel
-from densegen.pipeline import Recipe, mesh_in_image
-from densegen.position_map import decode_fixed_point, encode_fixed_point, make_uv_table
-from densegen.uv import uv_pixels
+from densegen.face.morphable_model import MorphableModel
+from densegen.geometry.position_map import decode_fixed_point, encode_fixed_point, make_uv_table
+from densegen.geometry.uv import uv_pixels
+from densegen.sources.fits import Fit
 
 
 def reference_raster(

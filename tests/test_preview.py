@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from densegen.dataset.preview import draw_sample, unwrap_texture
+from densegen.drawing import contact_sheet, depth_colours, draw_points
 from densegen.errors import ConfigurationError
-from densegen.morphable_model import MorphableModel
-from densegen.overlay import contact_sheet, depth_colours, draw_points
-from densegen.preview import draw_sample, unwrap_texture
+from densegen.face.morphable_model import MorphableModel
 
 
 def test_points_are_drawn_where_they_are() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from densegen.files import sha256_of
-from densegen.photograph import jpeg_codec
+from densegen.sources.photograph import jpeg_codec
 
 KNOWN_CODEC = "115bda90941d"
 """What libjpeg-turbo 2 and 3 make of the fixed picture; with another library other digests are right."""
@@ -61,13 +61,14 @@ def test_a_build_has_the_same_digest_on_another_processor(
 
 LOOK = """
 import re
-from densegen import crop, depth, elementary, morphable_model, pose, position_map, renderer, surface
-from densegen.crop import Crop, warp
+from densegen.face import depth, morphable_model
+from densegen.geometry import crop, elementary, pose, position_map, renderer, surface
+from densegen.geometry.crop import Crop, warp
 from densegen.files import find_data_file
-from densegen.pipeline import Recipe
+from densegen.dataset.pipeline import Recipe
 from densegen.synthetic.corpus import make_portrait
 from densegen.synthetic.face import face_model
-from densegen.vertex_index import read_index
+from densegen.index.vertex_index import read_index
 
 recipe = Recipe(face_model(), read_index(find_data_file("vertex_index_520.yaml")))
 fit, image = make_portrait(0, 0)

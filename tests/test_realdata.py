@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from densegen.basel import assemble_model, convert_model
 from densegen.cli import main
-from densegen.corrections import correct, read_corrections
+from densegen.dataset.pipeline import mesh_in_image
+from densegen.dataset.verify import verify_dataset
+from densegen.face.basel import assemble_model, convert_model
+from densegen.face.morphable_model import MorphableModel, write_model
 from densegen.files import find_data_file
-from densegen.fits import read_fit
-from densegen.flip import flip_keypoints
-from densegen.index_exchange import import_index
-from densegen.index_quality import coefficient_spread, farthest_point_index, measure
-from densegen.morphable_model import MorphableModel, write_model
-from densegen.pipeline import mesh_in_image
-from densegen.sampling import SEEDS, sample_candidates
-from densegen.suggestions import suggest_corrections
-from densegen.uv import uv_pixels
-from densegen.verify import verify_dataset
-from densegen.vertex_index import VertexIndex, format_index, read_index, write_index
+from densegen.geometry.flip import flip_keypoints
+from densegen.geometry.uv import uv_pixels
+from densegen.index.candidates import SEEDS, sample_candidates
+from densegen.index.corrections import correct, read_corrections
+from densegen.index.formats.exchange import import_index
+from densegen.index.quality import coefficient_spread, farthest_point_index, measure
+from densegen.index.suggestions import suggest_corrections
+from densegen.index.vertex_index import VertexIndex, format_index, read_index, write_index
+from densegen.sources.fits import read_fit
 
 
 @pytest.fixture(scope="module")

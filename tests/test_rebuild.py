@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from densegen.build import Plan
-from densegen.crop import Crop
+from densegen.dataset.build import Plan
+from densegen.dataset.pipeline import Recipe, mesh_in_image
+from densegen.dataset.rebuild import rebuild_position_map, write_position_maps
+from densegen.dataset.shards import ShardReader
 from densegen.errors import ConfigurationError
-from densegen.fits import read_fit
-from densegen.flip import flip_position_map
-from densegen.morphable_model import MorphableModel
-from densegen.pipeline import Recipe, mesh_in_image
-from densegen.position_map import decode_fixed_point
-from densegen.rebuild import rebuild_position_map, write_position_maps
-from densegen.shards import ShardReader
+from densegen.face.morphable_model import MorphableModel
+from densegen.geometry.crop import Crop
+from densegen.geometry.flip import flip_position_map
+from densegen.geometry.position_map import decode_fixed_point
+from densegen.sources.fits import read_fit
 
 
 def test_a_rebuilt_map_is_the_builds_within_a_thousandth(

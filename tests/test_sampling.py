@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from densegen.corrections import Addition, Corrections, Move, Removal, correct, read_corrections
 from densegen.errors import ConfigurationError, FormatError
+from densegen.face.morphable_model import MorphableModel
+from densegen.face.regions import region_of, valid_uv_region
 from densegen.files import find_data_file
-from densegen.morphable_model import MorphableModel
-from densegen.regions import region_of, valid_uv_region
-from densegen.sampling import Candidates, read_candidates, sample_candidates, write_candidates
-from densegen.uv import uv_pixels
-from densegen.vertex_index import VertexIndex
+from densegen.geometry.uv import uv_pixels
+from densegen.index.candidates import Candidates, read_candidates, sample_candidates, write_candidates
+from densegen.index.corrections import Addition, Corrections, Move, Removal, correct, read_corrections
+from densegen.index.vertex_index import VertexIndex
 
 ALL_SEEDS = ("jaw", "brows", "nose-tip")
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from densegen.conventions import FRAMES
+from densegen.dataset.hdf5 import create_group, new_file
+from densegen.dataset.shards import Sample, ShardHeader, ShardReader, encode_shard
 from densegen.errors import FormatError
-from densegen.hdf5 import create_group, new_file
-from densegen.schema import FRAMES
-from densegen.shards import Sample, ShardHeader, ShardReader, encode_shard
 
 
 def sample(number: int, with_map: bool = False) -> Sample:

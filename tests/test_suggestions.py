@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from densegen.corrections import Corrections, correct
 from densegen.errors import ConfigurationError
-from densegen.index_quality import measure
-from densegen.morphable_model import MorphableModel
-from densegen.sampling import SEEDS, Candidates, sample_candidates
-from densegen.suggestions import suggest_corrections
+from densegen.face.morphable_model import MorphableModel
+from densegen.index.candidates import SEEDS, Candidates, sample_candidates
+from densegen.index.corrections import Corrections, correct
+from densegen.index.quality import measure
+from densegen.index.suggestions import suggest_corrections
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from densegen.morphable_model import MorphableModel
-from densegen.surface import SurfacePoints, locate
-from densegen.uv import uv_pixels
+from densegen.face.morphable_model import MorphableModel
+from densegen.geometry.surface import SurfacePoints, locate
+from densegen.geometry.uv import uv_pixels
 
 
 def test_a_gathered_point_is_the_weighted_mean_of_its_vertices() -> None:

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from densegen.dataset.pipeline import mesh_in_image
 from densegen.errors import BuildError, ConfigurationError
 from densegen.executors import open_pool
+from densegen.face.morphable_model import MorphableModel, read_model, write_model
 from densegen.files import sha256_of
-from densegen.fits import read_fit
-from densegen.morphable_model import MorphableModel, read_model, write_model
-from densegen.pipeline import mesh_in_image
-from densegen.pose import pose_vertices
-from densegen.renderer import rasterise, vertex_normals
+from densegen.geometry.pose import pose_vertices
+from densegen.geometry.renderer import rasterise, vertex_normals
+from densegen.geometry.uv import uv_pixels
+from densegen.sources.fits import read_fit
 from densegen.synthetic.appearance import random_appearance
 from densegen.synthetic.components import EXPRESSIONS, IDENTITY, lower_lip_share
 from densegen.synthetic.corpus import DRAWN, make_portrait, random_pose, write_corpus
 from densegen.synthetic.face import face_model, keypoint_pixels
 from densegen.synthetic.portrait import draw_portrait, random_light
-from densegen.uv import uv_pixels
 
 
 def test_the_face_and_every_component_are_symmetric_to_the_last_bit(model: MorphableModel) -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from densegen.morphable_model import MorphableModel
-from densegen.uv import mirror_from_uv, mirror_pixels, uv_from_pixels, uv_pixels
+from densegen.face.morphable_model import MorphableModel
+from densegen.geometry.uv import mirror_from_uv, mirror_pixels, uv_from_pixels, uv_pixels
 
 
 def test_the_uv_frame_is_as_computed_by_hand() -> None:

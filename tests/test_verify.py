@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
+from densegen.dataset.verify import verify_dataset
 from densegen.errors import VerificationError
 from densegen.files import sha256_of
-from densegen.verify import verify_dataset
 
 
 @pytest.fixture

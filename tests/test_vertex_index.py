@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from densegen.dataset.pipeline import Recipe, mesh_in_image
 from densegen.errors import ConfigurationError, FormatError
+from densegen.face.morphable_model import MorphableModel
+from densegen.face.regions import valid_uv_region
 from densegen.files import find_data_file
-from densegen.fits import Fit
-from densegen.flip import KEYPOINT_MIRROR
-from densegen.morphable_model import MorphableModel
-from densegen.pipeline import Recipe, mesh_in_image
-from densegen.regions import valid_uv_region
-from densegen.uv import uv_pixels
-from densegen.vertex_index import VertexIndex, format_index, parse_index, read_index, write_index
+from densegen.geometry.flip import KEYPOINT_MIRROR
+from densegen.geometry.uv import uv_pixels
+from densegen.index.vertex_index import VertexIndex, format_index, parse_index, read_index, write_index
+from densegen.sources.fits import Fit
 
 
 def changed(index: VertexIndex, **landmark_changes: dict[int, Any]) -> str:

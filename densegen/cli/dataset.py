@@ -11,11 +11,11 @@ import click
 from densegen.cli.outputs import check_output
 from densegen.cli.progress import ProgressBar
 from densegen.console import say
-from densegen.schema import OWN_INDEX
+from densegen.conventions import OWN_INDEX
 
 if TYPE_CHECKING:
-    from densegen.build import Plan
-    from densegen.manifest import BuildSettings, Manifest
+    from densegen.dataset.build import Plan
+    from densegen.sources.manifest import BuildSettings, Manifest
 
 __all__ = ["build", "inspect", "manifests", "rebuild_maps", "schema", "synth", "verify"]
 
@@ -66,14 +66,14 @@ def build(
     Run the same command again after an interruption: complete shards are checked and kept, and the result is the same
     to the last byte.
     """
-    from densegen.build import build as run_build
-    from densegen.build import plan_build
-    from densegen.build_folder import BuildFolder
+    from densegen.dataset.build import build as run_build
+    from densegen.dataset.build import plan_build
+    from densegen.dataset.build_folder import BuildFolder
+    from densegen.face.morphable_model import read_model
     from densegen.files import find_data_file
-    from densegen.manifest import read_manifest
-    from densegen.morphable_model import read_model
+    from densegen.index.vertex_index import read_index
+    from densegen.sources.manifest import read_manifest
     from densegen.synthetic.corpus import MODEL_NAME, check_corpus_folder
-    from densegen.vertex_index import read_index
 
     dataset = read_manifest(manifest)
     settings = _settings(dataset, options)
@@ -107,9 +107,9 @@ def build(
 @click.argument("folder", metavar="DIR", type=PATH)
 def verify(folder: Path) -> None:
     """Check a finished dataset: checksums, schema, counts, landmarks, mirrored pairs, images."""
-    from densegen.dataset_manifest import MANIFEST_NAME, read_dataset_manifest
+    from densegen.dataset.build_record import MANIFEST_NAME, read_dataset_manifest
+    from densegen.dataset.verify import verify_dataset
     from densegen.files import sha256_of
-    from densegen.verify import verify_dataset
 
     with ProgressBar("checking", "samples") as bar:
         bar.start(read_dataset_manifest(folder).samples, 0)
@@ -126,8 +126,8 @@ def verify(folder: Path) -> None:
 @click.option("--out", type=PATH, help="PNG to write [default: the id, with - for /]")
 def inspect(folder: Path, sample_id: str | None, listed: bool, model_path: Path | None, out: Path | None) -> None:
     """Draw a sample: image, 68, 520, position map, and the texture unwrapped through it."""
-    from densegen.morphable_model import read_model
-    from densegen.preview import draw_sample, list_samples
+    from densegen.dataset.preview import draw_sample, list_samples
+    from densegen.face.morphable_model import read_model
 
     if listed and (sample_id or model_path or out):
         raise click.UsageError("--list stands alone")
@@ -149,9 +149,9 @@ def inspect(folder: Path, sample_id: str | None, listed: bool, model_path: Path 
 @click.option("--sample", "sample_ids", multiple=True, help="only this sample; may be repeated")
 def rebuild_maps(folder: Path, model_path: Path, out: Path, sample_ids: tuple[str, ...]) -> None:
     """Render position maps again from the shards and the model: (256, 256, 3) float32, NaN where not valid."""
-    from densegen.dataset_manifest import read_dataset_manifest
-    from densegen.morphable_model import read_model
-    from densegen.rebuild import write_position_maps
+    from densegen.dataset.build_record import read_dataset_manifest
+    from densegen.dataset.rebuild import write_position_maps
+    from densegen.face.morphable_model import read_model
 
     with ProgressBar("rendering", "maps") as bar:
         bar.start(len(sample_ids) or read_dataset_manifest(folder).samples, 0)
@@ -179,7 +179,7 @@ def synth(out: Path, samples: int, seed: int, write_manifest: bool, jobs: int) -
 @click.command()
 def manifests() -> None:
     """List the manifests that come with densegen."""
-    from densegen.manifest import named_manifests, read_manifest
+    from densegen.sources.manifest import named_manifests, read_manifest
 
     for name in named_manifests():
         manifest = read_manifest(name)
@@ -194,10 +194,10 @@ def schema(what: str) -> None:
 
     from pydantic import BaseModel
 
-    from densegen.corrections import Corrections
-    from densegen.manifest import Manifest
-    from densegen.sampling import Candidates
-    from densegen.vertex_index import VertexIndex
+    from densegen.index.candidates import Candidates
+    from densegen.index.corrections import Corrections
+    from densegen.index.vertex_index import VertexIndex
+    from densegen.sources.manifest import Manifest
 
     kinds: dict[str, type[BaseModel]] = {
         "manifest": Manifest,
@@ -214,7 +214,7 @@ def _settings(dataset: Manifest, options: dict[str, Any]) -> BuildSettings:
 
     from densegen.errors import ConfigurationError
     from densegen.files import first_problem
-    from densegen.manifest import BuildSettings
+    from densegen.sources.manifest import BuildSettings
 
     given = {name: value for name, value in options.items() if value is not None}
     defaults = {"flip": dataset.default_flip} | dataset.build.model_dump(exclude_unset=True)
@@ -258,7 +258,7 @@ def _write_corpus_manifest(out: Path, samples: int, seed: int) -> None:
     import yaml
 
     from densegen.files import write_text
-    from densegen.manifest import read_manifest
+    from densegen.sources.manifest import read_manifest
     from densegen.synthetic.corpus import DRAWN, MANIFEST_NAME
 
     demo = read_manifest("demo").model_dump(mode="json", exclude_unset=True)

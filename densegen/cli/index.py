@@ -11,14 +11,14 @@ import click
 from densegen.cli.index_making import MODEL, PATH, correct, describe, make, sample, suggest
 from densegen.cli.outputs import check_output
 from densegen.console import say
-from densegen.schema import OWN_INDEX
+from densegen.conventions import OWN_INDEX
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from densegen.index_quality import IndexQuality
-    from densegen.vertex_index import VertexIndex
+    from densegen.index.quality import IndexQuality
+    from densegen.index.vertex_index import VertexIndex
 
 __all__ = ["index"]
 
@@ -50,10 +50,10 @@ def check_index(
     a landmark to its nearest neighbour. Recovery: mean error of the whole surface when a face is recovered from its
     landmarks alone, with a Gaussian prior on the coefficients and 2 mm of noise on each coordinate.
     """
+    from densegen.face.morphable_model import read_model
     from densegen.files import find_data_file
-    from densegen.index_quality import coefficient_spread, farthest_point_index, measure
-    from densegen.morphable_model import read_model
-    from densegen.vertex_index import read_index
+    from densegen.index.quality import coefficient_spread, farthest_point_index, measure
+    from densegen.index.vertex_index import read_index
 
     if picture:
         check_output(picture, kind=".png")
@@ -66,7 +66,7 @@ def check_index(
     for line in _quality_table(qualities):
         say(line)
     if picture:
-        from densegen.index_figures import draw_coverage
+        from densegen.index.figures import draw_coverage
 
         draw_coverage(qualities, picture)
         say(str(picture))
@@ -78,8 +78,8 @@ def check_index(
 @click.option("--out", type=PATH, required=True, help="folder for uv.png, views.png and sheets.pdf")
 def show_index(path: Path | None, model_path: Path, out: Path) -> None:
     """Draw an index: the UV plane with ids by region, the face from three sides, numbered sheets to print."""
-    from densegen.index_figures import draw_sheets, draw_uv, draw_views
-    from densegen.morphable_model import read_model
+    from densegen.face.morphable_model import read_model
+    from densegen.index.figures import draw_sheets, draw_uv, draw_views
 
     shown, model = _read_index(path), read_model(model_path)
     draw_views(shown, model, out / "views.png")
@@ -95,9 +95,9 @@ def show_index(path: Path | None, model_path: Path, out: Path) -> None:
 @click.option("--picture", type=PATH, help="PNG of the UV plane to write")
 def diff_indices(old: Path, new: Path, model_path: Path | None, picture: Path | None) -> None:
     """Compare two indices: added, removed, moved by name; a landmark of another name at the same place is renamed."""
-    from densegen.index_quality import compare
-    from densegen.morphable_model import read_model
-    from densegen.vertex_index import read_index
+    from densegen.face.morphable_model import read_model
+    from densegen.index.quality import compare
+    from densegen.index.vertex_index import read_index
 
     if picture:
         check_output(picture, old, new, kind=".png")
@@ -118,7 +118,7 @@ def diff_indices(old: Path, new: Path, model_path: Path | None, picture: Path | 
         f"{difference.same} the same"
     )
     if picture:
-        from densegen.index_figures import draw_difference
+        from densegen.index.figures import draw_difference
 
         draw_difference(before, after, picture)
         say(str(picture))
@@ -141,10 +141,10 @@ def import_file(
     """
     from typing import cast
 
-    from densegen.index_exchange import import_index
-    from densegen.index_numbers import Numbering
-    from densegen.morphable_model import read_model
-    from densegen.vertex_index import write_index
+    from densegen.face.morphable_model import read_model
+    from densegen.index.formats.exchange import import_index
+    from densegen.index.formats.numbers import Numbering
+    from densegen.index.vertex_index import write_index
 
     check_output(out, source, ibug68, model_path)
     counted = cast(Numbering | None, numbering)
@@ -160,9 +160,9 @@ def import_file(
 @click.option("--whole-mesh", is_flag=True, help=".ply, .obj: the mean face, the landmarks' vertices coloured")
 def export_file(path: Path, out: Path, model_path: Path, whole_mesh: bool) -> None:
     """Write an index to OUT: .txt (vertex ids), .csv, .npz, .json, .ply or .obj (the landmark mesh, in mm)."""
-    from densegen.index_exchange import export_index
-    from densegen.morphable_model import read_model
-    from densegen.vertex_index import read_index
+    from densegen.face.morphable_model import read_model
+    from densegen.index.formats.exchange import export_index
+    from densegen.index.vertex_index import read_index
 
     check_output(out, path, model_path)
     export_index(read_index(path), out, read_model(model_path), whole_mesh=whole_mesh)
@@ -186,8 +186,8 @@ def edit_index(path: Path | None, model_path: Path, corrections: Path, fits: Pat
     """
     from densegen.editor.server import serve
     from densegen.editor.session import EditSession
-    from densegen.index_quality import coefficient_spread
-    from densegen.morphable_model import read_model
+    from densegen.face.morphable_model import read_model
+    from densegen.index.quality import coefficient_spread
 
     model = read_model(model_path)
     session = EditSession.open(_read_index(path), model, corrections)
@@ -197,7 +197,7 @@ def edit_index(path: Path | None, model_path: Path, corrections: Path, fits: Pat
 
 def _read_index(path: Path | None) -> VertexIndex:
     from densegen.files import find_data_file
-    from densegen.vertex_index import read_index
+    from densegen.index.vertex_index import read_index
 
     return read_index(path or find_data_file(OWN_INDEX))
 

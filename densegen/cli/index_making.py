@@ -11,7 +11,7 @@ from densegen.cli.outputs import check_output
 from densegen.console import say
 
 if TYPE_CHECKING:
-    from densegen.vertex_index import VertexIndex
+    from densegen.index.vertex_index import VertexIndex
 
 __all__ = ["MODEL", "PATH", "correct", "describe", "make", "sample", "suggest"]
 
@@ -32,8 +32,8 @@ DEFAULT_CORRECTIONS = "corrections_bfm.yaml"
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(0, 6))
 def sample(out: Path, model_path: Path, seeds: str, rounds: int) -> None:
     """Triangulate the seeds in the UV plane, add the centroids, repeat; write every round's points to OUT (YAML)."""
-    from densegen.morphable_model import read_model
-    from densegen.sampling import sample_candidates, write_candidates
+    from densegen.face.morphable_model import read_model
+    from densegen.index.candidates import sample_candidates, write_candidates
 
     check_output(out, model_path)
     candidates = sample_candidates(read_model(model_path), tuple(seeds.split(",")), rounds)
@@ -57,11 +57,11 @@ def suggest(
 
     Each entry says its reason. Go over them by hand, in a text editor or with 'index edit', before 'index correct'.
     """
-    from densegen.corrections import format_corrections
+    from densegen.face.morphable_model import read_model
     from densegen.files import write_text
-    from densegen.morphable_model import read_model
-    from densegen.sampling import read_candidates
-    from densegen.suggestions import MOVING, suggest_corrections
+    from densegen.index.candidates import read_candidates
+    from densegen.index.corrections import format_corrections
+    from densegen.index.suggestions import MOVING, suggest_corrections
 
     check_output(out, candidates, model_path)
     chosen = _parse_weights(weights) if weights else MOVING
@@ -74,7 +74,7 @@ def suggest(
 
 def _parse_weights(given: tuple[str, ...]) -> dict[str, float]:
     from densegen.errors import ConfigurationError
-    from densegen.landmark import REGIONS
+    from densegen.face.regions import REGIONS
 
     weights: dict[str, float] = {}
     for one in given:
@@ -101,12 +101,12 @@ def make(out: Path, model_path: Path, corrections: Path | None, name: str | None
     On the Basel model the default corrections give densegen's own index, byte for byte; on another model of its UV
     layout the same landmarks on that model's vertices.
     """
-    from densegen.corrections import correct as apply
-    from densegen.corrections import read_corrections
+    from densegen.face.morphable_model import read_model
     from densegen.files import find_data_file
-    from densegen.morphable_model import read_model
-    from densegen.sampling import SEEDS, sample_candidates
-    from densegen.vertex_index import write_index
+    from densegen.index.candidates import SEEDS, sample_candidates
+    from densegen.index.corrections import correct as apply
+    from densegen.index.corrections import read_corrections
+    from densegen.index.vertex_index import write_index
 
     check_output(out, corrections, model_path)
     model = read_model(model_path)
@@ -127,10 +127,10 @@ def correct(base: Path, corrections: Path, out: Path, model_path: Path) -> None:
 
     BASE is what 'index sample' wrote, or a vertex index whose next version this makes.
     """
-    from densegen.corrections import correct as apply
-    from densegen.corrections import read_base, read_corrections
-    from densegen.morphable_model import read_model
-    from densegen.vertex_index import write_index
+    from densegen.face.morphable_model import read_model
+    from densegen.index.corrections import correct as apply
+    from densegen.index.corrections import read_base, read_corrections
+    from densegen.index.vertex_index import write_index
 
     check_output(out, base, corrections, model_path)
     made = apply(read_base(base), read_corrections(corrections), read_model(model_path))

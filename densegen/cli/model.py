@@ -11,7 +11,7 @@ from densegen.cli.outputs import check_output
 from densegen.console import say
 
 if TYPE_CHECKING:
-    from densegen.morphable_model import MorphableModel
+    from densegen.face.morphable_model import MorphableModel
 
 __all__ = ["model"]
 
@@ -32,8 +32,8 @@ def build_model(raw: Path, out: Path) -> None:
     Needs 01_MorphableModel.mat, model_info.mat, Model_Expression.mat, Model_tri_mouth.mat and BFM_UV.mat; a missing
     one is named with the place where users get it.
     """
-    from densegen.basel import assemble_model
-    from densegen.morphable_model import write_model
+    from densegen.face.basel import assemble_model
+    from densegen.face.morphable_model import write_model
 
     check_output(out, kind=".safetensors" if out.suffix == ".h5" else None)
     assembled = assemble_model(raw)
@@ -47,8 +47,8 @@ def build_model(raw: Path, out: Path) -> None:
 @click.argument("out", type=PATH)
 def convert_model_file(bfm: Path, uv_path: Path, out: Path) -> None:
     """Convert face3d's BFM.mat."""
-    from densegen.basel import convert_model
-    from densegen.morphable_model import write_model
+    from densegen.face.basel import convert_model
+    from densegen.face.morphable_model import write_model
 
     check_output(out, bfm, uv_path, kind=".safetensors" if out.suffix == ".h5" else None)
     converted = convert_model(bfm, uv_path)
@@ -60,7 +60,7 @@ def convert_model_file(bfm: Path, uv_path: Path, out: Path) -> None:
 @click.argument("path", metavar="MODEL", type=PATH)
 def model_info(path: Path) -> None:
     """Print counts, components, UV range, symmetry, memory and fingerprint."""
-    from densegen.morphable_model import read_model
+    from densegen.face.morphable_model import read_model
 
     _describe(read_model(path))
 
@@ -68,7 +68,7 @@ def model_info(path: Path) -> None:
 def _describe(model: MorphableModel) -> None:
     import numpy as np
 
-    from densegen.morphable_model import count_words
+    from densegen.face.morphable_model import count_words
 
     # Half the way to the mirror image is the way to the symmetric face between them; where x = 0 lies is no matter.
     half_way = (model.mean[model.mirror] * [-1, 1, 1] - model.mean) / 2

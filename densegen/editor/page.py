@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from densegen.drawing import REGION_COLOURS
 from densegen.editor.picking import hit_vertex
 from densegen.editor.session import EditSession
 from densegen.errors import DensegenError
-from densegen.index_quality import face_surface
-from densegen.overlay import REGION_COLOURS
-from densegen.regions import valid_uv_region
+from densegen.face.regions import valid_uv_region
+from densegen.index.quality import face_surface
 
 __all__ = ["EditorPage"]
 

@@ -9,7 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from densegen.corrections import (
+from densegen.errors import ConfigurationError
+from densegen.face.morphable_model import MorphableModel
+from densegen.face.regions import region_of
+from densegen.files import write_text
+from densegen.index.corrections import (
     Addition,
     Corrections,
     Draft,
@@ -21,12 +25,8 @@ from densegen.corrections import (
     format_corrections,
     read_corrections,
 )
-from densegen.errors import ConfigurationError
-from densegen.face_plane import FacePlane
-from densegen.files import write_text
-from densegen.morphable_model import MorphableModel
-from densegen.regions import region_of
-from densegen.vertex_index import VertexIndex
+from densegen.index.half_plane import FacePlane
+from densegen.index.vertex_index import VertexIndex
 
 __all__ = ["EditSession"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from densegen.elementary import exponential, sine_cosine, sine_cosine_array
-from densegen.schema import UV_SIZE
+from densegen.conventions import UV_SIZE
+from densegen.geometry.elementary import exponential, sine_cosine, sine_cosine_array
+from densegen.geometry.uv import mirror_pixels
 from densegen.synthetic.face import keypoint_pixels
-from densegen.uv import mirror_pixels
 
 __all__ = ["TEXTURE_SIZE", "Appearance", "background", "random_appearance", "texture"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from densegen.elementary import exponential
-from densegen.regions import MIDLINE
-from densegen.uv import mirror_pixels
+from densegen.face.regions import MIDLINE
+from densegen.geometry.elementary import exponential
+from densegen.geometry.uv import mirror_pixels
 
 __all__ = ["EXPRESSIONS", "IDENTITY", "MEAN_DETAIL", "Component", "Part", "displacement", "lower_lip_share"]
 

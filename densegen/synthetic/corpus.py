@@ -14,10 +14,10 @@ import simplejpeg
 
 from densegen.errors import BuildError, ConfigurationError
 from densegen.executors import INLINE, Pool
+from densegen.face.morphable_model import read_model, write_model
 from densegen.files import LOCK_NAMES, is_leftover, only_one, remove_leftovers, write_bytes
-from densegen.fits import Fit
-from densegen.morphable_model import read_model, write_model
-from densegen.pose import pose_vertices
+from densegen.geometry.pose import pose_vertices
+from densegen.sources.fits import Fit
 from densegen.synthetic.appearance import Appearance, random_appearance
 from densegen.synthetic.face import face_model
 from densegen.synthetic.portrait import draw_portrait, random_light

@@ -12,14 +12,14 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from densegen.conventions import KEYPOINTS, OWN_INDEX, UV_SIZE
+from densegen.face.morphable_model import MorphableModel
+from densegen.face.regions import MIDLINE
 from densegen.files import find_data_file
-from densegen.flip import KEYPOINT_MIRROR
-from densegen.morphable_model import MorphableModel
-from densegen.regions import MIDLINE
-from densegen.schema import KEYPOINTS, OWN_INDEX, UV_SIZE
+from densegen.geometry.flip import KEYPOINT_MIRROR
+from densegen.geometry.uv import mirror_pixels, uv_from_pixels
+from densegen.index.vertex_index import read_index
 from densegen.synthetic.components import EXPRESSIONS, IDENTITY, MEAN_DETAIL, displacement
-from densegen.uv import mirror_pixels, uv_from_pixels
-from densegen.vertex_index import read_index
 
 __all__ = ["face_model", "keypoint_pixels", "whole_units"]
 

@@ -8,9 +8,9 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from densegen.elementary import sine_cosine_array
-from densegen.pose import pose_vertices, rotation_matrix, transform
-from densegen.renderer import rasterise, vertex_normals
+from densegen.geometry.elementary import sine_cosine_array
+from densegen.geometry.pose import pose_vertices, rotation_matrix, transform
+from densegen.geometry.renderer import rasterise, vertex_normals
 from densegen.synthetic.appearance import TEXTURE_SIZE, Appearance, background, texture
 from densegen.synthetic.face import UNITS_PER_MM, face_model
 

@@ -47,7 +47,7 @@ def predict(paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, devi
     mesh, the landmarks and the 68, and writes coordinates and the head pose.
     """
     from densegen.errors import ConfigurationError, FormatError
-    from densegen.index_mesh import landmark_triangles
+    from densegen.index.formats.mesh import landmark_triangles
     from densetrain.predict import VIDEO_SUFFIXES, list_images, passed_over, read_boxes
     from densetrain.regressor import open_regressor
 

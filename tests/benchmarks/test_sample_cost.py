@@ -17,13 +17,13 @@ import simplejpeg
 from scipy.io import savemat
 from threadpoolctl import threadpool_limits
 
+from densegen.dataset.pipeline import BATCH, Recipe, make_samples
+from densegen.face.morphable_model import MorphableModel, read_model, write_model
 from densegen.files import find_data_file
-from densegen.fits import read_fit
-from densegen.manifest import FitEntry, list_fits, read_manifest
-from densegen.morphable_model import MorphableModel, read_model, write_model
-from densegen.pipeline import BATCH, Recipe, make_samples
+from densegen.index.vertex_index import read_index
+from densegen.sources.fits import read_fit
+from densegen.sources.manifest import FitEntry, list_fits, read_manifest
 from densegen.synthetic.corpus import SUBSET
-from densegen.vertex_index import read_index
 
 
 def full_size(model: MorphableModel) -> MorphableModel:

@@ -14,9 +14,9 @@ import simplejpeg
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from densegen.build import build, plan_build
+from densegen.dataset.build import build, plan_build
 from densegen.files import find_data_file
-from densegen.manifest import BuildSettings, Manifest
+from densegen.sources.manifest import BuildSettings, Manifest
 from densetrain.config import FitSettings, read_settings
 from densetrain.dataset import BatchDataset, BatchSampler, ShardBatches
 from densetrain.fit import make_module, make_trainer

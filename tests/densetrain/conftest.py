@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from densegen.build import build, plan_build
+from densegen.dataset.build import build, plan_build
 from densegen.files import find_data_file
-from densegen.manifest import BuildSettings, Manifest
+from densegen.sources.manifest import BuildSettings, Manifest
 from densetrain.config import FitSettings, read_settings
 from densetrain.fit import fit
 from densetrain.shard_set import ShardSet, open_shards

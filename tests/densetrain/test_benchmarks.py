@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from densegen.errors import ConfigurationError, FormatError
-from densegen.landmark import AFLW21
+from densegen.index.landmark import AFLW21
 from densetrain.benchmarks import aflw, aflw2000, read_predictions
 from densetrain.cli import main
 from densetrain.metrics import points21, yaw_bins
@@ -55,9 +55,9 @@ def test_the_truth_itself_has_no_error(folder: Path) -> None:
 
 
 def test_the_true_points_lie_on_the_photographs(folder: Path, corpus: Path) -> None:
-    from densegen.fits import read_fit
-    from densegen.morphable_model import read_model
-    from densegen.pipeline import mesh_in_image
+    from densegen.dataset.pipeline import mesh_in_image
+    from densegen.face.morphable_model import read_model
+    from densegen.sources.fits import read_fit
 
     model, benchmark = read_model(corpus / "model.safetensors"), aflw2000(folder, None)
     image = next(iter(benchmark.read_images()))

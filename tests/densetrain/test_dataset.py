@@ -13,11 +13,11 @@ import simplejpeg
 import torch
 from torch.utils.data import DataLoader
 
-from densegen.build import Plan, build, plan_build
+from densegen.dataset.build import Plan, build, plan_build
+from densegen.dataset.shards import ShardReader
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import find_data_file
-from densegen.manifest import BuildSettings, Manifest
-from densegen.shards import ShardReader
+from densegen.sources.manifest import BuildSettings, Manifest
 from densetrain.dataset import BatchDataset, BatchSampler, ShardBatches, decode_all
 from densetrain.shard_set import ShardSet, open_shards
 from tests.densetrain.conftest import edit_manifest, tiny

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from densegen.build import Plan, build, plan_build
+from densegen.dataset.build import Plan, build, plan_build
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import find_data_file
-from densegen.manifest import BuildSettings, Manifest
+from densegen.sources.manifest import BuildSettings, Manifest
 from densetrain.checkpoint import BEST, LAST, load_regressor, read_checkpoint
 from densetrain.config import FitSettings
 from densetrain.dataset import ShardBatches

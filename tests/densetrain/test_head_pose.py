@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from densegen.morphable_model import MorphableModel
-from densegen.pose import pose_vertices, rotation_matrix
-from densegen.vertex_index import VertexIndex
+from densegen.face.morphable_model import MorphableModel
+from densegen.geometry.pose import pose_vertices, rotation_matrix
+from densegen.index.vertex_index import VertexIndex
 from densetrain.head_pose import angles_of, head_pose, reference_face
 
 

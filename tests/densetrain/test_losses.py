@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from densegen.errors import ConfigurationError
-from densegen.vertex_index import VertexIndex
+from densegen.index.vertex_index import VertexIndex
 from densetrain.config import LossSettings
 from densetrain.losses import LandmarkLoss, wing
 

@@ -183,8 +183,8 @@ def test_what_is_predicted_is_written_in_the_images_frame(run: Path, corpus: Pat
     first, second = json.loads((tmp_path / "out/SYNTH_00000_0.json").read_text())["faces"]
     assert set(first["pose_deg"]) == {"pitch", "yaw", "roll"}
     # By hand: crop, network, and back.
-    from densegen.crop import warp
-    from densegen.photograph import read_photograph
+    from densegen.geometry.crop import warp
+    from densegen.sources.photograph import read_photograph
 
     network = load_regressor(run)
     crop = crop_of_box(np.array([100.0, 110, 300, 310]), network.about.margin, 256)

@@ -19,17 +19,17 @@ import simplejpeg
 import yaml
 from PIL import Image
 
-from densegen.corrections import read_corrections
+from densegen.dataset.shards import ShardReader
 from densegen.errors import DensegenError
+from densegen.face.morphable_model import MorphableModel, read_model, write_model
 from densegen.files import find_data_file
-from densegen.fits import read_fit
-from densegen.index_exchange import export_index, import_index
-from densegen.manifest import read_manifest
-from densegen.morphable_model import MorphableModel, read_model, write_model
-from densegen.photograph import read_photograph
-from densegen.sampling import read_candidates, sample_candidates, write_candidates
-from densegen.shards import ShardReader
-from densegen.vertex_index import VertexIndex, read_index
+from densegen.index.candidates import read_candidates, sample_candidates, write_candidates
+from densegen.index.corrections import read_corrections
+from densegen.index.formats.exchange import export_index, import_index
+from densegen.index.vertex_index import VertexIndex, read_index
+from densegen.sources.fits import read_fit
+from densegen.sources.manifest import read_manifest
+from densegen.sources.photograph import read_photograph
 from tests.faults.mutations import Outcome, mutate, mutate_text, run_cases
 from tests.test_shards import sample, write
 

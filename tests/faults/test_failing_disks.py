@@ -13,9 +13,9 @@ from typing import get_args
 
 import pytest
 
-from densegen.build import build, plan_build
+from densegen.dataset.build import build, plan_build
 from densegen.files import find_data_file
-from densegen.manifest import BuildSettings, Manifest
+from densegen.sources.manifest import BuildSettings, Manifest
 from densegen.synthetic.corpus import write_corpus
 from tests.faults.injection import ESCAPED, Kind, digests, run_with_fault
 

@@ -1,0 +1,1 @@
+"""From fits to shards, and back."""

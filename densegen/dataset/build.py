@@ -1,0 +1,204 @@
+"""A whole dataset: plan the shards, run them in processes, go on after any interruption, write the manifest.
+
+A shard is one task and depends on nothing but its fits and the settings, so its bytes are the same at any number of
+processes, in any order, after any interruption.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from densegen import __version__
+from densegen.conventions import SHARD_SCHEMA_VERSION
+from densegen.dataset.build_folder import BuildFolder
+from densegen.dataset.build_record import BuildConfiguration, DatasetManifest, ShardRecord
+from densegen.dataset.card import REJECTS, format_rejects, write_card
+from densegen.dataset.hdf5 import hdf5_series
+from densegen.dataset.pipeline import check_components
+from densegen.dataset.shard_task import ShardTask, build_shard
+from densegen.errors import BuildError, ConfigurationError, SampleError
+from densegen.executors import open_pool
+from densegen.face.morphable_model import MorphableModel, read_model
+from densegen.files import write_text
+from densegen.geometry.crop import CropRecipe
+from densegen.geometry.uv import uv_pixels
+from densegen.index.vertex_index import VertexIndex, read_index
+from densegen.sources.fits import read_fit
+from densegen.sources.manifest import BuildSettings, FitEntry, Manifest, list_fits
+from densegen.sources.photograph import jpeg_codec
+
+__all__ = ["Plan", "Progress", "build", "plan_build"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A build that can start: every check that needs no photograph has been made."""
+
+    manifest: Manifest
+    settings: BuildSettings
+    entries: tuple[FitEntry, ...]
+    model: MorphableModel
+    index: VertexIndex
+    model_path: Path
+    index_path: Path
+
+    @property
+    def shards(self) -> list[tuple[FitEntry, ...]]:
+        """The fits of each shard."""
+        size = self.settings.fits_per_shard
+        return [self.entries[start : start + size] for start in range(0, len(self.entries), size)]
+
+    @cached_property
+    def configuration(self) -> BuildConfiguration:
+        fits = "\n".join(f"{e.sample_id}\t{e.group}\t{e.split}\t{e.flipped}" for e in self.entries)
+        return BuildConfiguration(
+            densegen_version=__version__,
+            shard_schema_version=SHARD_SCHEMA_VERSION,
+            dataset=self.manifest.name,
+            settings=self.settings,
+            split=self.manifest.split,
+            crop=CropRecipe(),
+            model=self.model.fingerprint,
+            vertex_index=self.index.fingerprint,
+            fits=len(self.entries),
+            fit_list=hashlib.sha256(fits.encode()).hexdigest(),
+            jpeg_codec=jpeg_codec(),
+            hdf5=hdf5_series() if self.settings.position_maps else None,
+            processor={"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine()),
+        )
+
+
+MAX_SHARDS = 100_000
+"""Their names have five digits."""
+
+
+class Progress(Protocol):
+    """Whom a build tells how far it is."""
+
+    def start(self, fits: int, already_done: int) -> None: ...
+    def advance(self, fits: int, rejects: int) -> None: ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def start(self, fits: int, already_done: int) -> None: ...
+    def advance(self, fits: int, rejects: int) -> None: ...
+
+
+def plan_build(manifest: Manifest, root: Path, model_path: Path, index_path: Path, settings: BuildSettings) -> Plan:
+    """Read the model and the index, list the fits, and check that they belong together.
+
+    Raises :class:`ConfigurationError` or :class:`FormatError` where they do not: the UV layout or the vertices of the
+    index, the number of components, the flip policy.
+    """
+    entries = list_fits(manifest, root.resolve(), settings.flip)[: settings.limit]
+    if len(entries) > MAX_SHARDS * settings.fits_per_shard:
+        raise ConfigurationError(
+            f"{len(entries):,} fits make more than {MAX_SHARDS:,} shards of {settings.shard_size}: choose a larger "
+            "--shard-size"
+        )
+    model, index = read_model(model_path), read_index(index_path)
+    index.resolve_mirrored(model)
+    _check_keypoints(index, model)
+    _check_model_fits(entries[:8], model)
+    return Plan(manifest, settings, tuple(entries), model, index, model_path.resolve(), index_path.resolve())
+
+
+def _check_keypoints(index: VertexIndex, model: MorphableModel) -> None:
+    """The index's 68 must be the model's: within two pixels of the UV map."""
+    if "ibug68" in index.subsets:
+        distance = np.linalg.norm(index.subset("ibug68", index.uv) - uv_pixels(model.uv[model.keypoints68]), axis=1)
+        if distance.max() > 2:
+            k = int(distance.argmax())
+            raise ConfigurationError(
+                f"{index.name}'s ibug68 is not the model's: keypoint {k} lies {distance[k]:.0f} UV pixels away"
+            )
+
+
+def _check_model_fits(entries: list[FitEntry], model: MorphableModel) -> None:
+    """Where every readable one of a few fits has other component counts, the model is the wrong one."""
+    mismatch: SampleError | None = None
+    for entry in entries:
+        try:
+            check_components(read_fit(entry.fit, optional=False), model, entry.fit.name)
+            return
+        except SampleError as error:
+            mismatch = error if error.reason == "component-count" else mismatch
+    if mismatch is not None:
+        raise ConfigurationError(f"{mismatch}: the model does not belong to these fits") from mismatch
+
+
+def build(
+    plan: Plan, out: Path, *, jobs: int = 1, scheduler: str | None = None, progress: Progress | None = None
+) -> DatasetManifest:
+    """Build the dataset into ``out``, or finish it, and return its manifest.
+
+    Complete shards are checked by their SHA-256 and kept. ``scheduler`` is the address of a Dask scheduler; otherwise
+    ``jobs`` local processes work.
+
+    Raises :class:`BuildError` where the folder holds another build or is in use, the disk is full, or more than
+    ``max_rejects`` of the fits had to be set aside; what is complete stays.
+    """
+    progress, folder = progress or Silent(), BuildFolder(out.resolve())
+    with folder.open(plan.configuration):
+        tasks = [
+            ShardTask(number, entries, folder.path, plan.model_path, plan.index_path, plan.configuration)
+            for number, entries in enumerate(plan.shards)
+        ]
+        records = {task.number: record for task in tasks if (record := folder.finished(task.number, task.entries))}
+        progress.start(len(plan.entries), sum(record.fits for record in records.values()))
+        _check_rejects(plan, records.values())
+        missing = [task for task in tasks if task.number not in records]
+        if missing:
+            folder.begin()
+            with open_pool(min(jobs, len(missing)), scheduler) as pool:
+                for record in pool.run(build_shard, missing):
+                    records[record.number] = record
+                    folder.keep(record)
+                    progress.advance(record.fits, len(record.rejects))
+                    _check_rejects(plan, records.values())
+        return _finish(plan, folder, [records[task.number] for task in tasks])
+
+
+def _check_rejects(plan: Plan, records: Iterable[ShardRecord]) -> None:
+    rejects = [reject for record in records for reject in record.rejects]
+    share = plan.settings.max_rejects
+    allowed = max(math.floor(share * len(plan.entries) + 1e-9), int(share > 0))
+    if len(rejects) > allowed:
+        first = rejects[0]
+        raise BuildError(
+            f"{len(rejects)} fits had to be set aside, at most {allowed} of {len(plan.entries)} may be "
+            f"(--max-rejects {share:g}); the first, {first.sample_id}: {first.reason}: {first.message}"
+        )
+
+
+def _finish(plan: Plan, folder: BuildFolder, records: list[ShardRecord]) -> DatasetManifest:
+    manifest = DatasetManifest(
+        schema_version=SHARD_SCHEMA_VERSION,
+        configuration=plan.configuration,
+        landmarks=len(plan.index),
+        samples=sum(record.samples for record in records),
+        rejected_fits=sum(len(record.rejects) for record in records),
+        shards=tuple(records),
+    )
+    if manifest.samples == 0:
+        first = manifest.rejects[0]
+        raise BuildError(
+            f"every one of the {len(plan.entries)} fits was set aside: there is nothing to write; the first, "
+            f"{first.sample_id}: {first.reason}: {first.message}"
+        )
+    # The card reads the shards: if the folder was taken away meanwhile, nothing is left in its place.
+    write_card(folder.path, plan.manifest, manifest)
+    write_text(folder.path / REJECTS, format_rejects(manifest.rejects))
+    folder.finish(manifest)
+    return manifest

@@ -1,0 +1,172 @@
+"""What a finished build says about itself: ``manifest.json``, with the record of every shard in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from densegen.dataset.shards import ShardReader
+from densegen.errors import ConfigurationError, FormatError
+from densegen.files import first_problem, is_about_the_file, read_json, sha256_of, write_text
+from densegen.geometry.crop import CropRecipe
+from densegen.sources.manifest import BuildSettings, FitEntry, Split
+
+__all__ = [
+    "MANIFEST_NAME",
+    "BuildConfiguration",
+    "DatasetManifest",
+    "Reject",
+    "ShardRecord",
+    "find_sample",
+    "inputs_digest",
+    "read_dataset_manifest",
+    "read_record",
+    "shard_name",
+    "write_dataset_manifest",
+]
+
+MANIFEST_NAME = "manifest.json"
+
+Count = Annotated[int, Field(ge=0)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Reject(_Record):
+    """A fit that was set aside.
+
+    image : its path below the root; reason : see :class:`~densegen.errors.SampleError`
+    inputs : SHA-256 over the fit's file and the image, as they were
+    """
+
+    sample_id: str
+    image: str
+    reason: str
+    message: str
+    inputs: Digest
+
+
+class ShardRecord(_Record):
+    """A finished shard: which one, how large, and what was set aside."""
+
+    number: Count
+    file: Annotated[str, Field(pattern=r"^shard-\d{5}\.h5$")]
+    fits: Count
+    samples: Count
+    bytes: Count
+    sha256: Digest
+    rejects: tuple[Reject, ...]
+
+
+class BuildConfiguration(_Record):
+    """What must be equal for two builds to be the same build, to the last byte.
+
+    jpeg_codec : see :func:`~densegen.sources.photograph.jpeg_codec`
+    processor : its family, ``x86_64``: other families may round in another way
+    hdf5 : the library's series with position maps, whose filters each series notes in its own way, else None
+    model, vertex_index : fingerprints; fit_list : SHA-256 over ids, groups, splits and flips of the ``fits`` fits
+    """
+
+    densegen_version: str
+    shard_schema_version: int
+    dataset: str
+    settings: BuildSettings
+    split: Split
+    crop: CropRecipe
+    model: Digest
+    vertex_index: Digest
+    fits: Count
+    fit_list: Digest
+    jpeg_codec: str
+    processor: str
+    hdf5: str | None
+
+    def as_text(self) -> str:
+        """As JSON, keys in order; what decides no byte of a shard is left out."""
+        content = self.model_dump(mode="json", exclude={"settings": {"max_rejects"}})
+        return json.dumps(content, sort_keys=True, indent=1)
+
+
+class DatasetManifest(_Record):
+    """The contents of ``manifest.json``."""
+
+    format: Literal["densegen dataset"] = "densegen dataset"
+    schema_version: int
+    configuration: BuildConfiguration
+    landmarks: Count
+    samples: Count
+    rejected_fits: Count
+    shards: tuple[ShardRecord, ...]
+
+    @property
+    def rejects(self) -> list[Reject]:
+        """Every fit that was set aside, in the dataset's order."""
+        return [reject for record in self.shards for reject in record.rejects]
+
+    @property
+    def bytes(self) -> int:
+        """Of all shards."""
+        return sum(record.bytes for record in self.shards)
+
+
+def shard_name(number: int) -> str:
+    """The file of a shard, by its number."""
+    return f"shard-{number:05d}.h5"
+
+
+def inputs_digest(entry: FitEntry) -> str:
+    """SHA-256 over the bytes of a fit's file and of its image; what is not there, or no file, counts as its name."""
+    digest = hashlib.sha256()
+    for path in (entry.fit, entry.image):
+        try:
+            digest.update(sha256_of(path).encode())
+        except OSError as error:
+            if not is_about_the_file(error):
+                raise
+            digest.update(path.name.encode())
+    return digest.hexdigest()
+
+
+def read_dataset_manifest(folder: Path) -> DatasetManifest:
+    """The manifest of a finished build; raises :class:`FormatError` where there is none or it is damaged."""
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        where = "is the build finished?" if folder.is_dir() else f"there is no folder {folder}"
+        raise FormatError(f"{path} does not exist: {where}")
+    contents: Any = read_json(path)
+    try:
+        return DatasetManifest.model_validate(contents)
+    except ValidationError as error:
+        raise FormatError(f"{path} is not a dataset's manifest: {first_problem(error)}") from error
+
+
+def write_dataset_manifest(manifest: DatasetManifest, folder: Path) -> None:
+    """Write ``manifest.json``, whole or not at all."""
+    content = manifest.model_dump(mode="json") | {"configuration": json.loads(manifest.configuration.as_text())}
+    write_text(folder / MANIFEST_NAME, json.dumps(content, indent=1) + "\n")
+
+
+def read_record(path: Path) -> ShardRecord | None:
+    """The record of a shard; None where there is none or it is damaged."""
+    try:
+        return ShardRecord.model_validate(read_json(path))
+    except ValidationError:
+        return None
+
+
+def find_sample(folder: Path, sample_id: str) -> tuple[Path, int]:
+    """The shard and the row of a sample; raises :class:`ConfigurationError` where the dataset has no such sample."""
+    first: str | None = None
+    for record in read_dataset_manifest(folder).shards:
+        with ShardReader(folder / record.file) as shard:
+            if sample_id in shard.sample_ids:
+                return shard.path, shard.sample_ids.index(sample_id)
+            first = first or (shard.sample_ids[0] if len(shard) else None)
+    raise ConfigurationError(f"{folder} has no sample {sample_id!r}; the first is {first!r}")

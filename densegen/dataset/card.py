@@ -1,0 +1,140 @@
+"""The dataset card: a README beside the shards with counts, a yaw histogram and a contact sheet of overlays."""
+
+from __future__ import annotations
+
+import csv
+import io
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from densegen.console import as_markdown, one_line
+from densegen.conventions import FRAMES
+from densegen.dataset.build_record import DatasetManifest, Reject
+from densegen.dataset.shards import ShardReader
+from densegen.drawing import contact_sheet, depth_colours, draw_points, write_png
+from densegen.files import replace_file, write_text
+from densegen.geometry.pose import yaw_degrees
+from densegen.sources.manifest import Manifest
+
+__all__ = ["CONTACT_SHEET", "REJECTS", "YAW_HISTOGRAM", "format_rejects", "write_card"]
+
+CONTACT_SHEET = "contact_sheet.png"
+YAW_HISTOGRAM = "yaw.png"
+REJECTS = "rejected.csv"
+SHEET_COLUMNS, SHEET_ROWS = 6, 4
+YAW_BINS = (0, 30, 60, 90)
+
+
+def format_rejects(rejects: list[Reject]) -> str:
+    """The text of ``rejected.csv``: one fit a line, in the dataset's order."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["sample_id", "image", "reason", "message"])
+    writer.writerows([reject.sample_id, reject.image, reject.reason, one_line(reject.message)] for reject in rejects)
+    return text.getvalue()
+
+
+def write_card(out: Path, dataset: Manifest, manifest: DatasetManifest) -> None:
+    """Write ``README.md`` and its two pictures into the folder of a finished build."""
+    shards = [out / record.file for record in manifest.shards]
+    yaw, splits, groups = _statistics(shards)
+    _draw_histogram(yaw, out / YAW_HISTOGRAM)
+    write_png(contact_sheet(_tiles(shards, manifest.samples), SHEET_COLUMNS), out / CONTACT_SHEET)
+    write_text(out / "README.md", _text(dataset, manifest, yaw, splits, groups))
+
+
+def _statistics(shards: list[Path]) -> tuple[npt.NDArray[np.float64], dict[str, int], dict[str, int]]:
+    """|yaw| of every sample in degrees, samples a split, source photographs a split."""
+    yaws: list[npt.NDArray[np.float64]] = []
+    splits: dict[str, int] = {}
+    groups: dict[str, set[str]] = {}
+    for path in shards:
+        with ShardReader(path) as shard:
+            if len(shard):
+                yaws.append(np.abs(yaw_degrees(shard.array("pose"))))
+            for split, group in zip(shard.splits, shard.groups, strict=True):
+                splits[split] = splits.get(split, 0) + 1
+                groups.setdefault(split, set()).add(group)
+    return np.concatenate(yaws), splits, {split: len(names) for split, names in groups.items()}
+
+
+def _draw_histogram(yaw: npt.NDArray[np.float64], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 2.6), layout="constrained")
+    axes = figure.subplots()
+    axes.hist(yaw, bins=list(range(0, 96, 5)), color="#4477aa", edgecolor="white")
+    for edge in YAW_BINS[1:-1]:
+        axes.axvline(edge, color="#cc3311", linewidth=1)
+    axes.set(xlabel="|yaw| in degrees", ylabel="samples", xlim=(0, max(95.0, float(yaw.max()))))
+    with replace_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+
+
+def _tiles(shards: list[Path], samples: int) -> list[npt.NDArray[np.uint8]]:
+    """Overlays of samples spread evenly over the dataset; neighbours in the file are often one photograph."""
+    count = min(SHEET_COLUMNS * SHEET_ROWS, samples)
+    wanted = {round(position) for position in np.linspace(0, samples - 1, count)}
+    tiles, first = [], 0
+    for path in shards:
+        with ShardReader(path) as shard:
+            for row in (n - first for n in sorted(wanted) if first <= n < first + len(shard)):
+                points = shard.array("landmarks")[row]
+                image = simplejpeg.decode_jpeg(shard.jpeg(row), "RGB")
+                tiles.append(draw_points(image, points, depth_colours(points), scale=1, radius=1.0))
+            first += len(shard)
+    return tiles
+
+
+def _text(
+    dataset: Manifest,
+    manifest: DatasetManifest,
+    yaw: npt.NDArray[np.float64],
+    splits: dict[str, int],
+    groups: dict[str, int],
+) -> str:
+    configuration = manifest.configuration
+    settings = configuration.settings
+    expected = sum(dataset.expected_fits(settings.flip).values())
+    bins = [int(((yaw > low if low else yaw >= 0) & (yaw <= high)).sum()) for low, high in pairwise(YAW_BINS)]
+    bins[-1] += int((yaw > YAW_BINS[-1]).sum())
+    rows = [f"| {name} | {splits[name]:,} | {groups[name]:,} |" for name in sorted(splits)]
+    frames = [f"- **{name}**: {text}" for name, text in FRAMES.items()]
+    return f"""# {as_markdown(dataset.title)}: {manifest.landmarks} dense 3D landmarks
+
+{manifest.samples:,} samples of a {configuration.crop.size}x{configuration.crop.size} image and \
+{manifest.landmarks}x3 landmarks in {len(manifest.shards)} HDF5 shards, {manifest.bytes / 1e6:,.1f} MB.
+Made by densegen {configuration.densegen_version} from {configuration.fits:,} fits \
+(the complete dataset has {expected:,}); {manifest.rejected_fits:,} were set aside, see `rejected.csv`.
+Flips: {settings.flip}. Seed: {settings.seed}. Position maps: {"yes" if settings.position_maps else "no"}.
+
+| split | samples | source photographs |
+|---|---|---|
+{chr(10).join(rows)}
+
+| yaw | 0-30 | 30-60 | 60-90 |
+|---|---|---|---|
+| samples | {bins[0]:,} | {bins[1]:,} | {bins[2]:,} |
+
+![|yaw| of the samples]({YAW_HISTOGRAM})
+
+![Samples with their landmarks, coloured by depth]({CONTACT_SHEET})
+
+## Frames
+{chr(10).join(frames)}
+
+## Provenance
+- vertex index `{configuration.vertex_index}`
+- morphable model `{configuration.model}`
+- every shard's SHA-256 stands in `manifest.json`; `densegen verify` checks them
+
+## Licence
+{as_markdown(dataset.licence)}
+
+## Citation
+{as_markdown(dataset.citation)}
+"""

@@ -1,0 +1,237 @@
+"""The whole story of one fit: pose the mesh, crop the photograph, gather the landmarks, mirror, encode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from densegen.conventions import LANDMARK_RANGE_PX
+from densegen.dataset.shards import Sample
+from densegen.errors import SampleError
+from densegen.face.depth import DepthSearch, make_depth_search
+from densegen.face.morphable_model import MorphableModel, combine
+from densegen.geometry.crop import Crop, CropRecipe, crop_generator, place_crop, warp
+from densegen.geometry.flip import flip_keypoints, flip_points, flip_position_map
+from densegen.geometry.pose import pose_vertices
+from densegen.geometry.position_map import UvTable, encode_fixed_point, make_uv_table
+from densegen.geometry.surface import SurfacePoints
+from densegen.index.vertex_index import VertexIndex
+from densegen.sources.fits import Fit, read_fit
+from densegen.sources.manifest import FitEntry, FlipPolicy
+from densegen.sources.photograph import read_photograph
+
+__all__ = ["BATCH", "Recipe", "check_components", "make_samples", "mesh_in_image", "samples_of_fit"]
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int32]
+ImageArray = npt.NDArray[np.uint8]
+
+BATCH = 16
+"""Fits whose vertices are computed together, strip by strip of the basis; a vertex's bits do not depend on it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """All that turns a fit into samples, made once a process: the model, the index, and the settings."""
+
+    model: MorphableModel
+    index: VertexIndex
+    seed: int = 0
+    flip: FlipPolicy = "mirror"
+    position_maps: bool = False
+    crop: CropRecipe = field(default_factory=CropRecipe)
+    jpeg_quality: int = 95
+
+    @cached_property
+    def landmarks(self) -> SurfacePoints:
+        return self.index.resolve(self.model)
+
+    @cached_property
+    def mirrored_landmarks(self) -> SurfacePoints:
+        return self.index.resolve_mirrored(self.model)
+
+    @cached_property
+    def uv_table(self) -> UvTable:
+        return make_uv_table(self.model.uv, self.model.triangles)
+
+    @cached_property
+    def depth(self) -> DepthSearch:
+        return make_depth_search(self.model)
+
+    @cached_property
+    def needed(self) -> IntArray:
+        """(n,) int32, ascending: the vertices that the samples are made of; a thousandth of the mesh without maps."""
+        points = [self.landmarks, self.mirrored_landmarks, *([self.uv_table.points] if self.position_maps else [])]
+        return np.unique(np.concatenate([self.model.keypoints68, *(p.vertices.ravel() for p in points)]))
+
+    @cached_property
+    def basis(self) -> FloatArray:
+        """(K + 1, 3 n) float32: the model's basis at the needed vertices."""
+        return self.model.basis_at(self.needed)
+
+    @cached_property
+    def among_needed(self) -> _AmongNeeded:
+        return _AmongNeeded(
+            keypoints68=self._rows(self.model.keypoints68),
+            landmarks=replace(self.landmarks, vertices=self._rows(self.landmarks.vertices)),
+            mirrored_landmarks=replace(self.mirrored_landmarks, vertices=self._rows(self.mirrored_landmarks.vertices)),
+            uv_points=replace(self.uv_table.points, vertices=self._rows(self.uv_table.points.vertices))
+            if self.position_maps
+            else None,
+        )
+
+    def _rows(self, vertices: IntArray) -> IntArray:
+        return np.searchsorted(self.needed, vertices).astype(np.int32)
+
+    def vertices(self, fits: Sequence[Fit]) -> FloatArray:
+        """(B, n, 3) float32, model frame: the needed vertices of B fits."""
+        coefficients = [self.model.coefficients(fit.shape, fit.expression) for fit in fits]
+        return combine(np.stack(coefficients), self.basis)
+
+
+@dataclass(frozen=True, eq=False)
+class _AmongNeeded:
+    """The points of a recipe, with their vertices counted among the needed ones."""
+
+    keypoints68: IntArray
+    landmarks: SurfacePoints
+    mirrored_landmarks: SurfacePoints
+    uv_points: SurfacePoints | None
+
+
+def check_components(fit: Fit, model: MorphableModel, name: str) -> None:
+    """Raise :class:`SampleError` where the fit's coefficients are not as many as the model's components."""
+    found = (fit.shape.size, fit.expression.size)
+    expected = (len(model.shape_basis), len(model.expression_basis))
+    if found != expected:
+        raise SampleError(
+            "component-count",
+            f"{name} has {found[0]} shape and {found[1]} expression coefficients, "
+            f"the model {expected[0]} and {expected[1]}",
+        )
+
+
+def make_samples(entries: Sequence[FitEntry], recipe: Recipe) -> Iterator[tuple[FitEntry, list[Sample] | SampleError]]:
+    """The samples of many fits, in order; a fit that cannot be used gives its :class:`SampleError` instead."""
+    for start in range(0, len(entries), BATCH):
+        batch = entries[start : start + BATCH]
+        fits = [_read_checked(entry, recipe.model) for entry in batch]
+        readable = [fit for fit in fits if isinstance(fit, Fit)]
+        vertices = iter(recipe.vertices(readable)) if readable else iter(())
+        for entry, fit in zip(batch, fits, strict=True):
+            if isinstance(fit, SampleError):
+                yield entry, fit
+                continue
+            needed = next(vertices)
+            try:
+                yield entry, samples_of_fit(entry, fit, read_photograph(entry.image), needed, recipe)
+            except SampleError as error:
+                yield entry, error
+
+
+def samples_of_fit(
+    entry: FitEntry, fit: Fit, photograph: ImageArray, vertices: FloatArray, recipe: Recipe
+) -> list[Sample]:
+    """The sample of one fit and, with ``flip="mirror"``, its mirror image with a crop of its own.
+
+    photograph : (H, W, 3) uint8, RGB; vertices : (n, 3) float32, model frame, of :meth:`Recipe.vertices`
+    Raises :class:`SampleError` if the face lies outside the photograph or has no extent.
+    """
+    points_image = pose_vertices(vertices, fit.pose, photograph.shape[0])
+    keypoints_image = points_image[recipe.among_needed.keypoints68]
+    _check_in_picture(keypoints_image, photograph)
+    ground = recipe.depth.smallest_z(recipe.model.coefficients(fit.shape, fit.expression), fit.pose)
+    samples = []
+    for mirror in (False, True) if recipe.flip == "mirror" else (False,):
+        generator = crop_generator(recipe.seed, entry.sample_id, mirror or entry.flipped)
+        crop = place_crop(keypoints_image, recipe.crop, generator).on_ground(ground)
+        samples.append(_sample(entry, fit, photograph, points_image, crop, recipe, mirror=mirror))
+    return samples
+
+
+def _sample(
+    entry: FitEntry,
+    fit: Fit,
+    photograph: ImageArray,
+    points_image: FloatArray,
+    crop: Crop,
+    recipe: Recipe,
+    *,
+    mirror: bool,
+) -> Sample:
+    among = recipe.among_needed
+    landmarks = crop.apply((among.mirrored_landmarks if mirror else among.landmarks).gather(points_image))
+    keypoints = crop.apply(points_image[among.keypoints68])
+    stored_crop = crop
+    if mirror:
+        landmarks, keypoints = flip_points(landmarks, crop.size), flip_keypoints(keypoints, crop.size)
+        stored_crop = crop.mirrored(photograph.shape[1])
+    _check_range(landmarks, keypoints)
+    image = warp(photograph, crop, mirror=mirror)
+    return Sample(
+        sample_id=entry.mirrored_id if mirror else entry.sample_id,
+        group=entry.group,
+        split=entry.split,
+        flipped=mirror or entry.flipped,
+        mirrored=mirror,
+        jpeg=simplejpeg.encode_jpeg(image, recipe.jpeg_quality, "RGB", "420"),
+        landmarks=landmarks,
+        keypoints68=keypoints,
+        pose=fit.pose,
+        shape=fit.shape,
+        expression=fit.expression,
+        crop=stored_crop.as_array(),
+        image_size=(photograph.shape[0], photograph.shape[1]),
+        position_map=_encoded_map(points_image, crop, recipe, mirror=mirror) if recipe.position_maps else None,
+    )
+
+
+def _encoded_map(points_image: FloatArray, crop: Crop, recipe: Recipe, *, mirror: bool) -> npt.NDArray[np.uint16]:
+    assert recipe.among_needed.uv_points is not None
+    table = replace(recipe.uv_table, points=recipe.among_needed.uv_points)
+    position_map, valid = table.position_map(crop.apply(points_image)), table.valid
+    if mirror:
+        position_map, valid = flip_position_map(position_map, valid, crop.size)
+    return encode_fixed_point(position_map, valid)
+
+
+def mesh_in_image(model: MorphableModel, fit: Fit, image_height: int) -> FloatArray:
+    """The posed mesh of one fit: (V, 3) float32, pixels, image frame."""
+    return pose_vertices(model.vertices(fit.shape, fit.expression), fit.pose, image_height)
+
+
+def _read_checked(entry: FitEntry, model: MorphableModel) -> Fit | SampleError:
+    try:
+        fit = read_fit(entry.fit, optional=False)
+        check_components(fit, model, entry.fit.name)
+    except SampleError as error:
+        return error
+    return fit
+
+
+def _check_range(*points: FloatArray) -> None:
+    low, high = LANDMARK_RANGE_PX
+    for array in points:
+        if not ((array >= low) & (array <= high)).all():  # NaN is not in range either
+            raise SampleError("landmarks-out-of-range", f"landmarks leave the range of {low:g} to {high:g} px")
+
+
+def _check_in_picture(keypoints_image: FloatArray, photograph: ImageArray) -> None:
+    """A face is in the picture where the centre of its keypoints' box and half of the keypoints are."""
+    height, width = photograph.shape[:2]
+    xy = keypoints_image[:, :2]
+    if not np.isfinite(xy).all():
+        raise SampleError("fit-invalid", "the posed face is not finite")
+    inside = ((xy >= -0.5) & (xy <= [width - 0.5, height - 0.5])).all(axis=1)
+    centre = (xy.min(axis=0) + xy.max(axis=0)) / 2
+    if inside.mean() < 0.5 or not ((centre >= 0) & (centre <= [width - 1, height - 1])).all():
+        raise SampleError(
+            "face-outside",
+            f"{int(inside.sum())} of 68 keypoints lie in the {width}x{height} picture, the face's centre at "
+            f"({centre[0]:.0f}, {centre[1]:.0f})",
+        )

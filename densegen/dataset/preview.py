@@ -1,0 +1,105 @@
+"""Look at a sample: its image, its points, its position map, and the texture unwrapped through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.dataset.build_record import find_sample, read_dataset_manifest
+from densegen.dataset.rebuild import check_model, rebuild_position_map
+from densegen.dataset.shards import ShardReader
+from densegen.drawing import KEYPOINT_COLOUR, depth_colours, draw_points
+from densegen.face.morphable_model import MorphableModel
+from densegen.files import replace_file
+from densegen.geometry.pose import yaw_degrees
+from densegen.geometry.position_map import decode_fixed_point, make_uv_table
+
+__all__ = ["draw_sample", "list_samples", "unwrap_texture"]
+
+FloatArray = npt.NDArray[np.float32]
+ImageArray = npt.NDArray[np.uint8]
+MaskArray = npt.NDArray[np.bool_]
+
+
+def unwrap_texture(image: ImageArray, position_map: FloatArray, valid: MaskArray) -> ImageArray:
+    """What the image shows at every UV pixel: (256, 256, 3) uint8; black outside the image and where not valid.
+
+    image : (H, W, 3) uint8; position_map : (256, 256, 3) float32, pixels of ``image``. Hidden parts of the face show
+    what hides them.
+    """
+    height, width = image.shape[:2]
+    columns, rows = np.rint(np.moveaxis(position_map[..., :2], -1, 0)).astype(np.int64)
+    seen = valid & (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+    texture = np.zeros((*valid.shape, 3), np.uint8)
+    texture[seen] = image[rows[seen], columns[seen]]
+    return texture
+
+
+def list_samples(folder: Path) -> Iterator[tuple[str, str, float]]:
+    """Every sample of a dataset, in its order: id, split, and yaw in degrees, that of the picture."""
+    for record in read_dataset_manifest(folder).shards:
+        with ShardReader(folder / record.file) as shard:
+            yield from zip(shard.sample_ids, shard.splits, map(float, _yaw_in_picture(shard)), strict=True)
+
+
+def _yaw_in_picture(shard: ShardReader) -> npt.NDArray[np.float64]:
+    """(S,) degrees; a mirrored sample keeps the pose of the fit as it was."""
+    return yaw_degrees(shard.array("pose")) * np.where(shard.array("mirrored"), -1, 1)
+
+
+def draw_sample(folder: Path, sample_id: str, path: Path, model: MorphableModel | None = None) -> None:
+    """Draw a sample of the dataset in ``folder`` side by side, as PNG.
+
+    The position map comes from the shard; where the shard has none, from the model, and without a model it is left out.
+    Raises :class:`ConfigurationError` where there is no such sample, or the model is another one.
+    """
+    from matplotlib.figure import Figure
+
+    shard_path, row = find_sample(folder, sample_id)
+    with ShardReader(shard_path) as shard:
+        image = shard.image(row)
+        landmarks, keypoints = shard.array("landmarks")[row], shard.array("keypoints68")[row]
+        mapped = _position_map(shard, row, model)
+        about = f"{sample_id}  ·  yaw {_yaw_in_picture(shard)[row]:.0f}°  ·  {shard.splits[row]}"
+    white = np.array(KEYPOINT_COLOUR, np.uint8)
+    panels: list[tuple[str, ImageArray]] = [
+        ("image", image),
+        ("68 keypoints", draw_points(image, keypoints, white, scale=2, radius=2.2)),
+        (
+            f"{len(landmarks)} landmarks, by depth",
+            draw_points(image, landmarks, depth_colours(landmarks), scale=2),
+        ),
+    ]
+    if mapped is not None:
+        panels.append(("position map (x, y, z as r, g, b)", _as_colours(*mapped)))
+        panels.append(("texture through the position map", unwrap_texture(image, *mapped)))
+    figure = Figure(figsize=(3.2 * len(panels), 3.7), layout="constrained")
+    for axes, (title, panel) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+        axes.imshow(panel)
+        axes.set_title(title, fontsize=9)
+        axes.set_axis_off()
+    figure.suptitle(about, fontsize=10)
+    with replace_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+
+
+def _position_map(shard: ShardReader, row: int, model: MorphableModel | None) -> tuple[FloatArray, MaskArray] | None:
+    if shard.has_position_maps:
+        valid = shard.array("valid_uv")
+        valid = valid[:, ::-1] if shard.array("mirrored")[row] else valid
+        return decode_fixed_point(shard.position_map(row), valid), valid
+    if model is None:
+        return None
+    check_model(shard, model)
+    return rebuild_position_map(shard, row, model, make_uv_table(model.uv, model.triangles))
+
+
+def _as_colours(position_map: FloatArray, valid: MaskArray) -> ImageArray:
+    colours: ImageArray = np.zeros(position_map.shape, np.uint8)
+    if valid.any():
+        shown = position_map[valid] - position_map[valid].min(axis=0)
+        colours[valid] = (shown * (255 / np.maximum(shown.max(axis=0), 1e-6))).clip(0, 255)
+    return colours

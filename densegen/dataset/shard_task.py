@@ -1,0 +1,110 @@
+"""One shard's work: small enough to travel to another process or machine, and a function of its contents alone."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from densegen import __version__
+from densegen.dataset.build_record import BuildConfiguration, Reject, ShardRecord, inputs_digest, shard_name
+from densegen.dataset.pipeline import Recipe, make_samples
+from densegen.dataset.shards import Sample, ShardHeader, encode_shard
+from densegen.errors import BuildError, SampleError
+from densegen.face.morphable_model import read_model
+from densegen.files import write_bytes
+from densegen.index.vertex_index import format_index, read_index
+from densegen.sources.manifest import FitEntry
+
+__all__ = ["ShardTask", "build_shard"]
+
+# A worker with several threads builds one shard at a time: they share the recipe and what it keeps.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """What a worker needs for shard ``number``: its fits, where to write, and the files that were planned with."""
+
+    number: int
+    entries: tuple[FitEntry, ...]
+    out: Path
+    model: Path
+    index: Path
+    configuration: BuildConfiguration
+
+
+def build_shard(task: ShardTask) -> ShardRecord:
+    """Build one shard and return its record. Runs in a worker; a full disk comes back as ``OSError``."""
+    count, rejects = 0, list[Reject]()
+
+    def made(recipe: Recipe) -> Iterator[Sample]:
+        nonlocal count
+        for entry, result in make_samples(task.entries, recipe):
+            if isinstance(result, SampleError):
+                rejects.append(_reject(entry, result))
+            else:
+                count += len(result)
+                yield from result
+
+    with _ONE_AT_A_TIME:
+        recipe = _recipe(task.model, task.index, task.configuration.as_text())
+        data = encode_shard(made(recipe), _header(recipe, task.configuration))
+    write_bytes(task.out / shard_name(task.number), data)
+    return ShardRecord(
+        number=task.number,
+        file=shard_name(task.number),
+        fits=len(task.entries),
+        samples=count,
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        rejects=tuple(rejects),
+    )
+
+
+def _reject(entry: FitEntry, error: SampleError) -> Reject:
+    return Reject(
+        sample_id=entry.sample_id,
+        image=entry.source,
+        reason=error.reason,
+        message=str(error),
+        inputs=inputs_digest(entry),
+    )
+
+
+@lru_cache(maxsize=1)
+def _recipe(model_path: Path, index_path: Path, configuration_text: str) -> Recipe:
+    """The recipe of a build, made once a process."""
+    configuration = BuildConfiguration.model_validate_json(configuration_text)
+    model, index = read_model(model_path), read_index(index_path)
+    if (model.fingerprint, index.fingerprint) != (configuration.model, configuration.vertex_index):
+        raise BuildError(f"{model_path} or {index_path} changed while the build was running: start it again")
+    settings = configuration.settings
+    return Recipe(
+        model,
+        index,
+        seed=settings.seed,
+        flip=settings.flip,
+        position_maps=settings.position_maps,
+        crop=configuration.crop,
+        jpeg_quality=settings.jpeg_quality,
+    )
+
+
+def _header(recipe: Recipe, configuration: BuildConfiguration) -> ShardHeader:
+    return ShardHeader(
+        dataset=configuration.dataset,
+        version=__version__,
+        seed=recipe.seed,
+        crop_size=recipe.crop.size,
+        vertex_index=format_index(recipe.index),
+        vertex_index_fingerprint=recipe.index.fingerprint,
+        model_name=recipe.model.name,
+        model_fingerprint=recipe.model.fingerprint,
+        configuration=configuration.as_text(),
+        counts=(len(recipe.index), len(recipe.model.shape_basis), len(recipe.model.expression_basis)),
+        valid_uv=recipe.uv_table.valid if recipe.position_maps else None,
+    )

@@ -1,0 +1,408 @@
+"""Shards: HDF5 files of samples that describe themselves. The writer beside the reader.
+
+A shard is made in memory and written in one piece, so that its SHA-256 is known before it reaches the disk, and a
+full disk is an ordinary error instead of a half-closed HDF5 file. The schema stands in ``docs/shards.md``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from densegen.conventions import (
+    FRAMES,
+    KEYPOINTS,
+    POSE_FIELDS,
+    POSITION_MAP_OFFSET_PX,
+    POSITION_MAP_STEP_PX,
+    SHARD_SCHEMA_VERSION,
+    SPLITS,
+    UV_SIZE,
+)
+from densegen.dataset.hdf5 import append_row, create_group, new_file, open_checked, read_row
+from densegen.errors import FormatError
+from densegen.files import stays_below
+
+__all__ = ["Sample", "ShardHeader", "ShardReader", "decode_crop", "encode_shard"]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One training sample, as a shard stores it.
+
+    sample_id : unique in the dataset; the mirrored one's ends in ``+mirror``
+    group : the source photograph; every sample made from it is in the same split
+    split : one of ``schema.SPLITS``
+    flipped : whether this is a mirror image (made here, or shipped in a ``_Flip`` folder)
+    mirrored : whether it was mirrored here: image, landmarks and crop are then those of the mirrored photograph,
+        pose, shape and expression those of the fit as it was
+    jpeg : the (S, S) RGB crop as JPEG
+    landmarks : (N, 3) float32, pixels, crop frame
+    keypoints68 : (68, 3) float32, pixels, crop frame, iBUG order
+    pose : (7,) float32; shape : (Ks,) float32; expression : (Ke,) float32, raw coefficients of the fit
+    crop : (4,) float64, scale, tx, ty, tz: ``crop frame = scale * image frame + (tx, ty, tz)``
+    image_size : (height, width) of the photograph
+    position_map : (S, S, 3) uint16 fixed point, or None
+    """
+
+    sample_id: str
+    group: str
+    split: str
+    flipped: bool
+    mirrored: bool
+    jpeg: bytes
+    landmarks: FloatArray
+    keypoints68: FloatArray
+    pose: FloatArray
+    shape: FloatArray
+    expression: FloatArray
+    crop: npt.NDArray[np.float64]
+    image_size: tuple[int, int]
+    position_map: npt.NDArray[np.uint16] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardHeader:
+    """What every shard of a dataset says about itself.
+
+    vertex_index : the whole index file; configuration : the build's settings as JSON
+    counts : landmarks, shape and expression components of every sample
+    valid_uv : (S, S) bool, pixels that position maps cover; None without position maps
+    """
+
+    dataset: str
+    version: str
+    seed: int
+    crop_size: int
+    vertex_index: str
+    vertex_index_fingerprint: str
+    model_name: str
+    model_fingerprint: str
+    configuration: str
+    counts: tuple[int, int, int]
+    valid_uv: npt.NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A dataset with a row a sample: its type and the shape of a row as NumPy reads them, None for what varies."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
+    about: str
+
+
+_COLUMNS = {
+    "landmarks": _Column("<f4", (None, 3), "(S, N, 3), pixels, crop frame"),
+    "keypoints68": _Column("<f4", (KEYPOINTS, 3), "(S, 68, 3), pixels, crop frame, iBUG order"),
+    "pose": _Column("<f4", (len(POSE_FIELDS),), f"(S, 7), camera frame: {', '.join(POSE_FIELDS)}"),
+    "shape": _Column("<f4", (None,), "(S, Ks), raw coefficients"),
+    "expression": _Column("<f4", (None,), "(S, Ke), raw coefficients"),
+    "crop": _Column("<f8", (4,), "(S, 4): scale, tx, ty, tz; crop frame = scale * image frame + (tx, ty, tz)"),
+    "image_size": _Column("<i4", (2,), "(S, 2): height, width of the photograph"),
+    "sample_id": _Column("S", (), "unique in the dataset"),
+    "group": _Column("S", (), "the source photograph"),
+    "split": _Column("u1", (), "by source photograph"),
+    "flipped": _Column("?", (), "whether the sample is a mirror image"),
+    "mirrored": _Column("?", (), "mirrored here; pose, shape and expression are then those of the unmirrored fit"),
+}
+_OTHERS = {"vertex_index": ("S", ()), "image/bytes": ("u1", (None,)), "image/offsets": ("<i8", (None,))}
+_MAPS = {"position_maps": ("<u2", (None, UV_SIZE, UV_SIZE, 3)), "valid_uv": ("?", (UV_SIZE, UV_SIZE))}
+"""Both or neither."""
+
+_ATTRIBUTES = {
+    "dataset": str, "seed": int, "crop_size": int, "vertex_index_fingerprint": str, "model_name": str,
+    "model_fingerprint": str, "configuration": str,
+}  # fmt: skip
+MAX_CROP_SIZE = 4096
+
+
+def encode_shard(samples: Iterable[Sample], header: ShardHeader) -> bytes:
+    """The bytes of a shard: a function of its arguments alone, to the last bit.
+
+    ``samples`` are taken one by one, and may be none (every fit of the shard was set aside).
+    """
+    buffer = io.BytesIO()
+    with new_file(buffer) as file:
+        _put_attributes(
+            file,
+            format="densegen shard",
+            schema_version=SHARD_SCHEMA_VERSION,
+            densegen_version=header.version,
+            dataset=header.dataset,
+            seed=header.seed,
+            crop_size=header.crop_size,
+            vertex_index_fingerprint=header.vertex_index_fingerprint,
+            model_name=header.model_name,
+            model_fingerprint=header.model_fingerprint,
+            frames=json.dumps(FRAMES),
+            configuration=header.configuration,
+        )
+        # An attribute holds at most 64 KiB in the format that every HDF5 library reads; an index is larger.
+        _put(file, "vertex_index", _as_text(header.vertex_index), "the vertex index file (YAML)")
+        create_group(file, "image")
+        # Position maps go where they belong at once: together they are hundreds of megabytes.
+        maps = None if header.valid_uv is None else _open_position_maps(file, header.valid_uv)
+        samples = [_without_map(sample, maps) for sample in samples]
+        blobs = [np.frombuffer(sample.jpeg, np.uint8) for sample in samples]
+        offsets = np.cumsum([0, *map(len, blobs)], dtype=np.int64)
+        _put(file, "image/bytes", np.concatenate([np.empty(0, np.uint8), *blobs]), "JPEG files, RGB, end to end")
+        _put(file, "image/offsets", offsets, "image n is image/bytes[offsets[n]:offsets[n + 1]]")
+        for name, column in _COLUMNS.items():
+            rows, stored_as = _rows(name, column, samples, header.counts)
+            _put(file, name, rows, column.about, dtype=stored_as)
+    return buffer.getvalue()
+
+
+def _put(file: Any, name: str, data: Any, about: str, **options: Any) -> None:
+    dataset = file.create_dataset(name, data=data, track_times=False, **options)
+    _put_attributes(dataset, about=about)
+
+
+def _put_attributes(holder: Any, **values: str | int | float) -> None:
+    for name, value in values.items():
+        if isinstance(value, str):
+            holder.attrs[name] = _as_text(value)
+        else:
+            holder.attrs[name] = value
+
+
+def _as_text(values: str | list[str]) -> npt.NDArray[np.bytes_]:
+    """UTF-8 of a fixed length, as HDF5 stores it: text of any length lies in a heap that has no bounds to check."""
+    import h5py
+
+    encoded = np.array([value.encode() for value in values] if isinstance(values, list) else values.encode(), "S")
+    texts: npt.NDArray[np.bytes_] = encoded.astype(h5py.string_dtype("utf-8", max(encoded.dtype.itemsize, 1)))
+    return texts
+
+
+def _rows(
+    name: str, column: _Column, samples: Sequence[Sample], counts: tuple[int, int, int]
+) -> tuple[npt.NDArray[Any], Any]:
+    """A column of all samples, and the type that HDF5 keeps it as."""
+    import h5py
+
+    values: list[Any] = [getattr(sample, name) for sample in samples]
+    stored_as: Any = np.dtype(column.dtype)
+    if name == "split":
+        values = [SPLITS.index(value) for value in values]
+        stored_as = h5py.enum_dtype({split: number for number, split in enumerate(SPLITS)}, "u1")
+    elif column.dtype == "S":
+        return _as_text(values), None
+    varies = dict(zip(("landmarks", "shape", "expression"), counts, strict=True))
+    shape = [varies[name] if size is None else size for size in column.shape]
+    return np.array(values, column.dtype).reshape(len(values), *shape), stored_as
+
+
+def _open_position_maps(file: Any, valid: npt.NDArray[np.bool_]) -> Any:
+    """The dataset of the position maps, without rows yet."""
+    _put(file, "valid_uv", valid, "UV pixels that position maps cover; mirrored samples: reversed columns")
+    shape = (*valid.shape, 3)
+    # One chunk a map: random access decodes that map and no other.
+    _put(
+        file, "position_maps", None, "(S, 256, 256, 3), crop frame: pixels = value * step_px + offset_px",
+        shape=(0, *shape), dtype=np.uint16, chunks=(1, *shape), shuffle=True, compression="lzf",
+        maxshape=(None, *shape),
+    )  # fmt: skip
+    maps = file["position_maps"]
+    _put_attributes(maps, step_px=POSITION_MAP_STEP_PX, offset_px=POSITION_MAP_OFFSET_PX)
+    return maps
+
+
+def _without_map(sample: Sample, maps: Any) -> Sample:
+    """Write a sample's position map as the next row of ``maps``, where there are any, and let go of it."""
+    if maps is None or sample.position_map is None:
+        return sample
+    append_row(maps, sample.position_map)
+    return replace(sample, position_map=None)
+
+
+def decode_crop(jpeg: bytes, size: int, name: str) -> npt.NDArray[np.uint8]:
+    """A crop's pixels, (S, S, 3) uint8, RGB; raises :class:`FormatError` before another size takes memory."""
+    try:
+        height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
+        if (height, width) != (size, size):
+            raise FormatError(f"{name} is {width}x{height}, expected {size}x{size}: rebuild it with 'densegen build'")
+        return np.asarray(simplejpeg.decode_jpeg(jpeg, "RGB"))
+    except ValueError as error:
+        raise FormatError(f"{name} is not a readable JPEG, rebuild it with 'densegen build': {error}") from error
+
+
+class ShardReader:
+    """A shard, open for reading; a context manager. Arrays are read when they are asked for.
+
+    Raises :class:`FormatError` where the file is no shard, is damaged, or has a schema version that this densegen
+    does not know.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path = Path(path)
+        try:
+            self.file = open_checked(path)
+        except OSError as error:
+            raise FormatError(f"{path.name} cannot be read: {error.strerror or error}") from error
+        try:
+            self._check()
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            self.file.close()
+            raise FormatError(f"{path.name} is not a readable shard: {' '.join(str(error).split())}") from error
+        except BaseException:
+            self.file.close()
+            raise
+
+    def _check(self) -> None:
+        name = self.path.name
+        attributes = self.attributes
+        if attributes.get("format") != "densegen shard":
+            raise FormatError(f"{name} is not a densegen shard")
+        if (found := attributes.get("schema_version")) != SHARD_SCHEMA_VERSION:
+            raise FormatError(
+                f"{name} has schema {found}, expected {SHARD_SCHEMA_VERSION}: rebuild it with 'densegen build'"
+            )
+        expected = {name: (column.dtype, (None, *column.shape)) for name, column in _COLUMNS.items()} | _OTHERS
+        expected |= _MAPS if any(dataset in self.file for dataset in _MAPS) else {}
+        lacking = [dataset for dataset in expected if dataset not in self.file]
+        if lacking := [*lacking, *(attribute for attribute in _ATTRIBUTES if attribute not in attributes)]:
+            raise FormatError(f"{name} lacks {', '.join(lacking)}: rebuild it with 'densegen build'")
+        for attribute, kind in _ATTRIBUTES.items():
+            if type(attributes[attribute]) is not kind:
+                raise FormatError(f"{name}: {attribute} is no {kind.__name__}: rebuild it with 'densegen build'")
+        if not 1 <= attributes["crop_size"] <= MAX_CROP_SIZE:
+            raise FormatError(f"{name}: a crop of {attributes['crop_size']} px: rebuild it with 'densegen build'")
+        if self.file["sample_id"].ndim != 1:
+            raise FormatError(f"{name}: sample_id is no list: rebuild it with 'densegen build'")
+        for dataset, (dtype, shape) in expected.items():
+            rows = (len(self),) if dataset in _COLUMNS or dataset == "position_maps" else shape[:1]
+            self._check_dataset(dataset, dtype, (*rows, *shape[1:]))
+
+    def _check_dataset(self, name: str, dtype: str, shape: tuple[int | None, ...]) -> None:
+        found = self.file[name]
+        fits = found.ndim == len(shape) and all(s in (None, f) for s, f in zip(shape, found.shape, strict=True))
+        is_right = found.dtype.kind == "S" if dtype == "S" else found.dtype == np.dtype(dtype)
+        in_pieces = (1, *found.shape[1:]) if name == "position_maps" else None
+        if not (fits and is_right and found.chunks == in_pieces):
+            raise FormatError(
+                f"{self.path.name}: {name} is {found.dtype} {found.shape}, stored in pieces of {found.chunks}: rebuild "
+                "it with 'densegen build'"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.file.close()
+
+    def __len__(self) -> int:
+        return int(self.file["sample_id"].shape[0])
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The file's attributes: versions, seed, fingerprints, frames, configuration; text, whole and other numbers.
+
+        Raises :class:`FormatError` if a text is not UTF-8.
+        """
+        return {name: self._plain(name, value) for name, value in self.file.attrs.items()}
+
+    def _plain(self, name: str, value: Any) -> str | int | float:
+        try:
+            return value.decode() if isinstance(value, bytes) else value.item()
+        except UnicodeDecodeError as error:
+            raise FormatError(f"{self.path.name}: {name} is not UTF-8: rebuild it with 'densegen build'") from error
+
+    @property
+    def vertex_index(self) -> str:
+        """The text of the vertex index that the landmarks were gathered through."""
+        return self._texts("vertex_index")[0]
+
+    @cached_property
+    def sample_ids(self) -> list[str]:
+        """Raises :class:`FormatError` where one is no text or leads out of a folder."""
+        ids = self._texts("sample_id")
+        if outside := [sample_id for sample_id in ids if not stays_below(sample_id)]:
+            raise FormatError(f"{self.path.name}: the sample id {outside[0]!r} leads out of the dataset's folder")
+        return ids
+
+    @cached_property
+    def groups(self) -> list[str]:
+        return self._texts("group")
+
+    def _texts(self, name: str) -> list[str]:
+        try:
+            return [text.decode() for text in np.atleast_1d(self.file[name][()]).tolist()]
+        except UnicodeDecodeError as error:
+            raise FormatError(f"{self.path.name}: {name} is not UTF-8: rebuild it with 'densegen build'") from error
+
+    @cached_property
+    def splits(self) -> list[str]:
+        numbers = self.file["split"][()]
+        if (numbers >= len(SPLITS)).any():
+            raise FormatError(f"{self.path.name}: split names one of {len(SPLITS)}, not number {numbers.max()}")
+        return [SPLITS[number] for number in numbers]
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Landmarks, shape and expression components of every sample."""
+        return tuple(int(self.file[name].shape[1]) for name in ("landmarks", "shape", "expression"))  # type: ignore[return-value]
+
+    @cached_property
+    def image_offsets(self) -> npt.NDArray[np.int64]:
+        """(S + 1,) int64; raises :class:`FormatError` where they lead out of the images."""
+        offsets = np.asarray(self.file["image/offsets"][()])
+        if (
+            len(offsets) != len(self) + 1
+            or offsets[0] != 0
+            or (np.diff(offsets) < 0).any()
+            or (offsets[-1] != self.file["image/bytes"].shape[0])
+        ):
+            raise FormatError(f"{self.path.name}: image/offsets is damaged: rebuild it with 'densegen build'")
+        return offsets
+
+    @property
+    def has_position_maps(self) -> bool:
+        return "position_maps" in self.file
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """A whole dataset by its schema name: ``landmarks``, ``keypoints68``, ``pose``, ``crop``, ``flipped``, …"""
+        return np.asarray(self.file[name][()])
+
+    def byte_offset(self, name: str) -> int:
+        """Where a dataset's bytes begin in the file; rows follow one another, little-endian, without padding.
+
+        A reader of many rows in random order saves HDF5's cost per access. Raises :class:`FormatError` where the
+        dataset is not stored in one piece.
+        """
+        offset = self.file[name].id.get_offset()
+        if offset is None and self.file[name].size:
+            raise FormatError(f"{self.path.name}: {name} is not stored in one piece: rebuild it with 'densegen build'")
+        return int(offset or 0)
+
+    def jpeg(self, row: int) -> bytes:
+        """The JPEG file of sample ``row``."""
+        start, stop = self.image_offsets[row : row + 2]
+        return bytes(self.file["image/bytes"][start:stop].tobytes())
+
+    def image(self, row: int) -> npt.NDArray[np.uint8]:
+        """(S, S, 3) uint8, RGB; raises :class:`FormatError` where it does not decode or has another size."""
+        size = self.attributes["crop_size"]
+        return decode_crop(self.jpeg(row), size, f"{self.path.name}: the image of {self.sample_ids[row]}")
+
+    def position_map(self, row: int) -> npt.NDArray[np.uint16]:
+        """(256, 256, 3) uint16 fixed-point position map of sample ``row``."""
+        try:
+            return read_row(self.file["position_maps"], row)
+        except FormatError as error:
+            raise FormatError(f"{self.path.name}: {error}") from error

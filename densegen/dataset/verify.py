@@ -1,0 +1,190 @@
+"""Check a finished dataset against its manifest: every byte, every count, every landmark."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.conventions import LANDMARK_RANGE_PX, MIRROR_SUFFIX
+from densegen.dataset.build_record import DatasetManifest, ShardRecord, read_dataset_manifest
+from densegen.dataset.card import CONTACT_SHEET, REJECTS, YAW_HISTOGRAM, format_rejects
+from densegen.dataset.shards import ShardReader
+from densegen.errors import FormatError, VerificationError
+from densegen.files import sha256_of
+from densegen.geometry.crop import Crop
+from densegen.geometry.flip import KEYPOINT_MIRROR
+from densegen.index.vertex_index import VertexIndex, parse_index
+
+__all__ = ["verify_dataset"]
+
+MIRROR_TOLERANCE_PX = 0.02
+"""How far a mirrored sample's landmarks may be from the mirror image of its partner's, in pixels of the photograph;
+float32 rounding of coordinates in crops of other scales."""
+
+
+def verify_dataset(folder: Path, advance: Callable[[int], None] = lambda samples: None) -> DatasetManifest:
+    """Check a folder that ``densegen build`` finished, and return its manifest.
+
+    Checksums and sizes, schema, counts and fingerprints against the manifest, unique ids, groups that stay in one
+    split, finite landmarks in range, mirrored pairs that are each other's mirror image, images that decode to the right
+    size.
+
+    Raises :class:`VerificationError` that names every shard, and the sample where one can be named, that fails.
+    """
+    manifest = read_dataset_manifest(folder)
+    problems: list[str] = []
+    ids: set[str] = set()
+    split_of: dict[str, str] = {}
+    listed = {record.file for record in manifest.shards}
+    for stray in sorted(path.name for path in folder.glob("*.h5") if path.name not in listed):
+        problems.append(f"{stray} is not in the manifest")
+    for record in manifest.shards:
+        path = folder / record.file
+        # What is corrupt is not opened: HDF5 can hang on it.
+        problems += _check_file(path, record) or _check_inside(path, record, manifest, ids, split_of)
+        advance(record.samples)
+    problems += _check_beside(folder, manifest)
+    if len(ids) != manifest.samples and not problems:
+        problems.append(f"the shards hold {len(ids)} samples, the manifest says {manifest.samples}")
+    if problems:
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+        raise VerificationError("; ".join(problems[:5]) + more)
+    return manifest
+
+
+def _check_beside(folder: Path, manifest: DatasetManifest) -> list[str]:
+    """The manifest's own sums, and the files beside the shards."""
+    problems = []
+    if manifest.rejected_fits != len(manifest.rejects):
+        problems.append(f"the manifest lists {len(manifest.rejects)} rejected fits and says {manifest.rejected_fits}")
+    if (fits := sum(record.fits for record in manifest.shards)) != manifest.configuration.fits:
+        problems.append(f"the manifest's shards have {fits} fits, its configuration says {manifest.configuration.fits}")
+    if manifest.schema_version != manifest.configuration.shard_schema_version:
+        problems.append("the manifest names two schema versions")
+    for name in ("README.md", CONTACT_SHEET, YAW_HISTOGRAM, REJECTS):
+        if not (folder / name).is_file():
+            problems.append(f"{name} is missing")
+    if (folder / REJECTS).is_file() and sha256_of(folder / REJECTS) != _sha256(format_rejects(manifest.rejects)):
+        problems.append(f"{REJECTS} does not say what the manifest says")
+    return problems
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_file(path: Path, record: ShardRecord) -> list[str]:
+    if not path.is_file():
+        return [f"{path.name} is missing"]
+    if (size := path.stat().st_size) != record.bytes:
+        return [f"{path.name} has {size} bytes, the manifest says {record.bytes}"]
+    if (digest := sha256_of(path)) != record.sha256:
+        return [
+            f"{path.name} has SHA-256 {digest[:12]}…, the manifest says {record.sha256[:12]}…: it is corrupt; the same "
+            "'densegen build' makes it again"
+        ]
+    return []
+
+
+def _check_inside(
+    path: Path, record: ShardRecord, manifest: DatasetManifest, ids: set[str], split_of: dict[str, str]
+) -> list[str]:
+    try:
+        return _verify_shard(path, record, manifest, ids, split_of)
+    except FormatError as error:
+        return [str(error)]
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError, IndexError, AttributeError, MemoryError) as error:
+        return [f"{path.name} cannot be read: {' '.join(str(error).split())}"]
+
+
+def _verify_shard(
+    path: Path, record: ShardRecord, manifest: DatasetManifest, ids: set[str], split_of: dict[str, str]
+) -> list[str]:
+    """What is wrong inside one shard; ``ids`` and ``split_of`` gather what must be unique over all of them."""
+    problems: list[str] = []
+    with ShardReader(path) as shard:
+        name, configuration = path.name, manifest.configuration
+        index = parse_index(shard.vertex_index, f"{name}'s vertex index")
+        if len(shard) != record.samples:
+            problems.append(f"{name} holds {len(shard)} samples, the manifest says {record.samples}")
+        for key, attribute in (("vertex_index", "vertex_index_fingerprint"), ("model", "model_fingerprint")):
+            if shard.attributes[attribute] != getattr(configuration, key):
+                problems.append(f"{name} was made with another {key.replace('_', ' ')} than the manifest says")
+        if shard.attributes["configuration"] != configuration.as_text():
+            problems.append(f"{name} was made by another configuration than the manifest says")
+        if (
+            shard.attributes["seed"] != configuration.settings.seed
+            or shard.attributes["dataset"] != configuration.dataset
+        ):
+            problems.append(f"{name} is of another dataset or seed than the manifest says")
+        if len(index) != manifest.landmarks:
+            problems.append(f"{name} has {len(index)} landmarks, the manifest says {manifest.landmarks}")
+        if index.fingerprint != shard.attributes["vertex_index_fingerprint"]:
+            problems.append(f"{name}'s vertex index does not match its fingerprint")
+        for sample_id, group, split in zip(shard.sample_ids, shard.groups, shard.splits, strict=True):
+            if sample_id in ids:
+                problems.append(f"{name}: {sample_id} occurs twice")
+            ids.add(sample_id)
+            if split_of.setdefault(group, split) != split:
+                problems.append(f"{name}: the photograph {group} is in {split} and in {split_of[group]}")
+        if len(shard):
+            problems += _check_arrays(shard, index) or _check_pairs(shard, index)
+            problems += _check_images(shard)
+    return problems
+
+
+def _check_arrays(shard: ShardReader, index: VertexIndex) -> list[str]:
+    problems = []
+    shapes = {"landmarks": (len(index), 3), "keypoints68": (68, 3), "pose": (7,), "crop": (4,)}
+    for name in ("landmarks", "keypoints68", "pose", "shape", "expression", "crop"):
+        array = shard.array(name)
+        if array.shape != (len(shard), *shapes.get(name, array.shape[1:])):
+            problems.append(f"{shard.path.name}: {name} has shape {array.shape}")
+            continue
+        bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        if name in ("landmarks", "keypoints68"):
+            bad |= ~((array >= LANDMARK_RANGE_PX[0]) & (array <= LANDMARK_RANGE_PX[1])).all(axis=(1, 2))
+        if bad.any():
+            problems.append(f"{shard.path.name}: {name} of {shard.sample_ids[int(np.argmax(bad))]} out of range")
+    return problems
+
+
+def _check_images(shard: ShardReader) -> list[str]:
+    try:
+        for row in range(len(shard)):
+            shard.image(row)
+    except FormatError as error:
+        return [str(error)]
+    return []
+
+
+def _check_pairs(shard: ShardReader, index: VertexIndex) -> list[str]:
+    """Take each mirrored sample and its partner back to the photograph: one must be the other's mirror image."""
+    rows = {sample_id: row for row, sample_id in enumerate(shard.sample_ids)}
+    landmarks, keypoints, crops = shard.array("landmarks"), shard.array("keypoints68"), shard.array("crop")
+    sizes, size = shard.array("image_size"), int(shard.attributes["crop_size"])
+    has = index.mirror >= 0
+    for mirrored_row in np.flatnonzero(shard.array("mirrored")):
+        sample_id = shard.sample_ids[mirrored_row]
+        if (row := rows.get(sample_id.removesuffix(MIRROR_SUFFIX))) is None:
+            return [f"{shard.path.name}: {sample_id} has no partner"]
+        width = int(sizes[row, 1])
+        for points, partner in (
+            (landmarks[:, has], np.searchsorted(np.flatnonzero(has), index.mirror[has])),
+            (keypoints, KEYPOINT_MIRROR),
+        ):
+            original = Crop.from_array(crops[row], size).invert(points[row])
+            mirrored = Crop.from_array(crops[mirrored_row], size).invert(points[mirrored_row])
+            original[:, 0] = width - 1 - original[:, 0]
+            if _largest(mirrored - original[partner]) > MIRROR_TOLERANCE_PX:
+                return [f"{shard.path.name}: {sample_id} is not the mirror image of its partner"]
+    return []
+
+
+def _largest(difference: npt.NDArray[Any]) -> float:
+    return float(np.abs(difference).max(initial=0))

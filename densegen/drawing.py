@@ -1,0 +1,97 @@
+"""Landmarks drawn on images, as arrays."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.face.regions import REGIONS
+from densegen.files import write_bytes
+
+__all__ = [
+    "KEYPOINT_COLOUR",
+    "REGION_COLOURS",
+    "contact_sheet",
+    "depth_colours",
+    "draw_points",
+    "png_bytes",
+    "write_png",
+]
+
+FloatArray = npt.NDArray[np.float32]
+ImageArray = npt.NDArray[np.uint8]
+
+KEYPOINT_COLOUR = (255, 255, 255)
+
+REGION_COLOURS = dict(
+    zip(
+        REGIONS,
+        ["#1f77b4", "#17becf", "#ff7f0e", "#8c564b", "#2ca02c", "#7fbf3f", "#d62728", "#ff9896", "#9467bd", "#c5a3e0",
+         "#7f7f7f"],
+        strict=True,
+    )
+)  # fmt: skip
+"""A colour a region, the same in every picture and on the page."""
+
+
+def draw_points(
+    image: ImageArray, points: FloatArray, colours: npt.ArrayLike, *, scale: int = 2, radius: float = 1.6
+) -> ImageArray:
+    """The image enlarged ``scale`` times with a disc at every point.
+
+    image : (H, W, 3) uint8; points : (N, 2 or 3) float32, pixels of ``image``, outside of it, too
+    colours : (3,) or (N, 3) uint8
+    radius : of the discs, in pixels of the result
+    """
+    canvas = np.repeat(np.repeat(image, scale, axis=0), scale, axis=1)
+    height, width = canvas.shape[:2]
+    reach = int(np.ceil(radius)) + 1
+    offsets = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1).T
+    colour = np.broadcast_to(np.asarray(colours, np.uint8), (len(points), 3))
+    places = (points[:, :2].astype(np.float64) + 0.5) * scale - 0.5
+    shown = (np.abs(places) < 2 * max(height, width)).all(axis=1)  # NaN is not
+    for (x, y), rgb in zip(places[shown], colour[shown], strict=True):
+        pixels = offsets + [round(float(y)), round(float(x))]
+        near = np.hypot(pixels[:, 0] - y, pixels[:, 1] - x) <= radius
+        inside = ((pixels >= 0) & (pixels < [height, width])).all(axis=1)
+        rows, columns = pixels[near & inside].T
+        canvas[rows, columns] = rgb
+    return canvas
+
+
+def depth_colours(points: FloatArray) -> ImageArray:
+    """(N, 3) uint8 colours by z, near = red, far = blue; points : (N, 3)."""
+    from matplotlib import colormaps
+
+    z = points[:, 2]
+    share = (z - z.min()) / max(float(np.ptp(z)), 1e-6)
+    # Both ends of the map are nearly black: without them.
+    return np.asarray(colormaps["turbo"](0.1 + 0.8 * share)[:, :3] * 255, np.uint8)
+
+
+def contact_sheet(tiles: list[ImageArray], columns: int) -> ImageArray:
+    """Tiles of equal size, row by row, on black."""
+    height, width = tiles[0].shape[:2]
+    rows = -(-len(tiles) // columns)
+    sheet = np.zeros((rows * height, min(columns, len(tiles)) * width, 3), np.uint8)
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = tile
+    return sheet
+
+
+def png_bytes(image: ImageArray) -> bytes:
+    """An (H, W, 3) uint8 image as a PNG file."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", optimize=False)
+    return buffer.getvalue()
+
+
+def write_png(image: ImageArray, path: Path) -> None:
+    """Write an (H, W, 3) uint8 image as PNG, whole or not at all."""
+    write_bytes(path, png_bytes(image))

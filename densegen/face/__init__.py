@@ -1,0 +1,1 @@
+"""The face that is posed: the morphable model and its regions."""

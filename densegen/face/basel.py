@@ -1,0 +1,201 @@
+"""The Basel Face Model 2009 from the files that people really have: no MATLAB, every file named.
+
+Two ways lead to the same model, bit for bit: :func:`assemble_model` from the separate downloads, and
+:func:`convert_model` from face3d's ``BFM.mat``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.errors import ConfigurationError, FormatError
+from densegen.face.morphable_model import BASEL_RAW_VERTICES, BASEL_VERTICES, MorphableModel, count_words
+from densegen.mat5 import read_mat
+
+__all__ = ["RAW_FILES", "assemble_model", "convert_model"]
+
+UNIT_MM = 0.001
+MAX_BYTES = 2 << 30
+
+RAW_FILES = {
+    "01_MorphableModel.mat": "the Basel Face Model 2009: request it from the University of Basel, faces.dmi.unibas.ch",
+    "model_info.mat": "3DDFA's HELEN/300W-LP model folder (Zhu et al.), or face3d's examples/Data/BFM/3ddfa",
+    "Model_Expression.mat": "3DDFA's or HPEN's model folder (Zhu et al., CVPR 2015 and 2016)",
+    "Model_tri_mouth.mat": "3DDFA's or HPEN's model folder",
+    "BFM_UV.mat": "3DMMasSTN's util folder (Bas et al., ICCVW 2017), 53490 rows",
+}
+"""What users download, and where each file comes from."""
+
+# Three vertices of 3DMMasSTN's unwrapping are outliers; they move to the mean of these neighbours (1-based).
+_UV_OUTLIERS = {10032: (10033, 10158), 10155: (10534, 10157, 10661), 10280: (10916, 10286)}
+
+# Column 38 (1-based) of tri_mouth is a bad triangle; seven more close the inner mouth (1-based).
+_BAD_MOUTH_COLUMN = 37
+_MOUTH_COLUMNS = 108
+_INNER_MOUTH = (
+    (6420, 6542, 6664),
+    (6420, 6294, 6167),
+    (6167, 6297, 6420),
+    (6167, 6297, 6296),
+    (6167, 6296, 6295),
+    (6167, 6295, 6039),
+    (6168, 6295, 6039),
+)
+
+
+def assemble_model(folder: Path) -> MorphableModel:
+    """Assemble the trimmed model (53,215 vertices) from the downloads in ``folder``; see :data:`RAW_FILES`.
+
+    Raises :class:`ConfigurationError` that names every missing file and its source, :class:`FormatError` where a
+    file is truncated or holds other counts.
+    """
+    missing = [name for name in RAW_FILES if not (folder / name).is_file()]
+    if missing:
+        sources = "; ".join(f"{name} (from {RAW_FILES[name]})" for name in missing)
+        raise ConfigurationError(f"{folder} lacks {sources}")
+    with _fitting(str(folder)):
+        info = _load(folder / "model_info.mat", "trimIndex", "tri", "keypoints")
+        morphable = _load(folder / "01_MorphableModel.mat", "shapeMU", "shapePC", "shapeEV")
+        expression = _load(folder / "Model_Expression.mat", "mu_exp", "w_exp", "sigma_exp")
+        trim = _zero_based(info["trimIndex"])
+        _expect_vertices("model_info.mat's trimIndex", trim.size, BASEL_VERTICES)
+        _expect_vertices("01_MorphableModel.mat", len(morphable["shapeMU"]) // 3, BASEL_RAW_VERTICES)
+        _expect_vertices("Model_Expression.mat", len(expression["w_exp"]) // 3, BASEL_VERTICES)
+        return _model(
+            shape_mean=_per_vertex(morphable["shapeMU"])[:, trim],
+            shape_basis=_per_vertex(morphable["shapePC"])[:, trim],
+            shape_std=morphable["shapeEV"],
+            expression_mean=_per_vertex(expression["mu_exp"]),
+            expression_basis=_per_vertex(expression["w_exp"]),
+            expression_std=expression["sigma_exp"],
+            triangles=info["tri"],
+            mouth=_load(folder / "Model_tri_mouth.mat", "tri_mouth")["tri_mouth"],
+            keypoints=info["keypoints"],
+            uv=_uv(folder / "BFM_UV.mat", trim),
+        )
+
+
+def convert_model(path: Path, uv_path: Path) -> MorphableModel:
+    """Convert face3d's ``BFM.mat`` and its ``BFM_UV.mat`` (53,215 rows).
+
+    Raises :class:`ConfigurationError` where a file is missing, :class:`FormatError` where one is truncated or holds
+    other counts.
+    """
+    for file in (path, uv_path):
+        if not file.is_file():
+            raise ConfigurationError(f"{file} does not exist")
+    with _fitting(path.name):
+        model = _load(path, "model")["model"]
+        names = ("shapeMU", "shapePC", "shapeEV", "expMU", "expPC", "expEV", "tri", "tri_mouth", "kpt_ind")
+        if model.dtype.names is None or (lacking := [name for name in names if name not in model.dtype.names]):
+            lacking = list(names) if model.dtype.names is None else lacking
+            raise FormatError(f"{path.name}: the struct 'model' lacks {', '.join(lacking)}: not face3d's layout")
+        field = {name: model[name][0, 0] for name in names}
+        _expect_vertices(path.name, len(field["shapeMU"]) // 3, BASEL_VERTICES)
+        return _model(
+            shape_mean=_per_vertex(field["shapeMU"]),
+            shape_basis=_per_vertex(field["shapePC"]),
+            shape_std=field["shapeEV"],
+            expression_mean=_per_vertex(field["expMU"]),
+            expression_basis=_per_vertex(field["expPC"]),
+            expression_std=field["expEV"],
+            triangles=field["tri"],
+            mouth=field["tri_mouth"],
+            keypoints=field["kpt_ind"],
+            uv=_uv(uv_path, trim=None),
+        )
+
+
+def _model(
+    *,
+    shape_mean: npt.NDArray[np.float32],
+    shape_basis: npt.NDArray[np.float32],
+    shape_std: npt.NDArray[Any],
+    expression_mean: npt.NDArray[np.float32],
+    expression_basis: npt.NDArray[np.float32],
+    expression_std: npt.NDArray[Any],
+    triangles: npt.NDArray[Any],
+    mouth: npt.NDArray[Any],
+    keypoints: npt.NDArray[Any],
+    uv: npt.NDArray[np.float64],
+) -> MorphableModel:
+    return MorphableModel(
+        shape_mean=shape_mean[0],
+        expression_mean=expression_mean[0],
+        shape_basis=np.ascontiguousarray(shape_basis),
+        expression_basis=np.ascontiguousarray(expression_basis),
+        shape_std=np.asarray(shape_std, np.float32).ravel(),
+        expression_std=np.asarray(expression_std, np.float32).ravel(),
+        triangles=np.concatenate([_triangles(triangles), _mended_mouth(mouth)]),
+        keypoints68=_zero_based(keypoints),
+        uv=uv,
+        unit_mm=UNIT_MM,
+        name="Basel Face Model 2009 with 3DDFA expressions",
+    )
+
+
+@contextmanager
+def _fitting(what: str) -> Iterator[None]:
+    """Arrays of other shapes or types than they should have end in one clear line."""
+    try:
+        yield
+    except (ValueError, IndexError, TypeError, AttributeError, KeyError) as error:
+        raise FormatError(f"{what} does not hold what it should: {' '.join(str(error).split())}") from error
+
+
+def _load(path: Path, *names: str) -> dict[str, Any]:
+    contents = read_mat(path, names, MAX_BYTES)
+    if lacking := [name for name in names if name not in contents]:
+        raise FormatError(f"{path.name} lacks the variable {', '.join(lacking)}")
+    return contents
+
+
+def _expect_vertices(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise FormatError(f"{what} has {count_words(found)} vertices, expected {count_words(expected)}")
+
+
+def _zero_based(indices: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    zero_based = np.asarray(indices).astype(np.int64).ravel() - 1
+    if zero_based.size and zero_based.min() < 0:
+        raise ValueError("an index counts from 0, expected MATLAB's counting from 1")
+    return zero_based.astype(np.int32)
+
+
+def _triangles(columns: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """(3, F) 1-based, any number type -> (F, 3) int32, 0-based."""
+    return np.ascontiguousarray((np.asarray(columns).astype(np.int64) - 1).astype(np.int32).T)
+
+
+def _mended_mouth(columns: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    mouth = _triangles(columns)
+    mended = _MOUTH_COLUMNS - 1 + len(_INNER_MOUTH)
+    if len(mouth) not in (_MOUTH_COLUMNS, mended):
+        raise ValueError(f"tri_mouth has {len(mouth)} triangles, expected {_MOUTH_COLUMNS}, or mended {mended}")
+    if len(mouth) == mended:  # face3d's generator has done it already
+        return mouth
+    return np.concatenate([np.delete(mouth, _BAD_MOUTH_COLUMN, axis=0), np.array(_INNER_MOUTH, np.int32) - 1])
+
+
+def _per_vertex(columns: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """(3 V, K) with x, y, z interleaved -> (K, V, 3) float32, a view where it can be one."""
+    return np.asarray(columns, np.float32).T.reshape(columns.shape[1], -1, 3)
+
+
+def _uv(path: Path, trim: npt.NDArray[np.int32] | None) -> npt.NDArray[np.float64]:
+    uv = np.asarray(_load(path, "UV")["UV"], np.float64)
+    if trim is not None:
+        _expect_vertices(path.name, len(uv), BASEL_RAW_VERTICES)
+        uv = uv[trim]
+        mended = uv.copy()
+        for vertex, neighbours in _UV_OUTLIERS.items():
+            mended[vertex - 1] = uv[np.array(neighbours) - 1].mean(axis=0)
+        uv = mended
+    _expect_vertices(path.name, len(uv), BASEL_VERTICES)
+    return uv

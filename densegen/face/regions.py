@@ -1,0 +1,104 @@
+"""Regions of the face over the UV plane: which pixels are face at all, and what a place is called."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.conventions import UV_SIZE
+from densegen.files import find_data_file, read_yaml
+from densegen.geometry.uv import mirror_pixels
+
+__all__ = ["MIDLINE", "REGIONS", "on_face", "region_of", "valid_uv_region"]
+
+FloatArray = npt.NDArray[np.float64]
+
+REGIONS = ("jaw", "chin", "brow", "eye", "lid", "nose", "lip-outer", "lip-inner", "cheek", "forehead", "temple")
+
+MIDLINE = (UV_SIZE - 1) / 2
+"""Column of the face's midline in the UV map, between two pixels."""
+
+
+def region_of(pixel: FloatArray, keypoints: FloatArray) -> str:
+    """The region of the face at a UV position, by where it lies among the 68.
+
+    pixel : (2,) (column, row); keypoints : (68, 2), both UV pixels
+    """
+    x, y = mirror_pixels(pixel[None])[0] if pixel[0] > MIDLINE else pixel
+    point = np.array([x, y])
+    if _inside(point, keypoints[48:60]):
+        return "lip-inner" if _distance(point, keypoints[60:68]) < _distance(point, keypoints[48:60]) else "lip-outer"
+    if _inside(point, keypoints[36:42]):
+        return "eye"
+    if _distance(point, keypoints[36:42]) < 8:
+        return "lid"
+    if _distance(point, keypoints[17:22], closed=False) < 5:
+        return "brow"
+    if keypoints[17, 0] < x < keypoints[27, 0] and keypoints[17:22, 1].max() < y < keypoints[39, 1]:
+        return "nose" if keypoints[27, 0] - x < 13 else "lid"
+    nose = np.concatenate(
+        [
+            keypoints[[27]] - [8, 0],
+            keypoints[[31]] - [9, 4],
+            keypoints[31:36],
+            keypoints[[35]] + [9, -4],
+            keypoints[[27]] + [8, 0],
+        ]
+    )
+    if _inside(point, nose):
+        return "nose"
+    if _distance(point, keypoints[48:60]) < 5:
+        return "lip-outer"
+    if y > keypoints[57, 1] and x > keypoints[48, 0] - 8:
+        return "chin"
+    beyond = y > keypoints[0, 1] and not _inside(point, keypoints[0:17])
+    if beyond or _distance(point, keypoints[0:17], closed=False) < 7:
+        return "jaw"
+    if y < keypoints[17:22, 1].max() and x > keypoints[17, 0]:
+        return "forehead"
+    if y < keypoints[0, 1] and x < keypoints[17, 0]:
+        return "temple"
+    return "cheek"
+
+
+def _inside(point: FloatArray, polygon: FloatArray) -> bool:
+    from matplotlib.path import Path as Outline
+
+    return bool(Outline(polygon).contains_point((float(point[0]), float(point[1]))))
+
+
+def _distance(point: FloatArray, line: FloatArray, closed: bool = True) -> float:
+    ends = np.roll(line, -1, axis=0) if closed else line[1:]
+    starts = line if closed else line[:-1]
+    along = ends - starts
+    share = np.clip(((point - starts) * along).sum(1) / (along**2).sum(1), 0, 1)
+    return float(np.linalg.norm(starts + share[:, None] * along - point, axis=1).min())
+
+
+@lru_cache(maxsize=1)
+def valid_uv_region() -> npt.NDArray[np.bool_]:
+    """(256, 256) bool, read-only: the pixels of the UV map that count as face (PRNet's 43,867)."""
+    contents = read_yaml(find_data_file("uv_bfm-3dmmasstn.yaml"), "UV region")
+    valid = np.zeros((UV_SIZE, UV_SIZE), np.bool_)
+    for row, first, last in contents["rows"]:
+        valid[row, first : last + 1] = True
+    valid.flags.writeable = False
+    return valid
+
+
+def on_face(pixels: FloatArray) -> npt.NDArray[np.bool_]:
+    """(N,) bool: which of (N, 2) UV positions lie in the face's part of the UV map, or within a pixel of it."""
+    columns, rows = np.rint(pixels).astype(np.int64).T
+    inside: npt.NDArray[np.bool_] = _near_face()[rows, columns]
+    return inside
+
+
+@lru_cache(maxsize=1)
+def _near_face() -> npt.NDArray[np.bool_]:
+    from scipy.ndimage import binary_dilation
+
+    valid = valid_uv_region()  # its outline differs by a pixel between left and right
+    near: npt.NDArray[np.bool_] = binary_dilation(valid | valid[:, ::-1], np.ones((3, 3), np.bool_))
+    return near

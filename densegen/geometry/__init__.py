@@ -1,0 +1,1 @@
+"""Arithmetic on arrays: where pixels, vertices and frames meet. Touches no file."""

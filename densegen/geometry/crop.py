@@ -1,0 +1,213 @@
+"""The training crop: where it lies (seeded), the similarity it is, and the pixels in it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.conventions import CROP_SIZE
+from densegen.errors import SampleError
+from densegen.geometry.kernels import kernel
+
+__all__ = ["Crop", "CropRecipe", "crop_generator", "place_crop", "warp"]
+
+FloatArray = npt.NDArray[np.float32]
+ImageArray = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class CropRecipe:
+    """How a square is laid around a face, as published for 300W-LP training (Feng et al., PRNet, ECCV 2018).
+
+    The box of the 68 keypoints has the mean side m = (w + h) / 2. The square has the side ``margin * m * U(1 -
+    scale_jitter, 1 + scale_jitter)``; its centre is the box's, moved by ``U(-shift_jitter, shift_jitter) * m`` in x
+    and in y. Its corners map to the centres of the corner pixels: 0 and ``size - 1``.
+    """
+
+    size: int = CROP_SIZE
+    margin: float = 1.5
+    scale_jitter: float = 0.1
+    shift_jitter: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """The similarity from the image frame to the crop frame: ``(x, y, z) * scale + (tx, ty, tz)``, in pixels."""
+
+    scale: float
+    tx: float
+    ty: float
+    tz: float = 0.0
+    size: int = CROP_SIZE
+
+    @classmethod
+    def from_array(cls, numbers: npt.NDArray[np.float64], size: int = CROP_SIZE) -> Crop:
+        """From (4,) scale, tx, ty, tz, as a shard stores them."""
+        scale, tx, ty, tz = map(float, numbers)
+        return cls(scale, tx, ty, tz, size)
+
+    def as_array(self) -> npt.NDArray[np.float64]:
+        """(4,) float64: scale, tx, ty, tz."""
+        return np.array([self.scale, self.tx, self.ty, self.tz])
+
+    def apply(self, points_image: FloatArray) -> FloatArray:
+        """(..., 3) float32 points from the image frame to the crop frame, pixels."""
+        return points_image * np.float32(self.scale) + np.array([self.tx, self.ty, self.tz], np.float32)
+
+    def invert(self, points_crop: FloatArray) -> FloatArray:
+        """(..., 3) float32 points from the crop frame back to the image frame, pixels."""
+        return (points_crop - np.array([self.tx, self.ty, self.tz], np.float32)) / np.float32(self.scale)
+
+    def on_ground(self, smallest_z_image: float) -> Crop:
+        """The same crop with z moved so that ``smallest_z_image`` becomes 0."""
+        return Crop(self.scale, self.tx, self.ty, -self.scale * smallest_z_image, self.size)
+
+    def mirrored(self, image_width: int) -> Crop:
+        """The crop of the mirrored photograph that shows this crop's mirror image."""
+        return Crop(self.scale, self.size - 1 - self.tx - self.scale * (image_width - 1), self.ty, self.tz, self.size)
+
+
+def crop_generator(seed: int, sample_id: str, flipped: bool) -> np.random.Generator:
+    """The random numbers of one sample's crop: they depend on these three and on nothing else."""
+    key = hashlib.sha256(f"densegen crop\n{seed}\n{sample_id}\n{int(flipped)}".encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(key[:16], "little")))
+
+
+def place_crop(keypoints_image: FloatArray, recipe: CropRecipe, generator: np.random.Generator) -> Crop:
+    """Lay the square around (68, 3) keypoints, pixels, image frame; z is not moved yet.
+
+    Raises :class:`SampleError` where the keypoints are not finite or have no extent.
+    """
+    scale_factor = generator.uniform(1 - recipe.scale_jitter, 1 + recipe.scale_jitter)
+    shift = generator.uniform(-recipe.shift_jitter, recipe.shift_jitter, size=2)
+    xy = keypoints_image[:, :2].astype(np.float64)
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    mean_side = float((high - low).mean())
+    if not np.isfinite(mean_side) or mean_side < 1:
+        raise SampleError("face-too-small", f"the box of the 68 keypoints has a mean side of {mean_side:g} px")
+    side = recipe.margin * mean_side * scale_factor
+    corner = (low + high) / 2 + shift * mean_side - side / 2
+    scale = (recipe.size - 1) / side
+    return Crop(scale, float(-scale * corner[0]), float(-scale * corner[1]), size=recipe.size)
+
+
+AVERAGED_ABOVE = 1.5
+"""Pixels of the image in one of the crop, along a side, from which on a crop is averaged instead of interpolated."""
+
+
+def warp(image: ImageArray, crop: Crop, *, mirror: bool = False) -> ImageArray:
+    """Cut a crop out of an image; black outside, as if the image lay on black.
+
+    Bilinear interpolation; if the crop shrinks the image by more than ``AVERAGED_ABOVE``, the mean over the area that a
+    pixel of the crop covers: interpolation would take two pixels in each direction out of ten, noise and all.
+
+    image : (H, W, 3) uint8
+    mirror : the crop's mirror image instead; ``crop`` still speaks of ``image``
+    returns : (S, S, 3) uint8
+    """
+    centres = np.arange(crop.size)
+    columns = ((centres[::-1] if mirror else centres) - crop.tx) / crop.scale
+    rows = (centres - crop.ty) / crop.scale
+    image = np.ascontiguousarray(image)
+    if 1 / crop.scale > AVERAGED_ABOVE:
+        averaged: ImageArray = _average(image, columns, rows, 1 / crop.scale)
+        return averaged
+    result: ImageArray = _warp(image, columns, rows)
+    return result
+
+
+@kernel
+def _warp(image: Any, columns: Any, rows: Any) -> Any:
+    """Separable bilinear sampling at the grid rows x columns: two source rows are blended, then pairs of columns.
+
+    Indices are unsigned where it counts: numba then leaves out the test for negative ones, half of the time.
+    """
+    height, width, _ = image.shape
+    size_r, size_c = rows.size, columns.size
+    out = np.zeros((size_r, size_c * 3), np.uint8)
+    # Only this range of source columns is ever read; one black column stands on each side of the image.
+    first = max(-1, int(np.floor(min(columns[0], columns[-1]))))
+    last = min(width, int(np.floor(max(columns[0], columns[-1]))) + 1)
+    if first > width - 1 or last < 0:
+        return out.reshape(size_r, size_c, 3)
+    span = last - first + 1
+    half = np.float32(0.5)  # rounds when the result is cut to a whole number; so 0.5 is black
+    blended = np.full((span + 2) * 3, half, np.float32)
+    left = np.empty(size_c, np.uint32)
+    weight = np.empty(size_c, np.float32)
+    for c in range(size_c):
+        floor = int(np.floor(columns[c]))
+        # The last two pixels of the blended row stay black, for all that lies outside.
+        left[c] = (floor - first if first <= floor < last else span) * 3
+        weight[c] = np.float32(columns[c] - floor)
+    inner = max(first, 0)
+    count = (min(last, width - 1) - inner + 1) * 3
+    target = blended[(inner - first) * 3 : (inner - first) * 3 + count]
+    flat = image.reshape(height, width * 3)
+    three = np.uint32(3)
+    for r in range(size_r):
+        top = int(np.floor(rows[r]))
+        bottom = top + 1
+        if bottom < 0 or top >= height:
+            continue
+        down = np.float32(rows[r] - top)
+        up = np.float32(1) - down
+        if top < 0:
+            top, up = 0, np.float32(0)
+        if bottom >= height:
+            bottom, down = height - 1, np.float32(0)
+        upper = flat[top, inner * 3 : inner * 3 + count]
+        lower = flat[bottom, inner * 3 : inner * 3 + count]
+        for i in range(count):
+            target[i] = up * np.float32(upper[i]) + down * np.float32(lower[i]) + half
+        line = out[r]
+        to = np.uint32(0)
+        for c in range(size_c):
+            at, share = left[c], weight[c]
+            for channel in range(three):
+                value = blended[at + channel]
+                value += share * (blended[at + three + channel] - value)
+                line[to + channel] = np.uint8(np.int32(value))
+            to += three
+    return out.reshape(size_r, size_c, 3)
+
+
+@kernel
+def _average(image: Any, columns: Any, rows: Any, side: float) -> Any:
+    """The mean over squares of ``side`` pixels around the grid rows x columns, exact at their edges: first down each
+    column of the image, then along the line that results. A pixel covers half a pixel to each side of its centre.
+    """
+    height, width, _ = image.shape
+    out = np.zeros((rows.size, columns.size, 3), np.uint8)
+    share = np.float32(1 / side)
+    line = np.empty((width, 3), np.float32)
+    left = max(0, int(np.floor(min(columns[0], columns[-1]) - side / 2)))
+    right = min(width, int(np.ceil(max(columns[0], columns[-1]) + side / 2)) + 1)
+    for r in range(rows.size):
+        top, bottom = rows[r] - side / 2 + 0.5, rows[r] + side / 2 + 0.5
+        first, last = max(0, int(np.floor(top))), min(height - 1, int(np.floor(bottom)))
+        if first > last:
+            continue
+        line[left:right] = 0
+        for y in range(first, last + 1):
+            weight = np.float32(min(bottom, y + 1) - max(top, y)) * share
+            for x in range(left, right):
+                for channel in range(3):
+                    line[x, channel] += weight * np.float32(image[y, x, channel])
+        for c in range(columns.size):
+            start, stop = columns[c] - side / 2 + 0.5, columns[c] + side / 2 + 0.5
+            red, green, blue = np.float32(0.5), np.float32(0.5), np.float32(0.5)
+            for x in range(max(0, int(np.floor(start))), min(width - 1, int(np.floor(stop))) + 1):
+                weight = np.float32(min(stop, x + 1) - max(start, x)) * share
+                red += weight * line[x, 0]
+                green += weight * line[x, 1]
+                blue += weight * line[x, 2]
+            # 255 may come out a rounding error above 255.5: of 256 a byte keeps nothing.
+            out[r, c, 0] = np.uint8(min(int(red), 255))
+            out[r, c, 1] = np.uint8(min(int(green), 255))
+            out[r, c, 2] = np.uint8(min(int(blue), 255))
+    return out

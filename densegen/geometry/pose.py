@@ -1,0 +1,106 @@
+"""Pose: from the model frame to the image frame. The y flip of the image lives here and nowhere else."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.geometry.elementary import sine_cosine
+from densegen.geometry.kernels import kernel
+
+__all__ = ["image_transform", "pose_vertices", "proper_pose", "rotation_matrix", "transform", "yaw_degrees"]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def rotation_matrix(pitch_rad: float, yaw_rad: float, roll_rad: float) -> npt.NDArray[np.float64]:
+    """The (3, 3) float64 rotation ``R = Rx @ Ry @ Rz`` of 300W-LP (Zhu et al., CVPR 2016), from radians.
+
+    Written out, not multiplied by BLAS: the same bits on every processor.
+    """
+    (sa, ca), (sb, cb), (sc, cc) = (sine_cosine(angle) for angle in (pitch_rad, yaw_rad, roll_rad))
+    return np.array(
+        [
+            [cb * cc, cb * sc, -sb],
+            [sa * (sb * cc) - ca * sc, sa * (sb * sc) + ca * cc, sa * cb],
+            [ca * (sb * cc) + sa * sc, ca * (sb * sc) - sa * cc, ca * cb],
+        ]
+    )
+
+
+def proper_pose(pose: npt.NDArray[np.floating]) -> FloatArray:
+    """The pose that shows the same picture with a positive scale and angles within one turn.
+
+    Under weak perspective ``-|s| R v`` and ``|s| diag(-1, -1, 1) R v`` have the same x and y; the second is a rotation
+    of the face, and its z points to the viewer: that is what a fit with a negative scale (AFLW2000-3D's image04157)
+    stands for. As angles, ``diag(-1, -1, 1) Rx(a) Ry(b) Rz(c) = Rx(-a) Ry(-b) Rz(c + pi)``. Angles are then wrapped
+    into [-pi, pi]; of the two triples that name one rotation, (a, b, c) and (a + pi, pi - b, c + pi), the one with the
+    smaller pitch is taken. A pose that is proper already stays as it is, to the last bit.
+
+    pose : (7,) pitch, yaw, roll [rad], tx, ty, tz [px, camera frame], scale [px per model unit], as a file has it
+    returns : (7,) float32, the same units
+    """
+    pitch, yaw, roll, tx, ty, tz, scale = map(float, pose)
+    if scale < 0:
+        pitch, yaw, roll, scale = -pitch, -yaw, roll + math.pi, -scale
+    first = [_wrap(angle) for angle in (pitch, yaw, roll)]
+    second = [_wrap(angle) for angle in (pitch + math.pi, math.pi - yaw, roll + math.pi)]
+    angles = first if abs(first[0]) <= abs(second[0]) else second
+    return np.array([*angles, tx, ty, tz, scale], np.float32)
+
+
+def _wrap(angle_rad: float) -> float:
+    """The same direction within [-pi, pi]; an angle that lies there stays as it is."""
+    # pi as float32, a little more than pi: what was stored stays as it is.
+    return angle_rad if abs(angle_rad) <= float(np.float32(math.pi)) else math.remainder(angle_rad, 2 * math.pi)
+
+
+def pose_vertices(vertices: FloatArray, pose: FloatArray, image_height: int) -> FloatArray:
+    """Pose vertices into the image: ``p = s * v @ R.T + t`` (weak perspective), then the image frame.
+
+    The pose speaks MATLAB's pixels (1-based, y up from the bottom), so ``x = p_x - 1``, ``y = h - p_y``, ``z = p_z``.
+
+    vertices : (V, 3) float32, model frame
+    pose : (7,) float32, pitch, yaw, roll [rad], tx, ty, tz [px, camera frame], scale [px per model unit]
+    image_height : h in pixels
+    returns : (V, 3) float32, pixels, image frame
+    """
+    linear, offset = image_transform(pose, image_height)
+    return transform(vertices, linear, offset)
+
+
+def image_transform(pose: FloatArray, image_height: int) -> tuple[FloatArray, FloatArray]:
+    """The (3, 3) matrix and (3,) offset, float32, by which :func:`pose_vertices` is ``v @ matrix + offset``."""
+    pitch, yaw, roll, tx, ty, tz, scale = map(float, pose)
+    linear = scale * rotation_matrix(pitch, yaw, roll).T * [1, -1, 1]
+    offset = np.array([tx - 1, image_height - ty, tz])
+    return linear.astype(np.float32), offset.astype(np.float32)
+
+
+def transform(points: FloatArray, matrix: FloatArray, offset: FloatArray) -> FloatArray:
+    """``points @ matrix + offset``: (n, 3), (3, 3) and (3,) float32 -> (n, 3) float32; BLAS is slow at these."""
+    transformed: FloatArray = _transform(points, matrix, offset)
+    return transformed
+
+
+def yaw_degrees(poses: FloatArray) -> npt.NDArray[np.float64]:
+    """Yaw in degrees of (..., 7) poses."""
+    return np.rad2deg(poses[..., 1].astype(np.float64))
+
+
+@kernel
+def _transform(points: Any, linear: Any, offset: Any) -> Any:
+    out = np.empty_like(points)
+    a, b, c = linear[0]
+    d, e, f = linear[1]
+    g, h, i = linear[2]
+    p, q, r = offset
+    for n in range(len(points)):
+        x, y, z = points[n, 0], points[n, 1], points[n, 2]
+        out[n, 0] = x * a + y * d + z * g + p
+        out[n, 1] = x * b + y * e + z * h + q
+        out[n, 2] = x * c + y * f + z * i + r
+    return out

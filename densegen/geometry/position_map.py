@@ -1,0 +1,122 @@
+"""The UV position map: an image whose pixels are 3D positions.
+
+Which triangle covers a UV pixel never changes, so the raster is made once, as a table of three vertices and their
+weights a pixel; a position map is then a gather.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.conventions import POSITION_MAP_OFFSET_PX, POSITION_MAP_STEP_PX, UV_SIZE
+from densegen.errors import SampleError
+from densegen.geometry.kernels import kernel
+from densegen.geometry.surface import SurfacePoints
+from densegen.geometry.uv import uv_pixels
+
+__all__ = ["UvTable", "decode_fixed_point", "encode_fixed_point", "make_uv_table"]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class UvTable:
+    """For every covered UV pixel the surface point under its centre; ``valid`` marks those pixels.
+
+    points : the n covered pixels in row-major order
+    valid : (S, S) bool
+    """
+
+    points: SurfacePoints
+    valid: npt.NDArray[np.bool_]
+
+    def position_map(self, mesh: FloatArray) -> FloatArray:
+        """Render the position map of a posed mesh.
+
+        mesh : (V, 3) float32, any frame (the crop frame in a build)
+        returns : (S, S, 3) float32, the mesh's frame and unit; 0 where not valid
+        """
+        size = len(self.valid)
+        result = np.zeros((size, size, 3), np.float32)
+        result[self.valid] = self.points.gather(mesh)
+        return result
+
+
+def make_uv_table(uv: npt.NDArray[np.float64], triangles: npt.NDArray[np.int32], size: int = UV_SIZE) -> UvTable:
+    """Rasterise the UV plane once: each pixel centre belongs to the first triangle that contains it.
+
+    A centre p is inside where, with ``p - p0 = u (p2 - p0) + v (p1 - p0)``, ``u >= 0, v >= 0, u + v < 1`` (the
+    rule of face3d's and PRNet's rasteriser). That rule leaves out a centre that lies just on the third edges of its
+    triangles; it is given to the first of them. Pixels beyond every triangle are not valid: the public rasteriser
+    extrapolates into the outermost two rows and columns, with weights from -3.5 to 3.
+
+    uv : (V, 2) float64 in [0, 1], v up; triangles : (F, 3) int32
+    """
+    covered, weights = _rasterise(uv_pixels(uv, size), triangles, size)
+    valid = covered >= 0
+    return UvTable(
+        SurfacePoints(triangles[covered[valid]], weights[valid].astype(np.float32)),
+        valid,
+    )
+
+
+def encode_fixed_point(position_map: FloatArray, valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint16]:
+    """A position map in pixels as uint16: ``value * step + offset`` px, rounded to the nearest (error <= step / 2).
+
+    position_map : (S, S, 3) float32, crop frame; valid : (S, S) bool, elsewhere 0 is stored
+    Raises :class:`SampleError` where a position does not fit into the range.
+    """
+    steps = np.rint((position_map - np.float32(POSITION_MAP_OFFSET_PX)) * np.float32(1 / POSITION_MAP_STEP_PX))
+    steps[~valid] = 0
+    if steps.min() < 0 or steps.max() > 65535:
+        raise SampleError("position-out-of-range", "the position map leaves the fixed-point range of -128 to 384 px")
+    encoded: npt.NDArray[np.uint16] = steps.astype(np.uint16)
+    return encoded
+
+
+def decode_fixed_point(encoded: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_]) -> FloatArray:
+    """The reverse of :func:`encode_fixed_point`: (S, S, 3) float32, pixels, crop frame; 0 where not valid."""
+    decoded = encoded * np.float32(POSITION_MAP_STEP_PX) + np.float32(POSITION_MAP_OFFSET_PX)
+    decoded[~valid] = 0
+    return decoded
+
+
+@kernel
+def _rasterise(points: Any, triangles: Any, size: int) -> Any:
+    covered = np.full((size, size), -1, np.int64)
+    on_edge = np.ones((size, size), np.bool_)
+    weights = np.zeros((size, size, 3), np.float64)
+    for f in range(len(triangles)):
+        x0, y0 = points[triangles[f, 0]]
+        x1, y1 = points[triangles[f, 1]]
+        x2, y2 = points[triangles[f, 2]]
+        ax, ay, bx, by = x2 - x0, y2 - y0, x1 - x0, y1 - y0
+        aa, ab, bb = ax * ax + ay * ay, ax * bx + ay * by, bx * bx + by * by
+        determinant = aa * bb - ab * ab
+        if determinant == 0:
+            continue
+        first_column = max(int(np.ceil(min(x0, x1, x2) - 1e-9)), 0)
+        last_column = min(int(np.floor(max(x0, x1, x2) + 1e-9)), size - 1)
+        first_row = max(int(np.ceil(min(y0, y1, y2) - 1e-9)), 0)
+        last_row = min(int(np.floor(max(y0, y1, y2) + 1e-9)), size - 1)
+        for row in range(first_row, last_row + 1):
+            for column in range(first_column, last_column + 1):
+                if not on_edge[row, column]:
+                    continue
+                px, py = column - x0, row - y0
+                ap, bp = ax * px + ay * py, bx * px + by * py
+                u = (bb * ap - ab * bp) / determinant
+                v = (aa * bp - ab * ap) / determinant
+                inside = u >= 0 and v >= 0 and u + v < 1
+                touched = covered[row, column] < 0 and u >= -1e-9 and v >= -1e-9 and u + v <= 1 + 1e-9
+                if inside or touched:
+                    covered[row, column] = f
+                    on_edge[row, column] = not inside
+                    weights[row, column, 0] = 1 - u - v
+                    weights[row, column, 1] = v
+                    weights[row, column, 2] = u
+    return covered, weights

@@ -1,0 +1,74 @@
+"""A small z-buffer renderer: per-pixel attributes of the nearest triangle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.geometry.kernels import kernel
+
+__all__ = ["rasterise", "vertex_normals"]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def rasterise(
+    points_image: FloatArray,
+    triangles: npt.NDArray[np.int32],
+    attributes: FloatArray,
+    height: int,
+    width: int,
+) -> tuple[FloatArray, FloatArray]:
+    """Draw a mesh in orthographic projection, nearest surface first (largest z).
+
+    points_image : (V, 3) float32, pixels, image frame; attributes : (V, K) float32
+    returns : (H, W, K) float32 attributes interpolated over the visible triangles, and (H, W) float32 depth, -inf where
+        nothing was drawn
+    """
+    values, depth = _rasterise(points_image.astype(np.float32), triangles, attributes.astype(np.float32), height, width)
+    return values, depth
+
+
+def vertex_normals(points: FloatArray, triangles: npt.NDArray[np.int32]) -> FloatArray:
+    """(V, 3) float32 unit normals, area-weighted means of the triangles around each vertex."""
+    corners = points[triangles]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    sums = np.zeros_like(points)
+    for corner in range(3):
+        np.add.at(sums, triangles[:, corner], normals)
+    unit: FloatArray = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
+    return unit
+
+
+@kernel
+def _rasterise(points: Any, triangles: Any, attributes: Any, height: int, width: int) -> Any:
+    count = attributes.shape[1]
+    values = np.zeros((height, width, count), np.float32)
+    depth = np.full((height, width), -np.inf, np.float32)
+    for f in range(len(triangles)):
+        i, j, k = triangles[f]
+        x0, y0, z0 = points[i]
+        x1, y1, z1 = points[j]
+        x2, y2, z2 = points[k]
+        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+        if area == 0:
+            continue
+        first_column = max(int(np.ceil(min(x0, x1, x2))), 0)
+        last_column = min(int(np.floor(max(x0, x1, x2))), width - 1)
+        first_row = max(int(np.ceil(min(y0, y1, y2))), 0)
+        last_row = min(int(np.floor(max(y0, y1, y2))), height - 1)
+        for row in range(first_row, last_row + 1):
+            for column in range(first_column, last_column + 1):
+                a = ((x1 - column) * (y2 - row) - (x2 - column) * (y1 - row)) / area
+                b = ((x2 - column) * (y0 - row) - (x0 - column) * (y2 - row)) / area
+                c = 1 - a - b
+                if a < 0 or b < 0 or c < 0:
+                    continue
+                z = a * z0 + b * z1 + c * z2
+                if z > depth[row, column]:
+                    depth[row, column] = z
+                    for n in range(count):
+                        values[row, column, n] = a * attributes[i, n] + b * attributes[j, n] + c * attributes[k, n]
+    return values, depth

@@ -1,0 +1,113 @@
+"""Points on the surface of a triangle mesh, and where a UV position lies on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.conventions import UV_SIZE
+from densegen.geometry.kernels import kernel
+from densegen.geometry.uv import uv_pixels
+
+__all__ = ["SurfacePoints", "UvMesh", "locate"]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class UvMesh(Protocol):
+    """What a mesh must know for points to be placed on it through its UV layout; a morphable model is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def uv_layout(self) -> str: ...
+    @property
+    def topology(self) -> str: ...
+    @property
+    def uv(self) -> npt.NDArray[np.float64]: ...
+    @property
+    def triangles(self) -> npt.NDArray[np.int32]: ...
+    @property
+    def mirror(self) -> npt.NDArray[np.int32]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class SurfacePoints:
+    """N points on the surface of a mesh, each the weighted mean of three vertices.
+
+    vertices : (N, 3) int32; weights : (N, 3) float32, each row's sum 1
+    """
+
+    vertices: npt.NDArray[np.int32]
+    weights: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.vertices)
+
+    def __getitem__(self, rows: npt.NDArray[Any]) -> SurfacePoints:
+        return SurfacePoints(self.vertices[rows], self.weights[rows])
+
+    def gather(self, mesh: FloatArray) -> FloatArray:
+        """The points on a posed mesh: (V, 3) float32 -> (N, 3) float32, in the mesh's frame and unit."""
+        points: FloatArray = _gather(np.ascontiguousarray(mesh, np.float32), self.vertices, self.weights)
+        return points
+
+
+def locate(pixels: npt.NDArray[np.float64], mesh: UvMesh) -> tuple[SurfacePoints, npt.NDArray[np.bool_]]:
+    """The surface points under sub-pixel positions of the UV map.
+
+    pixels : (N, 2) float64 (column, row), UV frame
+    returns : the N surface points, and (N,) bool: which of them lie on the mesh at all (an edge counts as on it,
+        to 1e-6; the others carry weight 0)
+    """
+    corners = uv_pixels(mesh.uv, UV_SIZE)
+    vertices, weights, found = _locate(np.asarray(pixels, np.float64), corners, mesh.triangles)
+    return SurfacePoints(vertices, weights.astype(np.float32)), found
+
+
+@kernel
+def _gather(mesh: Any, vertices: Any, weights: Any) -> Any:
+    out = np.empty((len(vertices), 3), np.float32)
+    for n in range(len(vertices)):
+        i, j, k = vertices[n]
+        a, b, c = weights[n]
+        for axis in range(3):
+            out[n, axis] = a * mesh[i, axis] + b * mesh[j, axis] + c * mesh[k, axis]
+    return out
+
+
+@kernel
+def _locate(pixels: Any, corners: Any, triangles: Any) -> Any:
+    """For each point the triangle in which its smallest barycentric weight is largest, if that is not negative."""
+    count = len(pixels)
+    vertices = np.zeros((count, 3), np.int32)
+    weights = np.zeros((count, 3), np.float64)
+    best = np.full(count, -np.inf)
+    for f in range(len(triangles)):
+        x0, y0 = corners[triangles[f, 0]]
+        x1, y1 = corners[triangles[f, 1]]
+        x2, y2 = corners[triangles[f, 2]]
+        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+        if area == 0:
+            continue
+        left, right = min(x0, x1, x2), max(x0, x1, x2)
+        top, bottom = min(y0, y1, y2), max(y0, y1, y2)
+        for n in range(count):
+            px, py = pixels[n]
+            if px < left - 1e-6 or px > right + 1e-6 or py < top - 1e-6 or py > bottom + 1e-6:
+                continue
+            a = ((x1 - px) * (y2 - py) - (x2 - px) * (y1 - py)) / area
+            b = ((x2 - px) * (y0 - py) - (x0 - px) * (y2 - py)) / area
+            smallest = min(a, b, 1 - a - b)
+            if smallest > best[n]:
+                best[n] = smallest
+                vertices[n] = triangles[f]
+                weights[n, 0], weights[n, 1], weights[n, 2] = a, b, 1 - a - b
+    found = best >= -1e-6
+    for n in range(count):
+        if not found[n]:
+            weights[n] = 0
+    return vertices, weights, found

@@ -1,0 +1,1 @@
+"""Which points of the face are the landmarks."""

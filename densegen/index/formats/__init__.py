@@ -1,0 +1,1 @@
+"""Other files that a vertex index is read from and written to."""

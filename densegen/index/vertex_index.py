@@ -1,0 +1,266 @@
+"""The vertex index: which points of the surface are the landmarks. The file that teams share.
+
+A YAML file lists every landmark with its stable name, region, vertex of the Basel topology (or triangle and weights),
+sub-pixel UV position, mirror partner and origin. On a mesh of the index's own topology a landmark is that point, exact
+without any map; on another mesh with the same UV layout it is the surface point at its UV position.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from densegen.conventions import KEYPOINTS, UV_LAYOUT, UV_SIZE
+from densegen.errors import ConfigurationError, FormatError
+from densegen.face.regions import on_face
+from densegen.files import first_problem, parse_yaml, read_yaml, write_text
+from densegen.geometry.surface import SurfacePoints, UvMesh, locate
+from densegen.geometry.uv import mirror_pixels
+from densegen.index.landmark import KnownPoint, Landmark, Subset, ids_of
+
+__all__ = [
+    "INDEX_FORMAT_VERSION",
+    "VertexIndex",
+    "format_index",
+    "parse_index",
+    "read_index",
+    "write_index",
+]
+
+INDEX_FORMAT_VERSION = 1
+
+SUBSET_SIZES = {"ibug68": KEYPOINTS, "aflw21": 21}
+
+Number = TypeVar("Number", bound=np.floating[Any])
+
+
+class VertexIndex(BaseModel):
+    """N landmarks on one UV layout, with the subsets that benchmarks ask for.
+
+    version : semantic; a landmark that moved, came or went is a new version, and ``changelog`` says what changed
+    topology : ``MorphableModel.topology`` of the mesh whose vertices are named
+    subsets : each point of a subset is a landmark's id, or the ids of those whose mean it is
+
+    Made, it is consistent: ids count from 0, names and positions are unique, positions lie on the face (in the layout
+    that the project speaks), the mirror is an involution, subsets name landmarks that exist, and ``ibug68`` and
+    ``aflw21``, where present, have as many points as their names say.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["densegen vertex index"] = "densegen vertex index"
+    format_version: Literal[1] = 1
+    name: str
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    description: str = ""
+    uv_layout: str
+    topology: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    landmarks: Annotated[tuple[Landmark, ...], Field(min_length=2)]
+    subsets: dict[str, Subset] = {}
+    changelog: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_relations(self) -> VertexIndex:
+        count = len(self.landmarks)
+        if [landmark.id for landmark in self.landmarks] != list(range(count)):
+            raise ValueError(f"the ids of the {count} landmarks do not count from 0 to {count - 1}")
+        _unique("name", [landmark.name for landmark in self.landmarks])
+        _unique("uv position", [landmark.uv for landmark in self.landmarks])
+        _unique("vertex", [landmark.vertex for landmark in self.landmarks if landmark.vertex is not None])
+        for landmark in self.landmarks:
+            partner = landmark.mirror
+            if partner is not None and not (0 <= partner < count):
+                raise ValueError(f"{landmark.name} names the mirror partner {partner}, which does not exist")
+            if partner is not None and self.landmarks[partner].mirror != landmark.id:
+                raise ValueError(f"the mirror partner of {landmark.name}'s partner is not {landmark.name}")
+        for name, points in self.subsets.items():
+            if bad := [i for point in points for i in ids_of(point) if not 0 <= i < count]:
+                raise ValueError(f"the subset {name} names landmark {bad[0]}, which does not exist")
+            if len(set(points)) < len(points):
+                raise ValueError(f"the subset {name} names a point twice")
+            if len(points) != SUBSET_SIZES.get(name, len(points)):
+                raise ValueError(f"the subset {name} has {len(points)} points, expected {SUBSET_SIZES[name]}")
+        if self.uv_layout == UV_LAYOUT and not (inside := on_face(self.uv)).all():
+            stray = self.landmarks[int(np.argmin(inside))]
+            raise ValueError(f"{stray.name} at {stray.uv} lies outside the face's part of the UV plane")
+        if self.topology is None and any(landmark.surface_point() is not None for landmark in self.landmarks):
+            raise ValueError("landmarks name vertices, but the index names no topology")
+        return self
+
+    def __len__(self) -> int:
+        return len(self.landmarks)
+
+    @cached_property
+    def uv(self) -> npt.NDArray[np.float64]:
+        """(N, 2) float64: (column, row) in the 256x256 UV map."""
+        return np.array([landmark.uv for landmark in self.landmarks])
+
+    @cached_property
+    def mirror(self) -> npt.NDArray[np.int64]:
+        """(N,) int64: each landmark's mirror partner, -1 where it has none."""
+        return np.array([-1 if landmark.mirror is None else landmark.mirror for landmark in self.landmarks])
+
+    @property
+    def vertices(self) -> list[int]:
+        """The vertices of the index's topology that the landmarks are.
+
+        Raises :class:`ConfigurationError` where one lies between vertices.
+        """
+        vertices = [landmark.vertex for landmark in self.landmarks if landmark.vertex is not None]
+        if len(vertices) < len(self):
+            raise ConfigurationError(
+                f"{len(self) - len(vertices)} landmarks of {self.name} lie between vertices, which only .csv, .npz, "
+                ".json, .ply and .obj can hold"
+            )
+        return vertices
+
+    @property
+    def mirror_closed(self) -> bool:
+        """Whether every landmark has a partner: only then is a flip a permutation."""
+        return bool((self.mirror >= 0).all())
+
+    def subset(self, name: str, landmarks: npt.NDArray[Number]) -> npt.NDArray[Number]:
+        """The points of a subset: (..., N, D) landmarks -> (..., M, D), means where the subset asks for them.
+
+        Raises :class:`ConfigurationError` where the index has no such subset.
+        """
+        if name not in self.subsets:
+            raise ConfigurationError(f"{self.name} has no subset {name!r}: it has {', '.join(self.subsets) or 'none'}")
+        points = [landmarks[..., ids_of(point), :].mean(axis=-2) for point in self.subsets[name]]
+        return np.stack(points, axis=-2)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, as hexadecimal, over what decides where landmarks lie and in which order."""
+        content = self.model_dump(mode="json", exclude={"description", "version", "name", "changelog"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def resolve(self, mesh: UvMesh) -> SurfacePoints:
+        """The landmarks as surface points of ``mesh``: its vertices where the topology is the index's own.
+
+        Raises :class:`ConfigurationError` where the UV layouts differ or a landmark lies outside the mesh.
+        """
+        self._check_layout(mesh)
+        return self._place(mesh, self.uv, [landmark.surface_point() for landmark in self.landmarks])
+
+    def resolve_mirrored(self, mesh: UvMesh) -> SurfacePoints:
+        """The surface points that become the landmarks when the face is mirrored.
+
+        A landmark's mirror partner where it has one, else its mirrored vertices or UV position: right for an index
+        that is not closed under the mirror, too.
+        """
+        direct = self.resolve(mesh)
+
+        def across(landmark: Landmark) -> KnownPoint:
+            known = landmark.surface_point()
+            if known is None or mesh.topology != self.topology:
+                return None
+            (a, b, c), weights = known
+            return (int(mesh.mirror[a]), int(mesh.mirror[b]), int(mesh.mirror[c])), weights
+
+        mirrored = self._place(mesh, mirror_pixels(self.uv), [across(landmark) for landmark in self.landmarks])
+        partner = self.mirror
+        has = partner >= 0
+        vertices, weights = mirrored.vertices.copy(), mirrored.weights.copy()
+        vertices[has], weights[has] = direct.vertices[partner[has]], direct.weights[partner[has]]
+        return SurfacePoints(vertices, weights)
+
+    def gather(self, position_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Read the landmarks off a position map, bilinear between its pixels.
+
+        position_map : (256, 256, 3) float32, any frame
+        returns : (N, 3) float32, the map's frame; exact where a landmark's UV position is a pixel centre
+        """
+        corner = np.clip(np.floor(self.uv).astype(np.int64), 0, UV_SIZE - 2)
+        (x, y), column, row = (self.uv - corner).astype(np.float32).T[..., None], corner[:, 0], corner[:, 1]
+        upper = (1 - x) * position_map[row, column] + x * position_map[row, column + 1]
+        lower = (1 - x) * position_map[row + 1, column] + x * position_map[row + 1, column + 1]
+        landmarks: npt.NDArray[np.float32] = (1 - y) * upper + y * lower
+        return landmarks
+
+    def _check_layout(self, mesh: UvMesh) -> None:
+        if mesh.uv_layout != self.uv_layout:
+            raise ConfigurationError(
+                f"the vertex index {self.name} is made for the UV layout {self.uv_layout}, "
+                f"but {mesh.name} has {mesh.uv_layout}: use an index made for that layout"
+            )
+
+    def _place(self, mesh: UvMesh, pixels: npt.NDArray[np.float64], known: list[KnownPoint]) -> SurfacePoints:
+        """Points by their vertices where the topology is the index's own, by their UV position elsewhere."""
+        points, found = locate(pixels, mesh)
+        corners, weights = points.vertices.copy(), points.weights.copy()
+        if mesh.topology == self.topology:
+            for row, point in enumerate(known):
+                if point is not None:
+                    if max(point[0]) >= len(mesh.uv):
+                        raise ConfigurationError(
+                            f"{self.landmarks[row].name} is vertex {max(point[0])}, but {mesh.name} has {len(mesh.uv)}"
+                        )
+                    corners[row], weights[row], found[row] = *point, True
+        if not found.all():
+            row = int(np.argmin(found))
+            raise ConfigurationError(
+                f"{int((~found).sum())} of {len(self)} landmarks lie outside the UV surface of {mesh.name}, "
+                f"the first is {self.landmarks[row].name} at ({pixels[row][0]:.2f}, {pixels[row][1]:.2f})"
+            )
+        return SurfacePoints(corners, weights)
+
+
+def _unique(what: str, values: list[Any]) -> None:
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"two landmarks have the {what} {value}")
+        seen.add(value)
+
+
+def read_index(path: Path) -> VertexIndex:
+    """Read and check a vertex index file (YAML).
+
+    Raises :class:`ConfigurationError` where it does not exist, :class:`FormatError` where it is no index, has another
+    format version or contradicts itself.
+    """
+    return _validate(read_yaml(path, "vertex index"), path.name)
+
+
+def parse_index(text: bytes | str, name: str) -> VertexIndex:
+    """Parse and check the text of a vertex index; ``name`` stands in the errors. See :func:`read_index`."""
+    return _validate(parse_yaml(text, name), name)
+
+
+def _validate(contents: Any, name: str) -> VertexIndex:
+    if not isinstance(contents, dict) or contents.get("format") != "densegen vertex index":
+        raise FormatError(f"{name} is not a vertex index: its 'format' is not 'densegen vertex index'")
+    if (found := contents.get("format_version")) != INDEX_FORMAT_VERSION:
+        raise FormatError(f"{name} has index format {found}, expected {INDEX_FORMAT_VERSION}: update densegen")
+    try:
+        return VertexIndex.model_validate(contents)
+    except ValidationError as error:
+        raise FormatError(f"{name}: {first_problem(error)}") from error
+
+
+def write_index(index: VertexIndex, path: Path) -> None:
+    """Write a vertex index as YAML, one landmark a line, whole or not at all."""
+    write_text(path, format_index(index))
+
+
+def format_index(index: VertexIndex) -> str:
+    """The text of an index file: stable, so that a diff of two versions shows what moved."""
+    import yaml
+
+    content = index.model_dump(mode="json")
+    landmarks, subsets = content.pop("landmarks"), content.pop("subsets")
+    lines = [yaml.safe_dump(content, sort_keys=False, width=100).rstrip(), "landmarks:"]
+    for landmark in landmarks:
+        known = {key: value for key, value in landmark.items() if key not in ("triangle", "weights") or value}
+        lines.append(f"  - {json.dumps(known)}")
+    lines.append("subsets:" if subsets else "subsets: {}")
+    lines += [f"  {name}: {json.dumps(ids)}" for name, ids in subsets.items()]
+    return "\n".join(lines) + "\n"

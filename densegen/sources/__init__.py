@@ -1,0 +1,1 @@
+"""Where fits and photographs come from."""

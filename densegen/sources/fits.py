@@ -1,0 +1,141 @@
+"""3DMM fits of photographs, as 300W-LP and AFLW2000-3D store them: one MATLAB 5 file beside each image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.conventions import KEYPOINTS, POSE_FIELDS
+from densegen.errors import FormatError, SampleError
+from densegen.files import is_about_the_file
+from densegen.geometry.pose import proper_pose
+from densegen.mat5 import read_mat
+
+__all__ = ["Fit", "read_fit", "read_labels"]
+
+FloatArray = npt.NDArray[np.float32]
+
+MAX_FIT_BYTES = 1 << 20
+"""Real fits have 3 to 10 kB. A larger file is not one, and is refused before it is parsed."""
+
+MAX_TRANSLATION_PX = 20_000
+"""Farther away, float32 no longer tells a hundredth of a pixel apart."""
+
+MAX_ANGLE_RAD = 1000
+"""Real files go to 17. Beyond this, float32 no longer tells a tenth of a degree apart."""
+
+_OPTIONAL = ("pt2d", "pt3d_68", "roi")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """A 3DMM fit of one photograph.
+
+    pose : (7,) float32, see ``schema.POSE_FIELDS``; radians, pixels of the camera frame, pixels per model unit; angles
+        within one turn and a positive scale, see :func:`~densegen.geometry.pose.proper_pose`
+    shape : (Ks,) float32, raw coefficients (``Shape_Para``), never multiplied by standard deviations
+    expression : (Ke,) float32, raw coefficients (``Exp_Para``)
+    points_2d : (2, n) float32 or None; ``pt2d``, 1-based pixels from the top left, n = 68 (300W-LP), 21
+        (AFLW2000-3D) or another number; -1 = not visible
+    keypoints_3d : (3, 68) float32 or None; ``pt3d_68``, 1-based pixels from the top left
+    roi : (4,) float32 or None; left, top, right, bottom of the face in the photograph it was cut from
+    """
+
+    pose: FloatArray
+    shape: FloatArray
+    expression: FloatArray
+    points_2d: FloatArray | None = None
+    keypoints_3d: FloatArray | None = None
+    roi: FloatArray | None = None
+
+
+def read_fit(path: Path, *, optional: bool = True) -> Fit:
+    """Read one 300W-LP or AFLW2000-3D ``.mat`` file.
+
+    Real files hold float32, float64 and even uint8 parameters, as rows or as columns; all become float32 vectors.
+    ``pt2d``, ``pt3d_68`` and ``roi`` may be missing and are skipped with ``optional=False``.
+
+    A negative scale and angles beyond a turn become the rotation that they stand for.
+
+    Raises :class:`SampleError` if the file is missing or truncated, a parameter is missing or not finite, the scale is
+    zero, or angles are beyond all sense; ``OSError`` if the disk fails.
+    """
+    contents = _read(path, ("Pose_Para", "Shape_Para", "Exp_Para", *(_OPTIONAL if optional else ())))
+    pose = _pose(contents, path)
+    if pose[6] == 0:
+        raise SampleError("fit-invalid", f"{path.name}: the scale is 0")
+    if (turned := float(np.abs(pose[:3]).max())) > MAX_ANGLE_RAD:
+        raise SampleError("fit-invalid", f"{path.name}: an angle is {turned:g} rad, at most {MAX_ANGLE_RAD:g}")
+    if (far := float(np.abs(pose[3:6]).max())) > MAX_TRANSLATION_PX:
+        raise SampleError("fit-invalid", f"{path.name}: the translation is {far:g} px, at most {MAX_TRANSLATION_PX:g}")
+    keypoints_3d = _matrix(contents, "pt3d_68", 3)
+    if keypoints_3d is not None and keypoints_3d.shape[1] != KEYPOINTS:
+        raise SampleError("fit-invalid", f"{path.name}: pt3d_68 has {keypoints_3d.shape[1]} points, expected 68")
+    roi = np.asarray(contents.get("roi", ()))
+    return Fit(
+        pose=proper_pose(pose),
+        shape=_vector(contents, "Shape_Para", path),
+        expression=_vector(contents, "Exp_Para", path),
+        points_2d=_matrix(contents, "pt2d", 2),
+        keypoints_3d=keypoints_3d,
+        roi=roi.astype(np.float32).ravel() if roi.dtype.kind in "fiu" and roi.size == 4 else None,
+    )
+
+
+def read_labels(path: Path) -> tuple[FloatArray, float]:
+    """What a benchmark needs of an AFLW2000-3D ``.mat`` file: its points and its yaw, whatever else is odd in it.
+
+    returns : (68, 2) float32 ``pt3d_68``, 1-based pixels from the top left; the yaw in radians as the file has it, not
+        wrapped, as the public yaw file has it, too
+
+    Raises :class:`SampleError` if one of them is missing, or the file cannot be read.
+    """
+    contents = _read(path, ("Pose_Para", "pt3d_68"))
+    points = _matrix(contents, "pt3d_68", 3)
+    if points is None or points.shape[1] != KEYPOINTS or not np.isfinite(points[:2]).all():
+        raise SampleError("fit-invalid", f"{path.name} has no pt3d_68 of 68 points")
+    return np.ascontiguousarray(points[:2].T), float(_pose(contents, path)[1])
+
+
+def _read(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        return read_mat(path, names, MAX_FIT_BYTES)
+    except OSError as error:
+        if not is_about_the_file(error):
+            raise
+        reason = "fit-missing" if isinstance(error, FileNotFoundError) else "fit-unreadable"
+        raise SampleError(reason, f"{path.name}: {error.strerror}") from error
+    except FormatError as error:
+        raise SampleError("fit-unreadable", str(error)) from error
+
+
+def _pose(contents: dict[str, Any], path: Path) -> FloatArray:
+    pose = _vector(contents, "Pose_Para", path)
+    if pose.size != len(POSE_FIELDS):
+        raise SampleError("fit-invalid", f"{path.name}: Pose_Para has {pose.size} numbers, expected 7")
+    return pose
+
+
+def _vector(contents: dict[str, Any], name: str, path: Path) -> FloatArray:
+    if name not in contents:
+        raise SampleError("fit-invalid", f"{path.name} has no {name}")
+    array = np.asarray(contents[name])
+    if array.dtype.kind not in "fiu":
+        raise SampleError("fit-invalid", f"{path.name}: {name} is {array.dtype}, expected numbers")
+    with np.errstate(all="ignore"):  # what does not fit becomes infinite, and is refused
+        vector = array.astype(np.float32).ravel()
+    if not np.isfinite(vector).all():
+        raise SampleError("fit-invalid", f"{path.name}: {name} is not finite")
+    return vector
+
+
+def _matrix(contents: dict[str, Any], name: str, rows: int) -> FloatArray | None:
+    array = np.asarray(contents.get(name, ()))
+    if array.dtype.kind not in "fiu" or array.ndim != 2 or array.shape[0] != rows:
+        return None
+    with np.errstate(all="ignore"):
+        return array.astype(np.float32)

@@ -1,0 +1,325 @@
+"""Dataset manifests: where a dataset's fits lie, how many there should be, how they are grouped and split."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from densegen.conventions import MIRROR_SUFFIX
+from densegen.errors import ConfigurationError
+from densegen.files import find_data_file, read_validated, stays_below
+
+__all__ = ["BuildSettings", "FitEntry", "FlipPolicy", "Manifest", "list_fits", "named_manifests", "read_manifest"]
+
+FlipPolicy = Literal["mirror", "shipped", "none"]
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def _below_root(value: str) -> str:
+    if not stays_below(value):
+        raise ValueError(f"the path {value!r} leaves the root: give one below it")
+    return value
+
+
+BelowRoot = Annotated[str, AfterValidator(_below_root)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+MAX_REPEATS = 4
+
+
+def _can_take_for_ever(pattern: str) -> bool:
+    """Whether a pattern has a repetition inside a repetition, or alternatives in one, whose trials can double with each
+    character; or more than a few repetitions one after the other.
+    """
+    # Python's own reading of a pattern, which has no public door.
+    codes: Any = importlib.import_module("re._constants")
+    parser: Any = importlib.import_module("re._parser")
+
+    repeats = {codes.MAX_REPEAT, codes.MIN_REPEAT, codes.POSSESSIVE_REPEAT}
+    count = 0
+
+    def walk(parts: Any, inside: bool) -> bool:
+        nonlocal count
+        for code, argument in parts:
+            if code in repeats and argument[1] > 1:
+                count += 1
+                if inside or walk(argument[2], True):
+                    return True
+            elif code is codes.BRANCH:
+                if inside or any(walk(branch, inside) for branch in argument[1]):
+                    return True
+            elif code in repeats:
+                if walk(argument[2], inside):
+                    return True
+            elif isinstance(argument, tuple) and any(isinstance(part, parser.SubPattern) for part in argument):
+                if any(walk(part, inside) for part in argument if isinstance(part, parser.SubPattern)):
+                    return True
+            elif isinstance(argument, parser.SubPattern) and walk(argument, inside):
+                return True
+        return False
+
+    return walk(parser.parse(pattern), False) or count > MAX_REPEATS
+
+
+class Subset(_Settings):
+    """One folder of ``.mat`` files with their images beside them.
+
+    directory : relative to the root, with ``/``; never leaves it
+    shipped_flips : the folder of mirrored photographs that the dataset ships, if any
+    fits : how many fits the complete folder holds
+    group : a regular expression; its first group in the file name is the source photograph (default: the whole name)
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    directory: BelowRoot
+    shipped_flips: BelowRoot | None = None
+    fits: Annotated[int, Field(ge=0)]
+    group: str = "^(.+)$"
+
+    @field_validator("group")
+    @classmethod
+    def _is_pattern(cls, value: str) -> str:
+        try:
+            groups = re.compile(value).groups
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"the pattern {value[:80]!r} is no regular expression: {error}") from error
+        if groups < 1:
+            raise ValueError(f"the pattern {value!r} has no group for the source photograph")
+        if _can_take_for_ever(value):
+            raise ValueError(
+                f"the pattern {value[:80]!r} repeats what repeats itself, or repeats too often: it could take for ever"
+            )
+        return value
+
+
+class Split(_Settings):
+    """Which share of the source photographs goes where; the rest is for training.
+
+    A photograph's split follows from ``seed`` and its name alone, so that it never changes with what else is there.
+    """
+
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
+    validation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    test: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _fits_in_one(self) -> Split:
+        if self.validation + self.test > 1:
+            raise ValueError(f"validation {self.validation} and test {self.test} are more than everything")
+        return self
+
+    def of(self, group: str) -> str:
+        digest = hashlib.sha256(f"densegen split\n{self.seed}\n{group}".encode()).digest()
+        share = int.from_bytes(digest[:8], "big") / 2**64
+        if share < self.validation:
+            return "validation"
+        return "test" if share < self.validation + self.test else "train"
+
+
+class Synthetic(_Settings):
+    """The embedded corpus that ``densegen build`` writes first where its root does not hold it yet."""
+
+    samples: Annotated[int, Field(ge=1)]
+    seed: Seed = 0
+
+
+class BuildSettings(_Settings):
+    """Everything that decides the bytes of a build, besides the data, the model and the index.
+
+    A manifest gives defaults for them; an option of ``densegen build`` wins.
+
+    shard_size : samples a shard; with ``flip="mirror"`` a fit makes two
+    max_rejects : the share of fits that may be set aside before the build stops; above 0, one always may
+    limit : build only the first so many fits
+    """
+
+    flip: FlipPolicy = "mirror"
+    position_maps: bool = False
+    seed: Seed = 0
+    shard_size: Annotated[int, Field(ge=2, le=65536)] = 512
+    max_rejects: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.01
+    limit: Annotated[int, Field(ge=1)] | None = None
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
+
+    @property
+    def samples_per_fit(self) -> int:
+        return 2 if self.flip == "mirror" else 1
+
+    @property
+    def fits_per_shard(self) -> int:
+        return max(1, self.shard_size // self.samples_per_fit)
+
+
+class Manifest(_Settings):
+    """A dataset manifest; see ``docs/manifests.md``.
+
+    layout : ``300w_lp``, folders of ``.mat`` files with images of the same name beside them
+    model : the morphable model, relative to the root, for datasets that bring their own
+    flips : the flip policies that make sense here; the first is the default
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+    title: str
+    layout: Literal["300w_lp"]
+    model: BelowRoot | None = None
+    subsets: Annotated[tuple[Subset, ...], Field(min_length=1)]
+    split: Split = Split()
+    flips: Annotated[tuple[FlipPolicy, ...], Field(min_length=1)] = ("mirror", "none")
+    synthetic: Synthetic | None = None
+    build: BuildSettings = BuildSettings()
+    licence: str
+    citation: str
+
+    @property
+    def default_flip(self) -> FlipPolicy:
+        return self.build.flip if "flip" in self.build.model_fields_set else self.flips[0]
+
+    def expected_fits(self, flip: FlipPolicy) -> dict[str, int]:
+        """How many fits each subset of the complete dataset gives."""
+        return {s.name: s.fits * (2 if flip == "shipped" else 1) for s in self.subsets}
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Manifest:
+        names = [subset.name for subset in self.subsets]
+        folders = [folder for s in self.subsets for folder in (s.directory, s.shipped_flips) if folder]
+        for what, values in (("name", names), ("folder", folders)):
+            if twice := {value for value in values if values.count(value) > 1}:
+                raise ValueError(f"two subsets have the {what} {min(twice)!r}")
+        if "shipped" in self.flips and not all(subset.shipped_flips for subset in self.subsets):
+            raise ValueError("flips allow 'shipped', but a subset names no shipped_flips folder")
+        if self.default_flip not in self.flips:
+            raise ValueError(f"build.flip is {self.build.flip!r}, but flips allow {', '.join(self.flips)}")
+        return self
+
+
+@dataclass(frozen=True)
+class FitEntry:
+    """One fit of a dataset: where it lies, and what it counts as.
+
+    flipped : whether it comes from a shipped flip folder
+    source : the image's path below the root, with ``/``
+    """
+
+    sample_id: str
+    fit: Path
+    image: Path
+    group: str
+    split: str
+    flipped: bool
+    source: str
+
+    @property
+    def mirrored_id(self) -> str:
+        """The id of the sample that mirroring makes of it."""
+        return f"{self.sample_id}{MIRROR_SUFFIX}"
+
+
+def named_manifests() -> list[str]:
+    """Names of the manifests that come with densegen."""
+    folder = find_data_file("demo.yaml").parent
+    return sorted(path.stem for path in folder.glob("*.yaml") if "\nlayout: " in path.read_text(encoding="utf-8"))
+
+
+def read_manifest(name_or_path: str) -> Manifest:
+    """Read a manifest by file, or by the name of one that comes with densegen (``300w_lp``).
+
+    Raises :class:`ConfigurationError` where there is none, :class:`FormatError` where it is not a manifest.
+    """
+    path = Path(name_or_path)
+    if name_or_path in named_manifests():
+        path = find_data_file(f"{name_or_path}.yaml")
+    elif not path.is_file():
+        known = ", ".join(named_manifests())
+        raise ConfigurationError(f"there is no manifest {name_or_path!r}: give a file, or one of {known}")
+    return read_validated(Manifest, path, "manifest")
+
+
+def list_fits(manifest: Manifest, root: Path, flip: FlipPolicy) -> list[FitEntry]:
+    """Every fit under ``root``, sorted by sample id; with ``flip="shipped"`` those of the ``_Flip`` folders, too.
+
+    Raises :class:`ConfigurationError` where the policy is not the dataset's, the root or every folder is missing, or
+    two fits have the same id.
+    """
+    if flip not in manifest.flips:
+        raise ConfigurationError(f"{manifest.name} has no {flip!r} flips: use one of {', '.join(manifest.flips)}")
+    if not root.is_dir():
+        raise ConfigurationError(f"the root {root} is not a folder: give the dataset's with --root")
+    entries: list[FitEntry] = []
+    for subset in manifest.subsets:
+        folders = [(subset.directory, False)]
+        if flip == "shipped" and subset.shipped_flips:
+            folders.append((subset.shipped_flips, True))
+        for folder, flipped in folders:
+            found = _list_folder(manifest, subset, root / folder, folder, flipped)
+            if flipped and not found and any(entry.group.startswith(f"{subset.name}/") for entry in entries):
+                raise ConfigurationError(
+                    f"{root / folder} holds no fit, but {subset.directory} does: use --flip mirror"
+                )
+            entries += found
+    if not entries:
+        folders_tried = ", ".join(subset.directory for subset in manifest.subsets)
+        raise ConfigurationError(f"{root} holds no fit (*.mat) in {folders_tried}: is it the root of {manifest.title}?")
+    entries.sort(key=lambda entry: entry.sample_id)
+    for first, second in pairwise(entries):
+        if first.sample_id == second.sample_id:
+            raise ConfigurationError(f"two fits have the id {first.sample_id}: {first.fit} and {second.fit}")
+    return entries
+
+
+def _list_folder(manifest: Manifest, subset: Subset, folder: Path, name: str, flipped: bool) -> list[FitEntry]:
+    if not folder.is_dir():
+        return []
+    files = {path.name for path in folder.iterdir()}
+    pattern = re.compile(subset.group)
+    prefix = PurePosixPath(name) if PurePosixPath(name).parts else PurePosixPath(subset.name)
+    entries = []
+    for file in sorted(files):
+        stem, suffix = file[: file.rfind(".")], file[file.rfind(".") :].lower()
+        if suffix != ".mat" or file.startswith("."):
+            continue
+        images = [f"{stem}{s}" for known in IMAGE_SUFFIXES for s in (known, known.upper()) if f"{stem}{s}" in files]
+        if len(images) > 1:
+            raise ConfigurationError(f"{folder / file} has two images, {images[0]} and {images[1]}: keep one")
+        _check_name(stem, folder)
+        match = pattern.search(stem)
+        if match is None or match.group(1) is None:
+            raise ConfigurationError(f"{folder / file}: the pattern {subset.group!r} names no source photograph")
+        group = f"{subset.name}/{match.group(1)}"
+        image = images[0] if images else f"{stem}{IMAGE_SUFFIXES[0]}"
+        entries.append(
+            FitEntry(
+                sample_id=str(prefix / stem),
+                fit=folder / file,
+                image=folder / image,
+                group=group,
+                split=manifest.split.of(group),
+                flipped=flipped,
+                source=str(PurePosixPath(name) / image),
+            )
+        )
+    return entries
+
+
+def _check_name(stem: str, folder: Path) -> None:
+    try:
+        stem.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"{folder} holds a file whose name is not UTF-8: {stem!a}: rename it") from error
+    if not stays_below(stem):
+        raise ConfigurationError(f"{folder} holds a file whose name is a path elsewhere: {stem!r}: rename it")
+    if stem.endswith(MIRROR_SUFFIX):
+        raise ConfigurationError(f"{folder / stem} ends in {MIRROR_SUFFIX}, which marks samples that densegen mirrors")
