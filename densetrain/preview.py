@@ -14,9 +14,9 @@ from densegen.drawing import contact_sheet, depth_colours, draw_points, write_pn
 from densetrain.config import FitSettings
 
 if TYPE_CHECKING:
-    from densetrain.benchmarks import Benchmark
-    from densetrain.regressor import Regressor
-    from densetrain.shard_set import ShardSet
+    from densetrain.data.shard_set import ShardSet
+    from densetrain.evaluation.benchmarks import Benchmark
+    from densetrain.network.regressor import Regressor
 
 __all__ = ["draw_augmented", "draw_held_out", "draw_worst_images"]
 
@@ -30,7 +30,7 @@ def draw_augmented(shards: ShardSet, settings: FitSettings, count: int, path: Pa
     """Write a contact sheet of augmented training samples with their landmarks, coloured by depth."""
     import torch
 
-    from densetrain.augment import augment, draw
+    from densetrain.data.augment import augment, draw
 
     if settings.augment.flip > 0:
         shards.check_flips()
@@ -77,7 +77,7 @@ def draw_worst_images(
     """
     from densegen.geometry.crop import warp
     from densegen.sources.photograph import read_photograph
-    from densetrain.regressor import crop_of_box
+    from densetrain.network.regressor import crop_of_box
 
     assert benchmark.images is not None
     place = {name: row for row, name in enumerate(benchmark.names)}

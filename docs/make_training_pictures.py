@@ -10,14 +10,14 @@ from PIL import Image
 from densegen.drawing import contact_sheet
 from densegen.index.formats.mesh import landmark_triangles
 from densegen.sources.fits import read_fit
-from densetrain.checkpoint import load_regressor
 from densetrain.config import read_settings
-from densetrain.evaluate import evaluate_shards
-from densetrain.fit import fit
-from densetrain.predict import draw_faces, find_faces
+from densetrain.data.shard_set import open_shards
+from densetrain.evaluation.evaluate import evaluate_shards
+from densetrain.evaluation.report import draw_ced
+from densetrain.network.checkpoint import load_regressor
+from densetrain.prediction.predict import draw_faces, find_faces
 from densetrain.preview import draw_augmented
-from densetrain.report import draw_ced
-from densetrain.shard_set import open_shards
+from densetrain.training.fit import fit
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES, DEMO = ROOT / "docs/images", ROOT / "demo"

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from densetrain.benchmarks import Benchmark, Labels, YawSource
-    from densetrain.evaluate import Result
-    from densetrain.regressor import Regressor
+    from densetrain.evaluation.benchmarks import Benchmark, Labels, YawSource
+    from densetrain.evaluation.evaluate import Result
+    from densetrain.network.regressor import Regressor
 
 __all__ = ["evaluate", "profile", "report"]
 
@@ -62,9 +62,9 @@ class _Benchmark(click.Choice[str]):
 def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) -> None:
     """Score RUN (as 'predict' takes it), or --predictions, by a public protocol."""
     from densegen.files import replace_into
-    from densetrain.evaluate import free_stem, write_result
-    from densetrain.regressor import open_regressor
-    from densetrain.report import draw_ced, result_lines
+    from densetrain.evaluation.evaluate import free_stem, write_result
+    from densetrain.evaluation.report import draw_ced, result_lines
+    from densetrain.network.regressor import open_regressor
 
     asked = _Asked(**options)
     if (model is None) == (asked.predictions is None):
@@ -136,9 +136,9 @@ _Evaluated = tuple[list["Result"], Callable[[Path], None] | None]
 
 def _evaluate_shards(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
     from densegen.cli.progress import ProgressBar
-    from densetrain.evaluate import evaluate_shards, worst_cases
+    from densetrain.data.shard_set import open_shards
+    from densetrain.evaluation.evaluate import evaluate_shards, worst_cases
     from densetrain.preview import draw_held_out
-    from densetrain.shard_set import open_shards
 
     if not asked.folders:
         raise click.UsageError("which shards? Give a finished build with --shards")
@@ -158,9 +158,9 @@ def _evaluate_shards(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
 
 def _evaluate_public(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
     from densegen.cli.progress import ProgressBar
-    from densetrain.benchmarks import aflw2000, read_predictions
-    from densetrain.detect import open_detector
-    from densetrain.evaluate import evaluate_benchmark, predict_benchmark, worst_cases
+    from densetrain.evaluation.benchmarks import aflw2000, read_predictions
+    from densetrain.evaluation.evaluate import evaluate_benchmark, predict_benchmark, worst_cases
+    from densetrain.prediction.detect import open_detector
     from densetrain.preview import draw_worst_images
 
     benchmark = _benchmark(asked)
@@ -194,7 +194,7 @@ def _evaluate_public(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
 
 
 def _benchmark(asked: _Asked) -> Benchmark:
-    from densetrain.benchmarks import aflw, aflw2000
+    from densetrain.evaluation.benchmarks import aflw, aflw2000
 
     if asked.benchmark == "aflw2000-3d":
         return aflw2000(asked.root, asked.protocol, asked.labels, asked.yaw)
@@ -213,8 +213,8 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
     RUN is a run's folder, the --out of an evaluation, or a result's JSON file.
     """
     from densegen.errors import ConfigurationError
-    from densetrain.evaluate import read_result
-    from densetrain.report import tell_apart, write_report
+    from densetrain.evaluation.evaluate import read_result
+    from densetrain.evaluation.report import tell_apart, write_report
 
     # A run keeps its results in a folder; '--out' makes such a folder of its own.
     folders = [run / "evaluation" if (run / "evaluation").is_dir() else run for run in runs]
@@ -227,7 +227,7 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
     profiles = []
     if backbones:
         from densetrain.config import ModelSettings
-        from densetrain.profile import profile as measure
+        from densetrain.network.profile import profile as measure
 
         profiles = [measure(ModelSettings(backbone=name), 520) for name in backbones]
     write_report(results, profiles, out, sheets)
@@ -242,8 +242,8 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
 def profile(backbones: tuple[str, ...], input_size: int, width: float, landmarks: int) -> None:
     """Print parameters, MACs and latency of BACKBONES [default: mobilenet_v2 resnet18 resnet50]."""
     from densetrain.config import ModelSettings
-    from densetrain.profile import profile as measure
-    from densetrain.report import profile_table
+    from densetrain.evaluation.report import profile_table
+    from densetrain.network.profile import profile as measure
 
     names = backbones or ("mobilenet_v2", "resnet18", "resnet50")
     settings = [ModelSettings(backbone=name, width=width, input_size=input_size) for name in names]

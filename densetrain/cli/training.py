@@ -33,7 +33,7 @@ def fit(folders: tuple[Path, ...], out: Path, source: str | None, changes: tuple
     from densetrain.config import read_settings
 
     chosen = read_settings(source, changes)
-    from densetrain.fit import fit as run_fit
+    from densetrain.training.fit import fit as run_fit
 
     run_fit(folders, chosen, out, progress=sys.stderr.isatty(), say=say)
 
@@ -49,8 +49,8 @@ def augmented(folders: tuple[Path, ...], out: Path, samples: int, source: str | 
     from densetrain.config import read_settings
 
     chosen = read_settings(source, changes)
+    from densetrain.data.shard_set import open_shards
     from densetrain.preview import draw_augmented
-    from densetrain.shard_set import open_shards
 
     check_output(out, kind=".png")
     draw_augmented(open_shards(folders), chosen, samples, out)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from densetrain.detect import Detector
-    from densetrain.regressor import Regressor
+    from densetrain.network.regressor import Regressor
+    from densetrain.prediction.detect import Detector
 
     FloatArray = npt.NDArray[np.float64]
 
@@ -48,8 +48,8 @@ def predict(paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, devi
     """
     from densegen.errors import ConfigurationError, FormatError
     from densegen.index.formats.mesh import landmark_triangles
-    from densetrain.predict import VIDEO_SUFFIXES, list_images, passed_over, read_boxes
-    from densetrain.regressor import open_regressor
+    from densetrain.network.regressor import open_regressor
+    from densetrain.prediction.predict import VIDEO_SUFFIXES, list_images, passed_over, read_boxes
 
     if onnx is None and not paths:
         raise click.UsageError("give a RUN, or --onnx")
@@ -119,7 +119,7 @@ class _Job:
         self.inputs = {path.resolve() for path in (*inputs, *filter(None, [asked.boxes_file]))}
 
     def run(self, path: Path) -> None:
-        from densetrain.predict import VIDEO_SUFFIXES, detect_boxes, find_faces, read_image, write_faces
+        from densetrain.prediction.predict import VIDEO_SUFFIXES, detect_boxes, find_faces, read_image, write_faces
 
         stem = self._stem(path)
         if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -148,7 +148,7 @@ class _Job:
         import numpy as np
 
         from densegen.errors import ConfigurationError, FormatError
-        from densetrain.predict import check_boxes
+        from densetrain.prediction.predict import check_boxes
 
         if self.asked.box:
             try:
@@ -162,7 +162,7 @@ class _Job:
         return None
 
     def _open_detector(self) -> Detector:
-        from densetrain.detect import open_detector
+        from densetrain.prediction.detect import open_detector
 
         self.detector = self.detector or open_detector(self.asked.detector)
         return self.detector
@@ -170,7 +170,7 @@ class _Job:
     def film(self, source: Path | int, stem: Path) -> None:
         from densegen.cli.progress import ProgressBar
         from densegen.errors import FormatError
-        from densetrain.video import Follower, process_video
+        from densetrain.prediction.video import Follower, process_video
 
         boxes = None if isinstance(source, int) else self._given_boxes(source)
         start = None if boxes is None else boxes[0]
@@ -202,9 +202,9 @@ class _Job:
 @click.option("--samples", type=click.IntRange(1), default=64, show_default=True, help="crops of --calibrate")
 def export(run: Path, out: Path, variants: tuple[str, ...], calibrate: Path | None, samples: int) -> None:
     """Write RUN as ONNX and safetensors with a model card; each ONNX file is checked against torch."""
-    from densetrain.checkpoint import load_regressor
-    from densetrain.export import check_folder
-    from densetrain.export import export as write_export
+    from densetrain.network.checkpoint import load_regressor
+    from densetrain.network.export import check_folder
+    from densetrain.network.export import export as write_export
 
     check_folder(out)
     regressor = load_regressor(run)
@@ -212,8 +212,8 @@ def export(run: Path, out: Path, variants: tuple[str, ...], calibrate: Path | No
     if calibrate is not None:
         import numpy as np
 
-        from densetrain.evaluate import check_belongs
-        from densetrain.shard_set import open_shards
+        from densetrain.data.shard_set import open_shards
+        from densetrain.evaluation.evaluate import check_belongs
 
         shards = open_shards([calibrate])
         check_belongs(regressor, shards)

@@ -18,9 +18,9 @@ from densegen.dataset.build import build, plan_build
 from densegen.files import find_data_file
 from densegen.sources.manifest import BuildSettings, Manifest
 from densetrain.config import FitSettings, read_settings
-from densetrain.dataset import BatchDataset, BatchSampler, ShardBatches
-from densetrain.fit import make_module, make_trainer
-from densetrain.shard_set import ShardSet, open_shards
+from densetrain.data.batches import BatchDataset, BatchSampler, ShardBatches
+from densetrain.data.shard_set import ShardSet, open_shards
+from densetrain.training.fit import make_module, make_trainer
 
 pytestmark = pytest.mark.benchmark
 

@@ -12,8 +12,8 @@ from densegen.dataset.build import build, plan_build
 from densegen.files import find_data_file
 from densegen.sources.manifest import BuildSettings, Manifest
 from densetrain.config import FitSettings, read_settings
-from densetrain.fit import fit
-from densetrain.shard_set import ShardSet, open_shards
+from densetrain.data.shard_set import ShardSet, open_shards
+from densetrain.training.fit import fit
 
 TINY = (
     "data.batch_size=4",

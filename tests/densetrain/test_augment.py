@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from densetrain.augment import augment, draw
 from densetrain.config import AugmentSettings
+from densetrain.data.augment import augment, draw
 
 STILL = AugmentSettings(
     rotate_deg=0, scale=0, shift=0, gamma=0, colour=0, brightness=0, noise=0, blur=0, grey=0, patches=0

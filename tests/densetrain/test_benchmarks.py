@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from densegen.errors import ConfigurationError, FormatError
 from densegen.index.landmark import AFLW21
-from densetrain.benchmarks import aflw, aflw2000, read_predictions
 from densetrain.cli import main
-from densetrain.metrics import points21, yaw_bins
+from densetrain.evaluation.benchmarks import aflw, aflw2000, read_predictions
+from densetrain.evaluation.metrics import points21, yaw_bins
 
 REALDATA = os.environ.get("DENSE_REALDATA")
 

@@ -18,8 +18,8 @@ from densegen.dataset.shards import ShardReader
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import find_data_file
 from densegen.sources.manifest import BuildSettings, Manifest
-from densetrain.dataset import BatchDataset, BatchSampler, ShardBatches, decode_all
-from densetrain.shard_set import ShardSet, open_shards
+from densetrain.data.batches import BatchDataset, BatchSampler, ShardBatches, decode_all
+from densetrain.data.shard_set import ShardSet, open_shards
 from tests.densetrain.conftest import edit_manifest, tiny
 
 
@@ -241,7 +241,7 @@ def _half_an_index() -> str:
 def test_a_cache_that_does_not_fit_is_refused_before_it_is_made(
     shards: ShardSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("densetrain.dataset._free_memory", lambda: 1_000_000)
+    monkeypatch.setattr("densetrain.data.batches._free_memory", lambda: 1_000_000)
     with pytest.raises(ConfigurationError, match="data.cache needs"):
         decode_all(shards, shards.rows("train"))
 
@@ -256,7 +256,7 @@ def test_batches_that_do_not_fit_into_shared_memory_are_refused_before_the_first
 ) -> None:
     """A container has 64 MB there unless it is told otherwise, and torch's loader waits for ever."""
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr("densetrain.dataset.SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("densetrain.data.batches.SHARED_MEMORY", tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(64 << 20))
     paper = tiny("data.batch_size=128", "data.workers=8")
     with pytest.raises(ConfigurationError, match=r"has 67 MB free, batches of 8 workers need 428: .*--shm-size"):

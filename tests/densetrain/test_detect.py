@@ -8,7 +8,7 @@ import pytest
 from skimage.data import astronaut
 
 from densegen.errors import ConfigurationError
-from densetrain.detect import open_detector
+from densetrain.prediction.detect import open_detector
 
 # The box of her 68 keypoints in scikit-image's portrait, read off the picture by eye: brows to chin, jaw to jaw.
 ASTRONAUT = np.array([181.0, 91.0, 268.0, 184.0])

@@ -18,13 +18,13 @@ from densegen.dataset.build import Plan, build, plan_build
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import find_data_file
 from densegen.sources.manifest import BuildSettings, Manifest
-from densetrain.checkpoint import BEST, LAST, load_regressor, read_checkpoint
 from densetrain.config import FitSettings
-from densetrain.dataset import ShardBatches
+from densetrain.data.batches import ShardBatches
+from densetrain.data.shard_set import ShardSet, open_shards
 from densetrain.errors import TrainingError
-from densetrain.evaluate import evaluate_shards
-from densetrain.fit import fit, make_module
-from densetrain.shard_set import ShardSet, open_shards
+from densetrain.evaluation.evaluate import evaluate_shards
+from densetrain.network.checkpoint import BEST, LAST, load_regressor, read_checkpoint
+from densetrain.training.fit import fit, make_module
 from tests.densetrain.conftest import TINY, tiny
 
 
@@ -159,7 +159,7 @@ def test_a_checkpoint_of_another_index_or_version_is_refused(dataset: Path, run:
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from densetrain.losses import LandmarkLoss
+    from densetrain.training.losses import LandmarkLoss
 
     plain = LandmarkLoss.forward
     calls: list[int] = []
@@ -292,7 +292,7 @@ def test_training_that_stopped_early_stays_stopped(dataset: Path, tmp_path: Path
 
 
 def test_every_epochs_checkpoint_is_kept_on_request_and_a_moved_run_goes_on(dataset: Path, tmp_path: Path) -> None:
-    from densetrain.callbacks import Checkpoints
+    from densetrain.training.callbacks import Checkpoints
 
     fit([dataset], tiny("trainer.keep_every=1"), tmp_path / "run")
     assert {"epoch-000.ckpt", "epoch-001.ckpt"} <= {path.name for path in (tmp_path / "run").iterdir()}

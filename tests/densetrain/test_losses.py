@@ -8,7 +8,7 @@ import torch
 from densegen.errors import ConfigurationError
 from densegen.index.vertex_index import VertexIndex
 from densetrain.config import LossSettings
-from densetrain.losses import LandmarkLoss, wing
+from densetrain.training.losses import LandmarkLoss, wing
 
 W, EPS = 15.0, 3.0
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from densetrain.metrics import area_under_curve, box_size, cumulative_errors, nme, points21, score, yaw_bins
+from densetrain.evaluation.metrics import area_under_curve, box_size, cumulative_errors, nme, points21, score, yaw_bins
 
 
 def test_nme_of_a_hand_computed_face() -> None:

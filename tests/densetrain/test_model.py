@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from densegen.errors import ConfigurationError, FormatError
 from densetrain.config import ModelSettings
-from densetrain.model import LandmarkNet, load_pretrained, read_weights
-from densetrain.profile import profile
+from densetrain.network.model import LandmarkNet, load_pretrained, read_weights
+from densetrain.network.profile import profile
 
 
 class Harm:

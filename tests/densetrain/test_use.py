@@ -18,13 +18,13 @@ import trimesh
 from click.testing import CliRunner, Result
 
 from densegen.errors import FormatError
-from densetrain.checkpoint import TorchRegressor, load_regressor
 from densetrain.cli import main
-from densetrain.evaluate import read_result
-from densetrain.export import ParityError, export_onnx
-from densetrain.predict import Smoother, draw_faces, find_faces
-from densetrain.regressor import OnnxRegressor, crop_of_box, open_regressor
-from densetrain.video import Filmed, Follower, process_video
+from densetrain.evaluation.evaluate import read_result
+from densetrain.network.checkpoint import TorchRegressor, load_regressor
+from densetrain.network.export import ParityError, export_onnx
+from densetrain.network.regressor import OnnxRegressor, crop_of_box, open_regressor
+from densetrain.prediction.predict import Smoother, draw_faces, find_faces
+from densetrain.prediction.video import Filmed, Follower, process_video
 
 
 def call(*arguments: Any) -> Result:
@@ -117,7 +117,7 @@ def test_no_evaluation_takes_the_place_of_another(run: Path, dataset: Path, corp
 
 
 def test_somebody_elses_worst_cases_are_drawn(corpus: Path, tmp_path: Path) -> None:
-    from densetrain.benchmarks import aflw2000
+    from densetrain.evaluation.benchmarks import aflw2000
 
     benchmark = aflw2000(corpus / "SYNTH", None)
     off = np.arange(len(benchmark))[:, None, None].astype(float)
@@ -282,7 +282,7 @@ class Films:
 @pytest.fixture
 def films(monkeypatch: pytest.MonkeyPatch) -> Films:
     stand_in = Films()
-    monkeypatch.setattr("densetrain.video._import_opencv", lambda: stand_in)
+    monkeypatch.setattr("densetrain.prediction.video._import_opencv", lambda: stand_in)
     return stand_in
 
 
@@ -332,7 +332,7 @@ def test_a_face_that_was_lost_is_smoothed_from_where_it_comes_back(run: Path) ->
 def test_a_large_picture_is_drawn_at_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.zeros((30, 40, 3), np.uint8)
     assert draw_faces(image, [], None).shape == (60, 80, 3)
-    monkeypatch.setattr("densetrain.predict.MAX_DRAWN", image.size * 4 - 1)
+    monkeypatch.setattr("densetrain.prediction.predict.MAX_DRAWN", image.size * 4 - 1)
     assert draw_faces(image, [], None).shape == (30, 40, 3)
 
 

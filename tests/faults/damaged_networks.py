@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from densetrain.benchmarks import read_predictions
-from densetrain.checkpoint import load_regressor
 from densetrain.config import read_settings
-from densetrain.evaluate import read_result
-from densetrain.predict import read_boxes
-from densetrain.regressor import OnnxRegressor
+from densetrain.evaluation.benchmarks import read_predictions
+from densetrain.evaluation.evaluate import read_result
+from densetrain.network.checkpoint import load_regressor
+from densetrain.network.regressor import OnnxRegressor
+from densetrain.prediction.predict import read_boxes
 from tests.faults.mutations import mutate, mutate_text, run_cases
 
 NAMES = tuple(f"image{n:05d}" for n in range(8))

@@ -15,13 +15,13 @@ from typing import cast
 
 import torch
 
-from densetrain.checkpoint import load_regressor
-from densetrain.evaluate import read_result
-from densetrain.export import export
-from densetrain.fit import fit
-from densetrain.model import load_torch
-from densetrain.predict import find_faces, read_image, write_faces
-from densetrain.report import write_report
+from densetrain.evaluation.evaluate import read_result
+from densetrain.evaluation.report import write_report
+from densetrain.network.checkpoint import load_regressor
+from densetrain.network.export import export
+from densetrain.network.model import load_torch
+from densetrain.prediction.predict import find_faces, read_image, write_faces
+from densetrain.training.fit import fit
 from tests.densetrain.conftest import tiny
 from tests.faults.injection import ESCAPED, Kind, digests, run_with_fault
 

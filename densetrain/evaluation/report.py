@@ -13,12 +13,12 @@ import numpy as np
 from densegen.console import as_markdown, one_line
 from densegen.errors import ConfigurationError
 from densegen.files import replace_file, replace_into, write_bytes, write_text
-from densetrain.evaluate import Result
-from densetrain.metrics import BALANCED_DRAWS, BINS, cumulative_errors
-from densetrain.published import AFLW2000_ROWS, AFLW_ROWS, BACKBONE_ROWS
+from densetrain.evaluation.evaluate import Result
+from densetrain.evaluation.metrics import BALANCED_DRAWS, BINS, cumulative_errors
+from densetrain.evaluation.published import AFLW2000_ROWS, AFLW_ROWS, BACKBONE_ROWS
 
 if TYPE_CHECKING:
-    from densetrain.profile import Profile
+    from densetrain.network.profile import Profile
 
 __all__ = ["Table", "draw_ced", "profile_table", "result_lines", "result_table", "tell_apart", "write_report"]
 

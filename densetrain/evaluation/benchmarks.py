@@ -18,7 +18,7 @@ from densegen.errors import ConfigurationError, FormatError, SampleError
 from densegen.files import file_size, read_archive, read_text
 from densegen.sources.fits import read_labels
 from densegen.sources.photograph import read_photograph
-from densetrain.metrics import box_size, nme, points21
+from densetrain.evaluation.metrics import box_size, nme, points21
 
 __all__ = ["AFLW2000", "Benchmark", "Labels", "Reading", "YawSource", "aflw", "aflw2000", "read_predictions"]
 

@@ -11,17 +11,15 @@ import torch
 from torch import Tensor
 
 from densegen.index.vertex_index import VertexIndex
-from densetrain.augment import augment, draw
 from densetrain.config import FitSettings
-from densetrain.dataset import Batch
-from densetrain.description import Description
+from densetrain.data.augment import augment, draw
+from densetrain.data.batches import Batch
 from densetrain.errors import TrainingError
-from densetrain.losses import LandmarkLoss
-from densetrain.model import LandmarkNet
+from densetrain.network.description import CHECKPOINT_KEY, Description
+from densetrain.network.model import LandmarkNet
+from densetrain.training.losses import LandmarkLoss
 
-__all__ = ["CHECKPOINT_KEY", "LandmarkModule"]
-
-CHECKPOINT_KEY = "densetrain"
+__all__ = ["LandmarkModule"]
 
 ADVICE = "the last checkpoint is kept; try a smaller optimiser.lr or trainer.clip"
 

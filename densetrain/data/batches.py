@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from densegen.errors import ConfigurationError, DensegenError
 from densetrain.config import FitSettings
-from densetrain.shard_set import ShardSet
+from densetrain.data.shard_set import ShardSet
 
 __all__ = ["Batch", "BatchDataset", "BatchSampler", "ShardBatches", "decode_all"]
 

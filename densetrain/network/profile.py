@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from densetrain.config import ModelSettings
-from densetrain.model import LandmarkNet
+from densetrain.network.model import LandmarkNet
 
 __all__ = ["Profile", "profile"]
 

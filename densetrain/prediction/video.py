@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import file_size, replace_files
-from densetrain.detect import Detector
 from densetrain.head_pose import head_pose
-from densetrain.predict import Face, Smoother, draw_faces, faces_as_json, find_faces
-from densetrain.regressor import Regressor
+from densetrain.network.regressor import Regressor
+from densetrain.prediction.detect import Detector
+from densetrain.prediction.predict import Face, Smoother, draw_faces, faces_as_json, find_faces
 
 __all__ = ["Filmed", "Follower", "process_video"]
 

@@ -17,9 +17,9 @@ from densegen.errors import ConfigurationError, FormatError, SampleError
 from densegen.files import is_leftover, read_json, replace_files
 from densegen.index.formats.mesh import mesh_bytes
 from densegen.sources.photograph import read_photograph
-from densetrain.detect import Detector
 from densetrain.head_pose import head_pose
-from densetrain.regressor import Regressor, landmarks_in_image
+from densetrain.network.regressor import Regressor, landmarks_in_image
+from densetrain.prediction.detect import Detector
 
 __all__ = [
     "OUTPUTS",

@@ -12,9 +12,8 @@ import torch
 
 from densegen.errors import ConfigurationError, FormatError
 from densegen.index.vertex_index import VertexIndex
-from densetrain.description import Description, read_description
-from densetrain.model import LandmarkNet, load_torch, net_of_weights
-from densetrain.module import CHECKPOINT_KEY
+from densetrain.network.description import CHECKPOINT_KEY, Description, read_description
+from densetrain.network.model import LandmarkNet, load_torch, net_of_weights
 
 __all__ = ["BEST", "LAST", "TorchRegressor", "load_regressor", "read_checkpoint"]
 
@@ -23,7 +22,7 @@ BEST, LAST = "best.ckpt", "last.ckpt"
 
 @dataclass(eq=False)
 class TorchRegressor:
-    """A trained network: crops in, landmarks out; see :class:`densetrain.regressor.Regressor`."""
+    """A trained network: crops in, landmarks out; see :class:`densetrain.network.regressor.Regressor`."""
 
     net: LandmarkNet
     about: Description
@@ -89,7 +88,7 @@ def load_regressor(path: Path, device: str = "cpu") -> TorchRegressor:
 
 def _read_safetensors(path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     from densegen.files import read_json
-    from densetrain.model import read_weights
+    from densetrain.network.model import read_weights
 
     state = read_weights(path)
     contents = read_json(path.with_name("config.json"))

@@ -13,9 +13,12 @@ from densegen.files import first_problem
 from densegen.index.vertex_index import VertexIndex, parse_index
 from densetrain.config import FitSettings
 
-__all__ = ["CHECKPOINT_VERSION", "Description", "read_description"]
+__all__ = ["CHECKPOINT_KEY", "CHECKPOINT_VERSION", "Description", "read_description"]
 
 CHECKPOINT_VERSION = 1
+
+CHECKPOINT_KEY = "densetrain"
+"""Where a checkpoint holds its description."""
 
 
 class Description(BaseModel):

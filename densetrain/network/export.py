@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from densegen.errors import ConfigurationError, DensegenError
 from densegen.files import replace_file, replace_into, write_bytes, write_text
-from densetrain.checkpoint import TorchRegressor
-from densetrain.regressor import ONNX_METADATA, OnnxRegressor
+from densetrain.network.checkpoint import TorchRegressor
+from densetrain.network.regressor import ONNX_METADATA, OnnxRegressor
 
 __all__ = [
     "LIMITS_PX",

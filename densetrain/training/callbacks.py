@@ -15,7 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from densegen.files import replace_file
 from densetrain.errors import TrainingError
-from densetrain.model import load_torch
+from densetrain.network.model import load_torch
 
 __all__ = ["Checkpoints", "EpochLines", "WarmAverage", "WholeFiles"]
 

@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import first_problem, read_json, write_text
-from densetrain.benchmarks import Benchmark, Reading
-from densetrain.detect import Detector
-from densetrain.metrics import BINS, Score, box_size, score, yaw_bins
-from densetrain.regressor import Regressor, landmarks_in_image
-from densetrain.shard_set import ShardSet
+from densetrain.data.shard_set import ShardSet
+from densetrain.evaluation.benchmarks import Benchmark, Reading
+from densetrain.evaluation.metrics import BINS, Score, box_size, score, yaw_bins
+from densetrain.network.regressor import Regressor, landmarks_in_image
+from densetrain.prediction.detect import Detector
 
 __all__ = [
     "Result",
@@ -116,7 +116,7 @@ def evaluate_benchmark(
     """Score (n, 68, 2 or 3) predictions, pixels of the images; ``made`` says in words what they were made from.
 
     as_labels : they are label files of the benchmark, compared number by number
-    reading : see :meth:`~densetrain.benchmarks.Benchmark.errors`
+    reading : see :meth:`~densetrain.evaluation.benchmarks.Benchmark.errors`
     """
     errors = benchmark.errors(predicted, as_labels=as_labels, reading=reading)
     if not np.isfinite(errors).all():

@@ -22,16 +22,16 @@ from lightning.pytorch.utilities import rank_zero_only
 from densegen import __version__
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import only_one, read_yaml, remove_leftovers, write_text
-from densetrain.callbacks import Checkpoints, EpochLines, WarmAverage, WholeFiles
-from densetrain.checkpoint import BEST, LAST, read_checkpoint
 from densetrain.config import FitSettings
-from densetrain.dataset import ShardBatches
-from densetrain.description import Description
+from densetrain.data.batches import ShardBatches
+from densetrain.data.shard_set import ShardSet, open_shards
 from densetrain.errors import TrainingError
 from densetrain.head_pose import reference_face
-from densetrain.model import load_pretrained
-from densetrain.module import CHECKPOINT_KEY, LandmarkModule
-from densetrain.shard_set import ShardSet, open_shards
+from densetrain.network.checkpoint import BEST, LAST, read_checkpoint
+from densetrain.network.description import CHECKPOINT_KEY, Description
+from densetrain.network.model import load_pretrained
+from densetrain.training.callbacks import Checkpoints, EpochLines, WarmAverage, WholeFiles
+from densetrain.training.module import LandmarkModule
 
 __all__ = ["fit", "make_module", "make_trainer"]
 

@@ -15,8 +15,8 @@ from densegen.errors import ConfigurationError, FormatError
 from densegen.files import read_bytes
 from densegen.geometry.crop import Crop, warp
 from densegen.index.vertex_index import VertexIndex
-from densetrain.description import Description, read_description
-from densetrain.onnx_graph import REFUSED, operators
+from densetrain.network.description import Description, read_description
+from densetrain.network.onnx_graph import REFUSED, operators
 
 __all__ = ["ONNX_METADATA", "OnnxRegressor", "Regressor", "crop_of_box", "landmarks_in_image", "open_regressor"]
 
@@ -121,7 +121,7 @@ def open_regressor(path: Path, device: str = "cpu") -> Regressor:
             raise ConfigurationError(f"{path.name}: ONNX files run on the CPU here, not on {device!r}")
         return OnnxRegressor.open(path)
     try:
-        from densetrain.checkpoint import load_regressor
+        from densetrain.network.checkpoint import load_regressor
     except ImportError as error:
         raise ConfigurationError(
             "checkpoints need torch: pip install 'densegen[train]', or give an .onnx file"

@@ -1,0 +1,1 @@
+"""Shards as batches for training."""

@@ -1,0 +1,1 @@
+"""How far a network is off, on what, and how others do."""

@@ -1,0 +1,1 @@
+"""The network: made, kept, exported, run."""

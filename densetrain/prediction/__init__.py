@@ -1,0 +1,1 @@
+"""From a photograph or a clip to landmarks."""
