@@ -24,7 +24,7 @@ from densegen.geometry.crop import Crop, warp
 from densegen.geometry.elementary import exponential, sine_cosine
 from densegen.geometry.pose import pose_vertices, proper_pose, rotation_matrix
 from densegen.geometry.position_map import decode_fixed_point, encode_fixed_point
-from tests.test_shards import header, sample
+from tests.densegen.dataset.test_shards import header, sample
 
 settings.register_profile("here", deadline=None, max_examples=60, derandomize=True,
                           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip

@@ -30,8 +30,8 @@ from densegen.index.vertex_index import VertexIndex, read_index
 from densegen.sources.fits import read_fit
 from densegen.sources.manifest import read_manifest
 from densegen.sources.photograph import read_photograph
+from tests.densegen.dataset.test_shards import sample, write
 from tests.faults.mutations import Outcome, mutate, mutate_text, run_cases
-from tests.test_shards import sample, write
 
 CASES = int(os.environ.get("DENSE_FAULT_CASES", "200"))
 

@@ -19,7 +19,7 @@ from densegen.geometry.position_map import decode_fixed_point
 from densegen.index.vertex_index import VertexIndex
 from densegen.sources.fits import Fit
 from densegen.sources.manifest import FitEntry
-from tests.test_vertex_index import pixel_index
+from tests.densegen.index.test_vertex_index import pixel_index
 
 ENTRY = FitEntry("A/a", Path("a.mat"), Path("a.jpg"), "A/a", "train", False, "A/a.jpg")
 PICTURE = np.random.default_rng(0).integers(0, 255, (450, 450, 3), dtype=np.uint8)
