@@ -1,11 +1,9 @@
-"""Files that are whole or not there, and YAML that is read safely."""
+"""Files that are whole or not there, folders that one process works in, and reading with bounds."""
 
 from __future__ import annotations
 
-import difflib
 import errno
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -14,38 +12,24 @@ import signal
 import stat
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any
 
 from densegen.errors import BuildError, ConfigurationError, FormatError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    from pydantic import BaseModel, ValidationError
-
-Kind = TypeVar("Kind", bound="BaseModel")
 
 __all__ = [
     "LOCK_NAMES",
     "TEMPORARY_SUFFIX",
     "file_size",
     "find_data_file",
-    "first_problem",
     "interrupt_ignored",
     "is_about_the_file",
     "is_leftover",
     "only_one",
-    "parse_yaml",
-    "read_archive",
     "read_bytes",
-    "read_json",
     "read_text",
-    "read_validated",
-    "read_yaml",
     "remove_leftovers",
     "replace_file",
     "replace_files",
@@ -55,15 +39,6 @@ __all__ = [
     "write_bytes",
     "write_text",
 ]
-
-MAX_YAML_BYTES = 2 << 20
-MAX_YAML_VALUES = 100_000
-"""densegen's own index has 13,000 in 120 kB."""
-
-MAX_JSON_BYTES = 256 << 20
-"""The manifest of a dataset of 100,000 shards has 40 MB."""
-
-MAX_ARCHIVE_BYTES = 128 << 20
 
 TEMPORARY_SUFFIX = ".partial"
 LOCK_NAME, SOFT_LOCK_NAME = ".lock", ".lock-without-locks"
@@ -276,158 +251,3 @@ def read_text(path: Path, what: str, max_bytes: int) -> str:
         return read_bytes(path, what, max_bytes).decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormatError(f"{path.name} is no {what}: it is not UTF-8 text") from error
-
-
-def read_archive(path: Path, names: Iterable[str], what: str) -> dict[str, npt.NDArray[Any]]:
-    """The arrays ``names`` of a NumPy archive (``.npz``); nothing in it is unpickled.
-
-    Raises :class:`FormatError`, which names ``what`` it should be, if it is damaged, lacks one, or unpacks to more
-    than ``MAX_ARCHIVE_BYTES``.
-    """
-    import zipfile
-
-    import numpy as np
-
-    try:
-        file_size(path)
-        with zipfile.ZipFile(path) as packed:
-            members = packed.infolist()
-            # Other methods unpack by whole blocks, whatever size a member says it has.
-            if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
-                raise FormatError(f"{path.name} is packed in another way than NumPy packs: save it with np.savez")
-            if (size := sum(member.file_size for member in members)) > MAX_ARCHIVE_BYTES:
-                raise FormatError(
-                    f"{path.name} unpacks to {size >> 20} MiB, at most {MAX_ARCHIVE_BYTES >> 20} are read"
-                )
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: np.asarray(archive[name]) for name in names}
-        for name, array in arrays.items():
-            # NumPy keeps text as numbers, and a number that is no character ends Python's own text functions.
-            if array.dtype.kind == "U" and (_code_points(array) >= 0x110000).any():
-                raise FormatError(f"{path.name} is not a readable {what}: {name} holds what is no character")
-        return arrays
-    except FormatError:
-        raise
-    except KeyError as error:
-        raise FormatError(f"{path.name} is not a {what}: {error.args[0]}") from error
-    # A damaged archive surfaces as almost anything: zlib, tokenizer, value and system errors.
-    except Exception as error:
-        raise FormatError(f"{path.name} is not a readable {what}: {' '.join(str(error).split())[:120]}") from error
-
-
-def _code_points(texts: npt.NDArray[np.str_]) -> npt.NDArray[np.uint32]:
-    import numpy as np
-
-    return np.frombuffer(texts.astype(texts.dtype.newbyteorder("=")).tobytes(), np.uint32)
-
-
-def read_yaml(path: Path, what: str) -> Any:
-    """The contents of a YAML file of plain values; ``what`` says in errors what it should have been.
-
-    Raises :class:`ConfigurationError` if it does not exist, :class:`FormatError` if it is no YAML.
-    """
-    return parse_yaml(read_bytes(path, what, MAX_YAML_BYTES), path.name)
-
-
-def parse_yaml(text: bytes | str, name: str) -> Any:
-    """The plain values in YAML text; ``name`` stands in the :class:`FormatError` if it is none.
-
-    Numbers are those of YAML 1.2: ``1:30`` is text, ``1e3`` a number. Aliases are refused: a few bytes of them can
-    stand for gigabytes.
-    """
-    import yaml
-
-    data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    # Each value begins with one of these; values of a few bytes take seconds and hundreds of megabytes by the million.
-    if sum(map(data.count, (b",", b"[", b"{", b"\n", b"- ", b": ", b"? "))) > MAX_YAML_VALUES:
-        raise FormatError(f"{name} holds too many values: at most {MAX_YAML_VALUES:,} are read")
-    try:
-        if b"*" in data and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, Loader=_loader())):
-            raise FormatError(f"{name} holds an alias (*): write its value out")
-        loader = _loader()(data)
-        try:
-            return loader.get_single_data()
-        finally:
-            loader.dispose()
-    except FormatError:
-        raise
-    # Beside its own errors, the loader raises whatever a nonsensical !!bool or !!timestamp makes it raise.
-    except Exception as error:
-        raise FormatError(f"{name} is not readable YAML: {' '.join(str(error).split())[:200]}") from error
-
-
-_YAML_INT = re.compile(r"^[-+]?(?:[0-9]{1,30}|0x[0-9a-fA-F]{1,24})$")
-_YAML_FLOAT = re.compile(
-    r"^[-+]?(?:[0-9]{1,60}\.[0-9]{0,60}|\.[0-9]{1,60}|[0-9]{1,60}(?=[eE]))(?:[eE][-+]?[0-9]{1,5})?$"
-    r"|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
-)
-
-
-@cache
-def _loader() -> Any:
-    """The safe loader, in C if PyYAML was built with it (ten times as fast), with numbers of bounded length."""
-    import yaml
-
-    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    int_tag, float_tag = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
-
-    class Loader(base):  # type: ignore[misc]
-        yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {
-            first: [(tag, pattern) for tag, pattern in resolvers if tag not in (int_tag, float_tag)]
-            for first, resolvers in base.yaml_implicit_resolvers.items()
-        }
-
-        def construct_number(self, node: Any) -> int | float:
-            word = str(self.construct_scalar(node))
-            if _YAML_INT.match(word):
-                return int(word, 16 if "x" in word else 10)
-            if _YAML_FLOAT.match(word):
-                return float(word.lower().replace(".inf", "inf").replace(".nan", "nan"))
-            raise ValueError(f"{word[:40]!r} is no number")
-
-    for tag, pattern in ((int_tag, _YAML_INT), (float_tag, _YAML_FLOAT)):
-        Loader.add_implicit_resolver(tag, pattern, list("-+.0123456789"))
-        Loader.add_constructor(tag, Loader.construct_number)
-    return Loader
-
-
-def read_validated(kind: type[Kind], path: Path, what: str) -> Kind:
-    """A YAML file as a pydantic model; raises :class:`FormatError` with the first thing that is wrong in it."""
-    from pydantic import ValidationError
-
-    try:
-        return kind.model_validate(read_yaml(path, what))
-    except ValidationError as error:
-        raise FormatError(f"{path.name}: {first_problem(error, kind)}") from error
-
-
-def first_problem(error: ValidationError, kind: type[BaseModel] | None = None) -> str:
-    """The first thing that is wrong, on one line, with its place: ``landmarks.3.uv: Field required``.
-
-    kind : what was validated, where an unknown name shall bring the known one that it resembles
-    """
-    first = error.errors()[0]
-    place = ".".join(map(str, first["loc"]))
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = f"there is no such field{_resembling(first['loc'], kind)}"
-    return f"{place}: {message}" if place else message
-
-
-def _resembling(place: tuple[int | str, ...], kind: Any) -> str:
-    for part in place[:-1]:
-        field = getattr(kind, "model_fields", {}).get(part)
-        kind = None if field is None else field.annotation
-    known = difflib.get_close_matches(str(place[-1]), list(getattr(kind, "model_fields", {})), n=1)
-    return f"; did you mean {'.'.join(map(str, (*place[:-1], known[0])))}?" if known else ""
-
-
-def read_json(path: Path) -> Any | None:
-    """The contents of a JSON file; None if it does not exist or is damaged.
-
-    Raises :class:`FormatError` if it is no file or larger than ``MAX_JSON_BYTES``, ``OSError`` if it cannot be read.
-    """
-    try:
-        return json.loads(read_bytes(path, "JSON file", MAX_JSON_BYTES))
-    except (ConfigurationError, ValueError, RecursionError):
-        return None

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from densegen.errors import ConfigurationError
-from densegen.files import first_problem, parse_yaml, read_yaml
+from densegen.records import first_problem, parse_yaml, read_yaml
 
 __all__ = [
     "READY_SETTINGS",

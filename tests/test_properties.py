@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from densegen.console import LONGEST_LINE, as_markdown, one_line, plain
 from densegen.dataset.shards import Sample, ShardReader, encode_shard
 from densegen.errors import FormatError
-from densegen.files import parse_yaml, stays_below, write_bytes
+from densegen.files import stays_below, write_bytes
 from densegen.geometry.crop import Crop, warp
 from densegen.geometry.elementary import exponential, sine_cosine
 from densegen.geometry.pose import pose_vertices, proper_pose, rotation_matrix
 from densegen.geometry.position_map import decode_fixed_point, encode_fixed_point
+from densegen.records import parse_yaml
 from tests.densegen.dataset.test_shards import header, sample
 
 settings.register_profile("here", deadline=None, max_examples=60, derandomize=True,

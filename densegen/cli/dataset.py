@@ -213,7 +213,7 @@ def _settings(dataset: Manifest, options: dict[str, Any]) -> BuildSettings:
     from pydantic import ValidationError
 
     from densegen.errors import ConfigurationError
-    from densegen.files import first_problem
+    from densegen.records import first_problem
     from densegen.sources.manifest import BuildSettings
 
     given = {name: value for name, value in options.items() if value is not None}

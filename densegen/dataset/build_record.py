@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from densegen.dataset.shards import ShardReader
 from densegen.errors import ConfigurationError, FormatError
-from densegen.files import first_problem, is_about_the_file, read_json, sha256_of, write_text
+from densegen.files import is_about_the_file, sha256_of, write_text
 from densegen.geometry.crop import CropRecipe
+from densegen.records import first_problem, read_json
 from densegen.sources.manifest import BuildSettings, FitEntry, Split
 
 __all__ = [

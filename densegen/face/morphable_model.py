@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from densegen.conventions import KEYPOINTS, UV_LAYOUT
 from densegen.errors import ConfigurationError, FormatError
-from densegen.files import file_size, first_problem, write_bytes
+from densegen.files import file_size, write_bytes
 from densegen.geometry.kernels import kernel
 from densegen.geometry.uv import mirror_from_uv
+from densegen.records import first_problem
 
 __all__ = [
     "BASEL_RAW_VERTICES",

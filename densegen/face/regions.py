@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.conventions import UV_SIZE
-from densegen.files import find_data_file, read_yaml
+from densegen.files import find_data_file
 from densegen.geometry.uv import mirror_pixels
+from densegen.records import read_yaml
 
 __all__ = ["MIDLINE", "REGIONS", "on_face", "region_of", "valid_uv_region"]
 

@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from densegen.conventions import UV_SIZE
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
-from densegen.files import read_validated, write_text
+from densegen.files import write_text
 from densegen.geometry.uv import uv_pixels
+from densegen.records import read_validated
 
 __all__ = ["SEEDS", "Candidates", "Position", "read_candidates", "sample_candidates", "write_candidates"]
 

@@ -18,12 +18,13 @@ from densegen.conventions import KEYPOINTS, OWN_INDEX
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import MIDLINE, region_of
-from densegen.files import find_data_file, read_validated, read_yaml
+from densegen.files import find_data_file
 from densegen.geometry.flip import KEYPOINT_MIRROR
 from densegen.index.candidates import Candidates, Position, read_candidates
 from densegen.index.half_plane import FacePlane
 from densegen.index.landmark import AFLW21, Landmark
 from densegen.index.vertex_index import VertexIndex, read_index
+from densegen.records import read_validated, read_yaml
 
 __all__ = [
     "Addition",

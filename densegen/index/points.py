@@ -13,11 +13,11 @@ from densegen.conventions import KEYPOINTS
 from densegen.errors import FormatError
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import region_of
-from densegen.files import first_problem
 from densegen.geometry.flip import KEYPOINT_MIRROR
 from densegen.geometry.uv import mirror_pixels, uv_pixels
 from densegen.index.landmark import AFLW21, ids_of
 from densegen.index.vertex_index import VertexIndex
+from densegen.records import first_problem
 
 __all__ = ["BarePoint", "checked_index", "name_points", "subsets_of"]
 

@@ -20,10 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from densegen.conventions import KEYPOINTS, UV_LAYOUT, UV_SIZE
 from densegen.errors import ConfigurationError, FormatError
 from densegen.face.regions import on_face
-from densegen.files import first_problem, parse_yaml, read_yaml, write_text
+from densegen.files import write_text
 from densegen.geometry.surface import SurfacePoints, UvMesh, locate
 from densegen.geometry.uv import mirror_pixels
 from densegen.index.landmark import KnownPoint, Landmark, Subset, ids_of
+from densegen.records import first_problem, parse_yaml, read_yaml
 
 __all__ = [
     "INDEX_FORMAT_VERSION",

@@ -14,7 +14,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from densegen.conventions import MIRROR_SUFFIX
 from densegen.errors import ConfigurationError
-from densegen.files import find_data_file, read_validated, stays_below
+from densegen.files import find_data_file, stays_below
+from densegen.records import read_validated
 
 __all__ = ["BuildSettings", "FitEntry", "FlipPolicy", "Manifest", "list_fits", "named_manifests", "read_manifest"]
 

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.errors import ConfigurationError, FormatError, SampleError
-from densegen.files import file_size, read_archive, read_text
+from densegen.files import file_size, read_text
+from densegen.records import read_archive
 from densegen.sources.fits import read_labels
 from densegen.sources.photograph import read_photograph
 from densetrain.evaluation.metrics import box_size, nme, points21

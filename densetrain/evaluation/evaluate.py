@@ -14,7 +14,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from densegen.errors import ConfigurationError, FormatError
-from densegen.files import first_problem, read_json, write_text
+from densegen.files import write_text
+from densegen.records import first_problem, read_json
 from densetrain.data.shard_set import ShardSet
 from densetrain.evaluation.benchmarks import Benchmark, Reading
 from densetrain.evaluation.metrics import BINS, Score, box_size, score, yaw_bins

@@ -87,7 +87,7 @@ def load_regressor(path: Path, device: str = "cpu") -> TorchRegressor:
 
 
 def _read_safetensors(path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
-    from densegen.files import read_json
+    from densegen.records import read_json
     from densetrain.network.model import read_weights
 
     state = read_weights(path)

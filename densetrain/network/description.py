@@ -9,8 +9,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from densegen.errors import FormatError
-from densegen.files import first_problem
 from densegen.index.vertex_index import VertexIndex, parse_index
+from densegen.records import first_problem
 from densetrain.config import FitSettings
 
 __all__ = ["CHECKPOINT_KEY", "CHECKPOINT_VERSION", "Description", "read_description"]

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from densegen.drawing import KEYPOINT_COLOUR, depth_colours, draw_points, png_bytes
 from densegen.errors import ConfigurationError, FormatError, SampleError
-from densegen.files import is_leftover, read_json, replace_files
+from densegen.files import is_leftover, replace_files
 from densegen.index.formats.mesh import mesh_bytes
+from densegen.records import read_json
 from densegen.sources.photograph import read_photograph
 from densetrain.head_pose import head_pose
 from densetrain.network.regressor import Regressor, landmarks_in_image

@@ -21,7 +21,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from densegen import __version__
 from densegen.errors import ConfigurationError, FormatError
-from densegen.files import only_one, read_yaml, remove_leftovers, write_text
+from densegen.files import only_one, remove_leftovers, write_text
+from densegen.records import read_yaml
 from densetrain.config import FitSettings
 from densetrain.data.batches import ShardBatches
 from densetrain.data.shard_set import ShardSet, open_shards

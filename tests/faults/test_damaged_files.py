@@ -190,7 +190,7 @@ def test_a_yaml_bomb_is_refused_at_once(text: str, tmp_path: Path) -> None:
 
 
 def test_json_and_text_files_that_never_end_are_refused(tmp_path: Path) -> None:
-    from densegen.files import read_json
+    from densegen.records import read_json
 
     os.mkfifo(tmp_path / "pipe.json")
     for path in (tmp_path / "pipe.json", Path("/dev/zero"), tmp_path):

@@ -10,9 +10,10 @@ import numpy as np
 from densegen.errors import ConfigurationError, FormatError
 from densegen.face.morphable_model import BASEL_RAW_VERTICES, BASEL_VERTICES, MorphableModel, count_words
 from densegen.face.regions import valid_uv_region
-from densegen.files import find_data_file, read_text, read_yaml
+from densegen.files import find_data_file, read_text
 from densegen.geometry.uv import uv_pixels
 from densegen.index.points import BarePoint
+from densegen.records import read_yaml
 
 __all__ = ["NUMBERINGS", "Numbering", "points_of_numbers", "read_numbers"]
 

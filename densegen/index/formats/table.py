@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from densegen.errors import FormatError
-from densegen.files import read_archive, read_text
+from densegen.files import read_text
 from densegen.index.landmark import Landmark
 from densegen.index.vertex_index import VertexIndex
+from densegen.records import read_archive
 
 __all__ = ["COLUMNS", "format_csv", "format_npz", "landmark_fields", "mesh_of_rows", "read_csv", "read_npz"]
 

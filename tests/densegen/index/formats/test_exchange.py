@@ -149,7 +149,7 @@ def test_archives_of_something_else_are_refused(
     changes: dict[str, np.ndarray | None],
     words: str,
 ) -> None:
-    monkeypatch.setattr("densegen.files.MAX_ARCHIVE_BYTES", 8 << 20)
+    monkeypatch.setattr("densegen.records.MAX_ARCHIVE_BYTES", 8 << 20)
     path = tmp_path / "i.npz"
     export_index(own, path, model)
     with np.load(path) as archive:
