@@ -1,14 +1,23 @@
-"""What reaches a terminal: plain text, one line for an error, whatever a file's name or contents are."""
+"""The console of both commands: plain lines of whatever a file is called or holds, errors in one line, progress."""
 
 from __future__ import annotations
 
+import errno
 import re
+import signal
 import sys
+import threading
+import time
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import click
 
-__all__ = ["as_markdown", "one_line", "plain", "prepare_streams", "say"]
+from densegen.errors import DensegenError
+
+__all__ = ["OneLineErrors", "ProgressBar", "as_markdown", "one_line", "plain", "prepare_streams", "say"]
 
 LONGEST_LINE = 600
 
@@ -52,3 +61,115 @@ def prepare_streams() -> None:
 
 def _spelt(character: str) -> str:
     return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
+
+
+class OneLineErrors(click.Group):
+    """Bad input ends with exit 1 and one line on stderr; wrong usage, click's own, with exit 2.
+
+    resumable : the commands that go on, after Ctrl-C, where they were
+    """
+
+    def __init__(self, *args: Any, resumable: tuple[str, ...] = (), **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.resumable = resumable
+
+    def invoke(self, ctx: click.Context) -> Any:
+        prepare_streams()
+        try:
+            with _one_interrupt():
+                return super().invoke(ctx)
+        except DensegenError as error:
+            _fail(ctx, str(error))
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # whoever read our output has left: click ends quietly
+            # Only what the system refuses outright arrives here: permissions, a folder for a file, a full disk.
+            _fail(ctx, f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        except KeyboardInterrupt as stop:
+            then = str(stop) or (
+                "the same command goes on from here" if ctx.invoked_subcommand in self.resumable else ""
+            )
+            say("; ".join(filter(None, [f"{ctx.find_root().command.name}: interrupted", then])), err=True)
+            ctx.exit(130)
+        except MemoryError as error:
+            _fail(ctx, f"out of memory{f': {error}' if str(error) else ''}")
+
+
+@contextmanager
+def _one_interrupt() -> Iterator[None]:
+    """Let the first Ctrl-C stop the command, and ignore the next ones, which would break what the first one tidies up:
+    a pool of processes that is stopped twice waits for ever.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _fail(ctx: click.Context, message: str) -> None:
+    say(one_line(f"{ctx.find_root().command.name}: error: {message}"), err=True)
+    ctx.exit(1)
+
+
+LINE_EVERY_S = 30.0
+
+
+class ProgressBar:
+    """A progress bar with rate, time left and rejects; where stderr is no terminal, a line every half minute."""
+
+    def __init__(self, verb: str, unit: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self.rejects, self.verb, self.unit = 0, verb, unit
+        self.said = time.monotonic()
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.progress.add_task(verb, total=None, rate="", note="")
+
+    def __enter__(self) -> ProgressBar:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    @property
+    def total(self) -> float | None:
+        return self.progress.tasks[0].total
+
+    def start(self, fits: int, already_done: int) -> None:
+        self.progress.update(self.task, total=fits, completed=already_done)
+
+    def advance(self, fits: int, rejects: int) -> None:
+        self.rejects += rejects
+        note = f"{self.rejects} set aside" if self.rejects else ""
+        self.progress.advance(self.task, fits)
+        speed = self.progress.tasks[0].finished_speed or self.progress.tasks[0].speed
+        self.progress.update(self.task, rate=f"{speed:,.0f}/s" if speed else "", note=note)
+        if self.progress.disable and time.monotonic() - self.said > LINE_EVERY_S:
+            self.said = time.monotonic()
+            task = self.progress.tasks[0]
+            of = f" of {task.total:,.0f}" if task.total is not None else ""
+            self.progress.console.print(f"{self.verb}: {task.completed:,.0f}{of} {self.unit} {note}".rstrip())

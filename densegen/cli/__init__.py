@@ -6,9 +6,9 @@ import click
 
 from densegen import __version__
 from densegen.cli.dataset import build, inspect, manifests, rebuild_maps, schema, synth, verify
-from densegen.cli.group import OneLineErrors
 from densegen.cli.index import index
 from densegen.cli.model import model
+from densegen.console import OneLineErrors
 
 __all__ = ["main"]
 

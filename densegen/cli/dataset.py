@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from densegen.cli.outputs import check_output
-from densegen.cli.progress import ProgressBar
-from densegen.console import say
+from densegen.console import ProgressBar, say
 from densegen.conventions import OWN_INDEX
+from densegen.outputs import check_output
 
 if TYPE_CHECKING:
     from densegen.dataset.build import Plan

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from densegen.cli.index_making import MODEL, PATH, correct, describe, make, sample, suggest
-from densegen.cli.outputs import check_output
 from densegen.console import say
 from densegen.conventions import OWN_INDEX
+from densegen.outputs import check_output
 
 if TYPE_CHECKING:
     import numpy as np

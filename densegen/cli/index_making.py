@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from densegen.cli.outputs import check_output
 from densegen.console import say
+from densegen.outputs import check_output
 
 if TYPE_CHECKING:
     from densegen.index.vertex_index import VertexIndex

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from densegen.cli.group import OneLineErrors
+from densegen.console import OneLineErrors
 from densetrain import __version__
 from densetrain.cli.evaluation import evaluate, profile, report
 from densetrain.cli.training import augmented, fit, settings

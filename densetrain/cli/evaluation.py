@@ -135,7 +135,7 @@ _Evaluated = tuple[list["Result"], Callable[[Path], None] | None]
 
 
 def _evaluate_shards(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
-    from densegen.cli.progress import ProgressBar
+    from densegen.console import ProgressBar
     from densetrain.data.shard_set import open_shards
     from densetrain.evaluation.evaluate import evaluate_shards, worst_cases
     from densetrain.preview import draw_held_out
@@ -157,7 +157,7 @@ def _evaluate_shards(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
 
 
 def _evaluate_public(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
-    from densegen.cli.progress import ProgressBar
+    from densegen.console import ProgressBar
     from densetrain.evaluation.benchmarks import aflw2000, read_predictions
     from densetrain.evaluation.evaluate import evaluate_benchmark, predict_benchmark, worst_cases
     from densetrain.prediction.detect import open_detector

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from densegen.cli.outputs import check_output
 from densegen.console import say
+from densegen.outputs import check_output
 
 __all__ = ["augmented", "fit", "settings"]
 

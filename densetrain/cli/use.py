@@ -168,7 +168,7 @@ class _Job:
         return self.detector
 
     def film(self, source: Path | int, stem: Path) -> None:
-        from densegen.cli.progress import ProgressBar
+        from densegen.console import ProgressBar
         from densegen.errors import FormatError
         from densetrain.prediction.video import Follower, process_video
 

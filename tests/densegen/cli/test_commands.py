@@ -101,7 +101,7 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
 ) -> None:
     build = ("build", "demo", "--root", corpus, "--jobs", 1, "--limit", 4)
     assert "building" not in run(*build, "--out", tmp_path / "quick").stderr
-    monkeypatch.setattr("densegen.cli.progress.LINE_EVERY_S", -1.0)
+    monkeypatch.setattr("densegen.console.LINE_EVERY_S", -1.0)
     assert "building: 4 of 4 fits\n" in run(*build, "--out", tmp_path / "slow").stderr
 
 

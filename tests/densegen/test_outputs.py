@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from densegen.cli import main
-from densegen.cli.outputs import check_output
 from densegen.errors import ConfigurationError
 from densegen.files import find_data_file
+from densegen.outputs import check_output
 
 
 @pytest.mark.parametrize(
