@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from densegen.arrays import Float32, Image
 from densegen.face.regions import REGIONS
 from densegen.files import write_bytes
 
@@ -20,9 +21,6 @@ __all__ = [
     "png_bytes",
     "write_png",
 ]
-
-FloatArray = npt.NDArray[np.float32]
-ImageArray = npt.NDArray[np.uint8]
 
 KEYPOINT_COLOUR = (255, 255, 255)
 
@@ -37,9 +35,7 @@ REGION_COLOURS = dict(
 """A colour a region, the same in every picture and on the page."""
 
 
-def draw_points(
-    image: ImageArray, points: FloatArray, colours: npt.ArrayLike, *, scale: int = 2, radius: float = 1.6
-) -> ImageArray:
+def draw_points(image: Image, points: Float32, colours: npt.ArrayLike, *, scale: int = 2, radius: float = 1.6) -> Image:
     """The image enlarged ``scale`` times with a disc at every point.
 
     image : (H, W, 3) uint8; points : (N, 2 or 3) float32, pixels of ``image``, outside of it, too
@@ -62,7 +58,7 @@ def draw_points(
     return canvas
 
 
-def depth_colours(points: FloatArray) -> ImageArray:
+def depth_colours(points: Float32) -> Image:
     """(N, 3) uint8 colours by z, near = red, far = blue; points : (N, 3)."""
     from matplotlib import colormaps
 
@@ -72,7 +68,7 @@ def depth_colours(points: FloatArray) -> ImageArray:
     return np.asarray(colormaps["turbo"](0.1 + 0.8 * share)[:, :3] * 255, np.uint8)
 
 
-def contact_sheet(tiles: list[ImageArray], columns: int) -> ImageArray:
+def contact_sheet(tiles: list[Image], columns: int) -> Image:
     """Tiles of equal size, row by row, on black."""
     height, width = tiles[0].shape[:2]
     rows = -(-len(tiles) // columns)
@@ -83,7 +79,7 @@ def contact_sheet(tiles: list[ImageArray], columns: int) -> ImageArray:
     return sheet
 
 
-def png_bytes(image: ImageArray) -> bytes:
+def png_bytes(image: Image) -> bytes:
     """An (H, W, 3) uint8 image as a PNG file."""
     from PIL import Image
 
@@ -92,6 +88,6 @@ def png_bytes(image: ImageArray) -> bytes:
     return buffer.getvalue()
 
 
-def write_png(image: ImageArray, path: Path) -> None:
+def write_png(image: Image, path: Path) -> None:
     """Write an (H, W, 3) uint8 image as PNG, whole or not at all."""
     write_bytes(path, png_bytes(image))

@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from densegen.arrays import Float64
 from densegen.geometry.pose import rotation_matrix
 
 __all__ = ["angles_of", "head_pose", "reference_face"]
-
-FloatArray = npt.NDArray[np.float64]
 
 IMAGE_FROM_MODEL = np.array([1.0, -1.0, 1.0])
 """The image's y points down, the model's up."""
 
 
-def reference_face(landmarks: npt.NDArray[np.floating], poses: npt.NDArray[np.floating]) -> FloatArray:
+def reference_face(landmarks: npt.NDArray[np.floating], poses: npt.NDArray[np.floating]) -> Float64:
     """(N, 3) mean frontal face of (S, N, 3) landmarks, crop frame, whose (S, 7) poses are known.
 
     Each face is turned back by its own rotation, centred, and scaled to a root mean square distance of 1; the result
@@ -27,11 +26,11 @@ def reference_face(landmarks: npt.NDArray[np.floating], poses: npt.NDArray[np.fl
     )
     turned -= turned.mean(axis=1, keepdims=True)
     turned /= np.sqrt((turned**2).sum(axis=2).mean(axis=1))[:, None, None]
-    mean: FloatArray = turned.mean(axis=0)
+    mean: Float64 = turned.mean(axis=0)
     return mean
 
 
-def head_pose(landmarks: npt.NDArray[np.floating], reference: FloatArray) -> FloatArray:
+def head_pose(landmarks: npt.NDArray[np.floating], reference: Float64) -> Float64:
     """(n, 3) pitch, yaw, roll in degrees of (n, N, 3) landmarks, image or crop frame, as ``Pose_Para`` means them.
 
     The rotation is the least-squares one between centred point sets (Umeyama, PAMI 1991, eq. 40).
@@ -42,11 +41,11 @@ def head_pose(landmarks: npt.NDArray[np.floating], reference: FloatArray) -> Flo
         u, _, vt = np.linalg.svd((face - face.mean(axis=0)).T @ centred)
         turn = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
         result.append(angles_of(u @ turn @ vt))
-    degrees: FloatArray = np.rad2deg(np.array(result, np.float64).reshape(-1, 3))
+    degrees: Float64 = np.rad2deg(np.array(result, np.float64).reshape(-1, 3))
     return degrees
 
 
-def angles_of(rotation: FloatArray) -> tuple[float, float, float]:
+def angles_of(rotation: Float64) -> tuple[float, float, float]:
     """Pitch, yaw, roll in radians of a (3, 3) rotation ``R = Rx Ry Rz``, as in :mod:`densegen.geometry.pose`."""
     pitch = np.arctan2(rotation[1, 2], rotation[2, 2])
     yaw = np.arctan2(-rotation[0, 2], np.hypot(rotation[0, 0], rotation[0, 1]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from densegen.arrays import Float32, Image
 from densegen.conventions import CROP_SIZE
 from densegen.drawing import contact_sheet, depth_colours, draw_points, write_png
 from densetrain.config import FitSettings
@@ -59,7 +60,7 @@ def draw_held_out(
     """
     place = {str(name): row for row, name in enumerate(shards.sample_ids)}
     reader = shards.open()
-    tiles: list[npt.NDArray[np.uint8]] = []
+    tiles: list[Image] = []
     for name, words in worst.items():
         image = reader.image(place[name])
         tiles.append(_compare(image, regressor(image[None])[0], shards.keypoints68[place[name]], words))
@@ -81,7 +82,7 @@ def draw_worst_images(
 
     assert benchmark.images is not None
     place = {name: row for row, name in enumerate(benchmark.names)}
-    tiles: list[npt.NDArray[np.uint8]] = []
+    tiles: list[Image] = []
     for name, words in worst.items():
         row = place[name]
         crop = crop_of_box(benchmark.boxes[row], SHOWN_MARGIN, CROP_SIZE)
@@ -91,19 +92,17 @@ def draw_worst_images(
     write_png(contact_sheet(tiles, columns), path)
 
 
-def _in_space(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+def _in_space(points: npt.NDArray[np.floating]) -> Float32:
     """(P, 3) of (P, 2 or 3) points: z is 0 where it is not known."""
     return np.pad(points, ((0, 0), (0, 3 - points.shape[1]))).astype(np.float32)
 
 
-def _compare(
-    image: npt.NDArray[np.uint8], predicted: npt.NDArray[np.float32], truth: npt.NDArray[np.float32], words: str
-) -> npt.NDArray[np.uint8]:
+def _compare(image: Image, predicted: Float32, truth: Float32, words: str) -> Image:
     tile = draw_points(image, predicted, depth_colours(predicted), scale=1, radius=1.0)
     return _caption(draw_points(tile, truth, TRUTH_COLOUR, scale=1, radius=0.8), words)
 
 
-def _caption(image: npt.NDArray[np.uint8], words: str) -> npt.NDArray[np.uint8]:
+def _caption(image: Image, words: str) -> Image:
     """The image above a line of text."""
     from PIL import Image, ImageDraw
 

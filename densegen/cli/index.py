@@ -14,9 +14,7 @@ from densegen.conventions import OWN_INDEX
 from densegen.outputs import check_output
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
+    from densegen.arrays import Float64
     from densegen.index.quality import IndexQuality
     from densegen.index.vertex_index import VertexIndex
 
@@ -61,7 +59,7 @@ def check_index(
     measured = [read_index(path) for path in indices or (find_data_file(OWN_INDEX),)]
     if baselines:
         measured += [farthest_point_index(model, len(measured[0])), farthest_point_index(model, 68)]
-    std: npt.NDArray[np.float64] | None = coefficient_spread(fits, model) if fits else None
+    std: Float64 | None = coefficient_spread(fits, model) if fits else None
     qualities = [measure(one, model, std) for one in measured]
     for line in _quality_table(qualities):
         say(line)

@@ -8,9 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 
+from densegen.arrays import Float64, Image
 from densegen.console import as_markdown, one_line
 from densegen.conventions import FRAMES
 from densegen.dataset.build_record import DatasetManifest, Reject
@@ -47,9 +47,9 @@ def write_card(out: Path, dataset: Manifest, manifest: DatasetManifest) -> None:
     write_text(out / "README.md", _text(dataset, manifest, yaw, splits, groups))
 
 
-def _statistics(shards: list[Path]) -> tuple[npt.NDArray[np.float64], dict[str, int], dict[str, int]]:
+def _statistics(shards: list[Path]) -> tuple[Float64, dict[str, int], dict[str, int]]:
     """|yaw| of every sample in degrees, samples a split, source photographs a split."""
-    yaws: list[npt.NDArray[np.float64]] = []
+    yaws: list[Float64] = []
     splits: dict[str, int] = {}
     groups: dict[str, set[str]] = {}
     for path in shards:
@@ -62,7 +62,7 @@ def _statistics(shards: list[Path]) -> tuple[npt.NDArray[np.float64], dict[str, 
     return np.concatenate(yaws), splits, {split: len(names) for split, names in groups.items()}
 
 
-def _draw_histogram(yaw: npt.NDArray[np.float64], path: Path) -> None:
+def _draw_histogram(yaw: Float64, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 2.6), layout="constrained")
@@ -75,7 +75,7 @@ def _draw_histogram(yaw: npt.NDArray[np.float64], path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
 
 
-def _tiles(shards: list[Path], samples: int) -> list[npt.NDArray[np.uint8]]:
+def _tiles(shards: list[Path], samples: int) -> list[Image]:
     """Overlays of samples spread evenly over the dataset; neighbours in the file are often one photograph."""
     count = min(SHEET_COLUMNS * SHEET_ROWS, samples)
     wanted = {round(position) for position in np.linspace(0, samples - 1, count)}
@@ -93,7 +93,7 @@ def _tiles(shards: list[Path], samples: int) -> list[npt.NDArray[np.uint8]]:
 def _text(
     dataset: Manifest,
     manifest: DatasetManifest,
-    yaw: npt.NDArray[np.float64],
+    yaw: Float64,
     splits: dict[str, int],
     groups: dict[str, int],
 ) -> str:

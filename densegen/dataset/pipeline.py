@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from densegen.arrays import Float32, Image, Int32
 from densegen.conventions import LANDMARK_RANGE_PX
 from densegen.dataset.shards import Sample
 from densegen.errors import SampleError
@@ -26,10 +27,6 @@ from densegen.sources.manifest import FitEntry, FlipPolicy
 from densegen.sources.photograph import read_photograph
 
 __all__ = ["BATCH", "Recipe", "check_components", "make_samples", "mesh_in_image", "samples_of_fit"]
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int32]
-ImageArray = npt.NDArray[np.uint8]
 
 BATCH = 16
 """Fits whose vertices are computed together, strip by strip of the basis; a vertex's bits do not depend on it."""
@@ -64,13 +61,13 @@ class Recipe:
         return make_depth_search(self.model)
 
     @cached_property
-    def needed(self) -> IntArray:
+    def needed(self) -> Int32:
         """(n,) int32, ascending: the vertices that the samples are made of; a thousandth of the mesh without maps."""
         points = [self.landmarks, self.mirrored_landmarks, *([self.uv_table.points] if self.position_maps else [])]
         return np.unique(np.concatenate([self.model.keypoints68, *(p.vertices.ravel() for p in points)]))
 
     @cached_property
-    def basis(self) -> FloatArray:
+    def basis(self) -> Float32:
         """(K + 1, 3 n) float32: the model's basis at the needed vertices."""
         return self.model.basis_at(self.needed)
 
@@ -85,10 +82,10 @@ class Recipe:
             else None,
         )
 
-    def _rows(self, vertices: IntArray) -> IntArray:
+    def _rows(self, vertices: Int32) -> Int32:
         return np.searchsorted(self.needed, vertices).astype(np.int32)
 
-    def vertices(self, fits: Sequence[Fit]) -> FloatArray:
+    def vertices(self, fits: Sequence[Fit]) -> Float32:
         """(B, n, 3) float32, model frame: the needed vertices of B fits."""
         coefficients = [self.model.coefficients(fit.shape, fit.expression) for fit in fits]
         return combine(np.stack(coefficients), self.basis)
@@ -98,7 +95,7 @@ class Recipe:
 class _AmongNeeded:
     """The points of a recipe, with their vertices counted among the needed ones."""
 
-    keypoints68: IntArray
+    keypoints68: Int32
     landmarks: SurfacePoints
     mirrored_landmarks: SurfacePoints
     uv_points: SurfacePoints | None
@@ -134,9 +131,7 @@ def make_samples(entries: Sequence[FitEntry], recipe: Recipe) -> Iterator[tuple[
                 yield entry, error
 
 
-def samples_of_fit(
-    entry: FitEntry, fit: Fit, photograph: ImageArray, vertices: FloatArray, recipe: Recipe
-) -> list[Sample]:
+def samples_of_fit(entry: FitEntry, fit: Fit, photograph: Image, vertices: Float32, recipe: Recipe) -> list[Sample]:
     """The sample of one fit and, with ``flip="mirror"``, its mirror image with a crop of its own.
 
     photograph : (H, W, 3) uint8, RGB; vertices : (n, 3) float32, model frame, of :meth:`Recipe.vertices`
@@ -157,8 +152,8 @@ def samples_of_fit(
 def _sample(
     entry: FitEntry,
     fit: Fit,
-    photograph: ImageArray,
-    points_image: FloatArray,
+    photograph: Image,
+    points_image: Float32,
     crop: Crop,
     recipe: Recipe,
     *,
@@ -191,7 +186,7 @@ def _sample(
     )
 
 
-def _encoded_map(points_image: FloatArray, crop: Crop, recipe: Recipe, *, mirror: bool) -> npt.NDArray[np.uint16]:
+def _encoded_map(points_image: Float32, crop: Crop, recipe: Recipe, *, mirror: bool) -> npt.NDArray[np.uint16]:
     assert recipe.among_needed.uv_points is not None
     table = replace(recipe.uv_table, points=recipe.among_needed.uv_points)
     position_map, valid = table.position_map(crop.apply(points_image)), table.valid
@@ -200,7 +195,7 @@ def _encoded_map(points_image: FloatArray, crop: Crop, recipe: Recipe, *, mirror
     return encode_fixed_point(position_map, valid)
 
 
-def mesh_in_image(model: MorphableModel, fit: Fit, image_height: int) -> FloatArray:
+def mesh_in_image(model: MorphableModel, fit: Fit, image_height: int) -> Float32:
     """The posed mesh of one fit: (V, 3) float32, pixels, image frame."""
     return pose_vertices(model.vertices(fit.shape, fit.expression), fit.pose, image_height)
 
@@ -214,14 +209,14 @@ def _read_checked(entry: FitEntry, model: MorphableModel) -> Fit | SampleError:
     return fit
 
 
-def _check_range(*points: FloatArray) -> None:
+def _check_range(*points: Float32) -> None:
     low, high = LANDMARK_RANGE_PX
     for array in points:
         if not ((array >= low) & (array <= high)).all():  # NaN is not in range either
             raise SampleError("landmarks-out-of-range", f"landmarks leave the range of {low:g} to {high:g} px")
 
 
-def _check_in_picture(keypoints_image: FloatArray, photograph: ImageArray) -> None:
+def _check_in_picture(keypoints_image: Float32, photograph: Image) -> None:
     """A face is in the picture where the centre of its keypoints' box and half of the keypoints are."""
     height, width = photograph.shape[:2]
     xy = keypoints_image[:, :2]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from densegen.arrays import Float32, Float64, Image, Mask
 from densegen.dataset.build_record import find_sample, read_dataset_manifest
 from densegen.dataset.rebuild import check_model, rebuild_position_map
 from densegen.dataset.shards import ShardReader
@@ -19,12 +19,8 @@ from densegen.geometry.position_map import decode_fixed_point, make_uv_table
 
 __all__ = ["draw_sample", "list_samples", "unwrap_texture"]
 
-FloatArray = npt.NDArray[np.float32]
-ImageArray = npt.NDArray[np.uint8]
-MaskArray = npt.NDArray[np.bool_]
 
-
-def unwrap_texture(image: ImageArray, position_map: FloatArray, valid: MaskArray) -> ImageArray:
+def unwrap_texture(image: Image, position_map: Float32, valid: Mask) -> Image:
     """What the image shows at every UV pixel: (256, 256, 3) uint8; black outside the image and where not valid.
 
     image : (H, W, 3) uint8; position_map : (256, 256, 3) float32, pixels of ``image``. Hidden parts of the face show
@@ -45,7 +41,7 @@ def list_samples(folder: Path) -> Iterator[tuple[str, str, float]]:
             yield from zip(shard.sample_ids, shard.splits, map(float, _yaw_in_picture(shard)), strict=True)
 
 
-def _yaw_in_picture(shard: ShardReader) -> npt.NDArray[np.float64]:
+def _yaw_in_picture(shard: ShardReader) -> Float64:
     """(S,) degrees; a mirrored sample keeps the pose of the fit as it was."""
     return yaw_degrees(shard.array("pose")) * np.where(shard.array("mirrored"), -1, 1)
 
@@ -65,7 +61,7 @@ def draw_sample(folder: Path, sample_id: str, path: Path, model: MorphableModel 
         mapped = _position_map(shard, row, model)
         about = f"{sample_id}  ·  yaw {_yaw_in_picture(shard)[row]:.0f}°  ·  {shard.splits[row]}"
     white = np.array(KEYPOINT_COLOUR, np.uint8)
-    panels: list[tuple[str, ImageArray]] = [
+    panels: list[tuple[str, Image]] = [
         ("image", image),
         ("68 keypoints", draw_points(image, keypoints, white, scale=2, radius=2.2)),
         (
@@ -86,7 +82,7 @@ def draw_sample(folder: Path, sample_id: str, path: Path, model: MorphableModel 
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
 
 
-def _position_map(shard: ShardReader, row: int, model: MorphableModel | None) -> tuple[FloatArray, MaskArray] | None:
+def _position_map(shard: ShardReader, row: int, model: MorphableModel | None) -> tuple[Float32, Mask] | None:
     if shard.has_position_maps:
         valid = shard.array("valid_uv")
         valid = valid[:, ::-1] if shard.array("mirrored")[row] else valid
@@ -97,8 +93,8 @@ def _position_map(shard: ShardReader, row: int, model: MorphableModel | None) ->
     return rebuild_position_map(shard, row, model, make_uv_table(model.uv, model.triangles))
 
 
-def _as_colours(position_map: FloatArray, valid: MaskArray) -> ImageArray:
-    colours: ImageArray = np.zeros(position_map.shape, np.uint8)
+def _as_colours(position_map: Float32, valid: Mask) -> Image:
+    colours: Image = np.zeros(position_map.shape, np.uint8)
     if valid.any():
         shown = position_map[valid] - position_map[valid].min(axis=0)
         colours[valid] = (shown * (255 / np.maximum(shown.max(axis=0), 1e-6))).clip(0, 255)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from densegen.arrays import Float32, Mask
 from densegen.dataset.build_record import find_sample, read_dataset_manifest
 from densegen.dataset.shards import ShardReader
 from densegen.errors import ConfigurationError, FormatError
@@ -30,9 +30,7 @@ def check_model(shard: ShardReader, model: MorphableModel) -> None:
         )
 
 
-def rebuild_position_map(
-    shard: ShardReader, row: int, model: MorphableModel, table: UvTable
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+def rebuild_position_map(shard: ShardReader, row: int, model: MorphableModel, table: UvTable) -> tuple[Float32, Mask]:
     """Render the position map of sample ``row`` as the build did, to 1e-3 px.
 
     table : ``make_uv_table(model.uv, model.triangles)``

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from densegen.arrays import Float32, Float64, Image, Int64, Mask
 from densegen.conventions import (
     FRAMES,
     KEYPOINTS,
@@ -34,8 +35,6 @@ from densegen.errors import FormatError
 from densegen.files import stays_below
 
 __all__ = ["Sample", "ShardHeader", "ShardReader", "decode_crop", "encode_shard"]
-
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,12 +62,12 @@ class Sample:
     flipped: bool
     mirrored: bool
     jpeg: bytes
-    landmarks: FloatArray
-    keypoints68: FloatArray
-    pose: FloatArray
-    shape: FloatArray
-    expression: FloatArray
-    crop: npt.NDArray[np.float64]
+    landmarks: Float32
+    keypoints68: Float32
+    pose: Float32
+    shape: Float32
+    expression: Float32
+    crop: Float64
     image_size: tuple[int, int]
     position_map: npt.NDArray[np.uint16] | None = None
 
@@ -92,7 +91,7 @@ class ShardHeader:
     model_fingerprint: str
     configuration: str
     counts: tuple[int, int, int]
-    valid_uv: npt.NDArray[np.bool_] | None = None
+    valid_uv: Mask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +205,7 @@ def _rows(
     return np.array(values, column.dtype).reshape(len(values), *shape), stored_as
 
 
-def _open_position_maps(file: Any, valid: npt.NDArray[np.bool_]) -> Any:
+def _open_position_maps(file: Any, valid: Mask) -> Any:
     """The dataset of the position maps, without rows yet."""
     _put(file, "valid_uv", valid, "UV pixels that position maps cover; mirrored samples: reversed columns")
     shape = (*valid.shape, 3)
@@ -229,7 +228,7 @@ def _without_map(sample: Sample, maps: Any) -> Sample:
     return replace(sample, position_map=None)
 
 
-def decode_crop(jpeg: bytes, size: int, name: str) -> npt.NDArray[np.uint8]:
+def decode_crop(jpeg: bytes, size: int, name: str) -> Image:
     """A crop's pixels, (S, S, 3) uint8, RGB; raises :class:`FormatError` before another size takes memory."""
     try:
         height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
@@ -359,7 +358,7 @@ class ShardReader:
         return tuple(int(self.file[name].shape[1]) for name in ("landmarks", "shape", "expression"))  # type: ignore[return-value]
 
     @cached_property
-    def image_offsets(self) -> npt.NDArray[np.int64]:
+    def image_offsets(self) -> Int64:
         """(S + 1,) int64; raises :class:`FormatError` where they lead out of the images."""
         offsets = np.asarray(self.file["image/offsets"][()])
         if (
@@ -395,7 +394,7 @@ class ShardReader:
         start, stop = self.image_offsets[row : row + 2]
         return bytes(self.file["image/bytes"][start:stop].tobytes())
 
-    def image(self, row: int) -> npt.NDArray[np.uint8]:
+    def image(self, row: int) -> Image:
         """(S, S, 3) uint8, RGB; raises :class:`FormatError` where it does not decode or has another size."""
         size = self.attributes["crop_size"]
         return decode_crop(self.jpeg(row), size, f"{self.path.name}: the image of {self.sample_ids[row]}")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from densegen.arrays import Float64, Int32, Int64
 from densegen.drawing import REGION_COLOURS
 from densegen.editor.picking import hit_vertex
 from densegen.editor.session import EditSession
@@ -22,8 +23,6 @@ from densegen.face.regions import valid_uv_region
 from densegen.index.quality import face_surface
 
 __all__ = ["EditorPage"]
-
-FloatArray = npt.NDArray[np.float64]
 
 SCENE_MM = 10.0
 """Millimetres in a unit of the scene."""
@@ -64,7 +63,7 @@ class EditorPage:
         self.face = self._face_vertices(0)
         pixels = session.plane.pixels / 255 - 0.5
         flat = np.column_stack([pixels[:, 0], -pixels[:, 1], np.zeros(len(pixels))]) * PLANE_WIDTH
-        self.plane: FloatArray = flat + PLANE_OFFSET
+        self.plane: Float64 = flat + PLANE_OFFSET
         self.region_of = lru_cache(maxsize=None)(session.region_of)
         self._build_panel()
         self._build_scene()
@@ -133,7 +132,7 @@ class EditorPage:
             self.undo.disabled, self.redo.disabled = not self.session.can_undo, not self.session.can_redo
             self.delete.disabled = self.selected is None
 
-    def _draw_mesh(self, name: str, vertices: FloatArray, distance_mm: FloatArray) -> None:
+    def _draw_mesh(self, name: str, vertices: Float64, distance_mm: Float64) -> None:
         import trimesh
 
         if self.heat.value:
@@ -145,7 +144,7 @@ class EditorPage:
         mesh = trimesh.Trimesh(vertices, self.triangles, vertex_colors=(colours * 255).astype(np.uint8), process=False)
         self.server.scene.add_mesh_trimesh(name, mesh)
 
-    def _draw_landmarks(self, name: str, places: FloatArray, names: list[tuple[str, int]]) -> None:
+    def _draw_landmarks(self, name: str, places: Float64, names: list[tuple[str, int]]) -> None:
         import trimesh
 
         ball = trimesh.creation.icosphere(subdivisions=1, radius=0.14)
@@ -183,7 +182,7 @@ class EditorPage:
             lines.append(f"{name}: vertex {vertex}, UV ({column:.1f}, {row:.1f})")
         return "\n\n".join(lines)
 
-    def _coverage(self, vertices: npt.NDArray[np.int64]) -> tuple[float, float, float, FloatArray]:
+    def _coverage(self, vertices: Int64) -> tuple[float, float, float, Float64]:
         """Largest, 99th percentile and mean distance of the face in mm, and (V,) each vertex's own."""
         from scipy.spatial import cKDTree
 
@@ -212,7 +211,7 @@ class EditorPage:
         else:
             self._select(shown, point)
 
-    def _select(self, shown: FloatArray, point: FloatArray) -> None:
+    def _select(self, shown: Float64, point: Float64) -> None:
         with self.lock:
             names = self.session.names()
             places = shown[[vertex for _, vertex in names]]
@@ -271,26 +270,26 @@ class EditorPage:
             self.sample.value = (int(self.sample.value) + 1) % (SAMPLE_FACES + 1)
             self._show_sample()
 
-    def _face_vertices(self, number: int) -> FloatArray:
+    def _face_vertices(self, number: int) -> Float64:
         """(V, 3) sample face ``number`` in units of the scene; 0 is the mean."""
         model = self.session.model
         generator = np.random.default_rng(number)
         coefficients = generator.normal(0, self.std * (number > 0)).astype(np.float32)[None]
         shapes = len(model.shape_basis)
         vertices = model.vertices(coefficients[0, :shapes], coefficients[0, shapes:])
-        places: FloatArray = vertices.astype(np.float64) * model.unit_mm / SCENE_MM
+        places: Float64 = vertices.astype(np.float64) * model.unit_mm / SCENE_MM
         return places
 
     def _say(self, text: str) -> None:
         self.note.content = text
 
 
-def _face_triangles(session: EditSession) -> npt.NDArray[np.int32]:
+def _face_triangles(session: EditSession) -> Int32:
     """The triangles that lie in the face's part of the UV plane."""
     columns, rows = np.rint(session.plane.pixels).astype(np.int64).T
     inside = valid_uv_region()[rows, columns]
     triangles = session.model.outward_triangles
-    face: npt.NDArray[np.int32] = triangles[inside[triangles].any(axis=1)]
+    face: Int32 = triangles[inside[triangles].any(axis=1)]
     return face
 
 

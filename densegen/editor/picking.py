@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+
+from densegen.arrays import Float64, Int32
 
 __all__ = ["hit_vertex"]
 
-FloatArray = npt.NDArray[np.float64]
 
-
-def hit_vertex(
-    vertices: FloatArray, triangles: npt.NDArray[np.int32], origin: FloatArray, direction: FloatArray
-) -> tuple[int, FloatArray] | None:
+def hit_vertex(vertices: Float64, triangles: Int32, origin: Float64, direction: Float64) -> tuple[int, Float64] | None:
     """Where a ray first meets a mesh: the nearest corner of the triangle, and the point; None where it misses.
 
     vertices : (V, 3), triangles : (F, 3); Moeller and Trumbore (1997), all triangles at once.

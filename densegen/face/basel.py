@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from densegen.arrays import Float32, Float64, Int32
 from densegen.errors import ConfigurationError, FormatError
 from densegen.face.morphable_model import BASEL_RAW_VERTICES, BASEL_VERTICES, MorphableModel, count_words
 from densegen.mat5 import read_mat
@@ -114,16 +115,16 @@ def convert_model(path: Path, uv_path: Path) -> MorphableModel:
 
 def _model(
     *,
-    shape_mean: npt.NDArray[np.float32],
-    shape_basis: npt.NDArray[np.float32],
+    shape_mean: Float32,
+    shape_basis: Float32,
     shape_std: npt.NDArray[Any],
-    expression_mean: npt.NDArray[np.float32],
-    expression_basis: npt.NDArray[np.float32],
+    expression_mean: Float32,
+    expression_basis: Float32,
     expression_std: npt.NDArray[Any],
     triangles: npt.NDArray[Any],
     mouth: npt.NDArray[Any],
     keypoints: npt.NDArray[Any],
-    uv: npt.NDArray[np.float64],
+    uv: Float64,
 ) -> MorphableModel:
     return MorphableModel(
         shape_mean=shape_mean[0],
@@ -161,19 +162,19 @@ def _expect_vertices(what: str, found: int, expected: int) -> None:
         raise FormatError(f"{what} has {count_words(found)} vertices, expected {count_words(expected)}")
 
 
-def _zero_based(indices: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+def _zero_based(indices: npt.NDArray[Any]) -> Int32:
     zero_based = np.asarray(indices).astype(np.int64).ravel() - 1
     if zero_based.size and zero_based.min() < 0:
         raise ValueError("an index counts from 0, expected MATLAB's counting from 1")
     return zero_based.astype(np.int32)
 
 
-def _triangles(columns: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+def _triangles(columns: npt.NDArray[Any]) -> Int32:
     """(3, F) 1-based, any number type -> (F, 3) int32, 0-based."""
     return np.ascontiguousarray((np.asarray(columns).astype(np.int64) - 1).astype(np.int32).T)
 
 
-def _mended_mouth(columns: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+def _mended_mouth(columns: npt.NDArray[Any]) -> Int32:
     mouth = _triangles(columns)
     mended = _MOUTH_COLUMNS - 1 + len(_INNER_MOUTH)
     if len(mouth) not in (_MOUTH_COLUMNS, mended):
@@ -183,12 +184,12 @@ def _mended_mouth(columns: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
     return np.concatenate([np.delete(mouth, _BAD_MOUTH_COLUMN, axis=0), np.array(_INNER_MOUTH, np.int32) - 1])
 
 
-def _per_vertex(columns: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _per_vertex(columns: npt.NDArray[Any]) -> Float32:
     """(3 V, K) with x, y, z interleaved -> (K, V, 3) float32, a view where it can be one."""
     return np.asarray(columns, np.float32).T.reshape(columns.shape[1], -1, 3)
 
 
-def _uv(path: Path, trim: npt.NDArray[np.int32] | None) -> npt.NDArray[np.float64]:
+def _uv(path: Path, trim: Int32 | None) -> Float64:
     uv = np.asarray(_load(path, "UV")["UV"], np.float64)
     if trim is not None:
         _expect_vertices(path.name, len(uv), BASEL_RAW_VERTICES)

@@ -11,17 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from densegen.arrays import Float32, Float64, Int32
 from densegen.face.morphable_model import MorphableModel, combine
 from densegen.geometry.kernels import kernel
 from densegen.geometry.pose import image_transform, transform
 
 __all__ = ["DepthSearch", "make_depth_search"]
-
-FloatArray = npt.NDArray[np.float32]
-DoubleArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int32]
 
 PATCH = 96
 """Vertices in a patch; the fastest of 48, 64, 96 and 128 on the Basel model."""
@@ -39,14 +35,14 @@ class DepthSearch:
     """
 
     model: MorphableModel
-    patches: IntArray
-    middle_basis: FloatArray
-    offsets: DoubleArray
-    reach: DoubleArray
-    size: DoubleArray
-    _basis_of: dict[int, FloatArray] = field(default_factory=dict)
+    patches: Int32
+    middle_basis: Float32
+    offsets: Float64
+    reach: Float64
+    size: Float64
+    _basis_of: dict[int, Float32] = field(default_factory=dict)
 
-    def smallest_z(self, coefficients: FloatArray, pose: FloatArray) -> float:
+    def smallest_z(self, coefficients: Float32, pose: Float32) -> float:
         """The smallest z of the posed mesh: ``pose_vertices(model.vertices(…), pose, …)[:, 2].min()``, image frame.
 
         coefficients : (K,) float32, shape and expression; pose : (7,) float32
@@ -65,7 +61,7 @@ class DepthSearch:
             smallest = min(smallest, float(transform(vertices, matrix, offset)[:, 2].min()))
         return smallest
 
-    def _rounding(self, direction: DoubleArray, offset: float, amounts: DoubleArray) -> float:
+    def _rounding(self, direction: Float64, offset: float, amounts: Float64) -> float:
         """More than two depths can be off: each is a float32 sum of K + 4 terms, whose error is below ``(K + 4) eps``
         times the sum of the terms' sizes (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 4.2).
         """
@@ -73,7 +69,7 @@ class DepthSearch:
         largest = float(np.sqrt((direction**2).sum())) * terms + abs(offset)
         return float(2 * (len(self.size) + 8) * np.finfo(np.float32).eps * largest)
 
-    def _patch_basis(self, patch: int) -> FloatArray:
+    def _patch_basis(self, patch: int) -> Float32:
         """The basis of a patch, kept: the same few patches hold the rearmost vertex of most faces."""
         if patch not in self._basis_of:
             self._basis_of[patch] = self.model.basis_at(self.patches[patch])
@@ -105,9 +101,9 @@ def make_depth_search(model: MorphableModel) -> DepthSearch:
     )
 
 
-def _cut(points: FloatArray) -> IntArray:
+def _cut(points: Float32) -> Int32:
     """(P, PATCH) int32: all points in patches; one that has fewer repeats its last."""
-    patches: list[IntArray] = []
+    patches: list[Int32] = []
     waiting = [np.arange(len(points), dtype=np.int32)]
     while waiting:
         rows = waiting.pop()

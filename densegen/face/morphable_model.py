@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from densegen.arrays import Float32, Float64, Int32
 from densegen.conventions import KEYPOINTS, UV_LAYOUT
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import file_size, write_bytes
@@ -29,9 +29,6 @@ __all__ = [
     "read_model",
     "write_model",
 ]
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int32]
 
 MODEL_SCHEMA_VERSION = 2
 
@@ -70,15 +67,15 @@ class MorphableModel:
     (Paysan et al., AVSS 2009; expressions as in Zhu et al., CVPR 2016), with raw coefficients.
     """
 
-    shape_mean: FloatArray
-    expression_mean: FloatArray
-    shape_basis: FloatArray
-    expression_basis: FloatArray
-    shape_std: FloatArray
-    expression_std: FloatArray
-    triangles: IntArray
-    keypoints68: IntArray
-    uv: npt.NDArray[np.float64]
+    shape_mean: Float32
+    expression_mean: Float32
+    shape_basis: Float32
+    expression_basis: Float32
+    shape_std: Float32
+    expression_std: Float32
+    triangles: Int32
+    keypoints68: Int32
+    uv: Float64
     unit_mm: float
     name: str
     uv_layout: str = UV_LAYOUT
@@ -119,12 +116,12 @@ class MorphableModel:
         return len(self.uv)
 
     @cached_property
-    def mean(self) -> FloatArray:
+    def mean(self) -> Float32:
         """(V, 3) float32, model frame: the mean face, neutral as the model means it."""
         return self.shape_mean + self.expression_mean
 
     @cached_property
-    def basis(self) -> FloatArray:
+    def basis(self) -> Float32:
         """(Ks + Ke + 1, 3 V) float32: both bases and the mean, for a product with ``[shape, expression, 1]``."""
         stacked = np.concatenate([self.shape_basis, self.expression_basis, self.mean[None]])
         # The components are kept once: 140 MiB of the Basel model.
@@ -134,12 +131,12 @@ class MorphableModel:
         return stacked.reshape(len(stacked), -1)
 
     @cached_property
-    def mirror(self) -> IntArray:
+    def mirror(self) -> Int32:
         """(V,) int32: the vertex on the other half of the face, from the UV layout; an involution."""
         return mirror_from_uv(self.uv)
 
     @cached_property
-    def outward_triangles(self) -> IntArray:
+    def outward_triangles(self) -> Int32:
         """(F, 3) int32: the triangles, wound as viewers expect: counter-clockwise seen from outside.
 
         The Basel model's are wound the other way; ``triangles`` keeps their order, on which the position map depends.
@@ -167,7 +164,7 @@ class MorphableModel:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
-    def coefficients(self, shape: FloatArray, expression: FloatArray) -> FloatArray:
+    def coefficients(self, shape: Float32, expression: Float32) -> Float32:
         """(Ks + Ke,) float32 of both, as :attr:`basis` has its rows; raises :class:`ConfigurationError` if they are not
         as many as the components."""
         if (len(shape), len(expression)) != (len(self.shape_basis), len(self.expression_basis)):
@@ -175,19 +172,19 @@ class MorphableModel:
                 f"{len(shape)} shape and {len(expression)} expression coefficients, but {self.name} has "
                 f"{len(self.shape_basis)} and {len(self.expression_basis)} components"
             )
-        both: FloatArray = np.concatenate([shape, expression], dtype=np.float32)
+        both: Float32 = np.concatenate([shape, expression], dtype=np.float32)
         return both
 
-    def vertices(self, shape: FloatArray, expression: FloatArray) -> FloatArray:
+    def vertices(self, shape: Float32, expression: Float32) -> Float32:
         """The vertices of one face, each the sum of its components in a fixed order, on every processor.
 
         shape : (Ks,) float32; expression : (Ke,) float32, raw coefficients
         returns : (V, 3) float32, model frame and units
         """
-        vertices: FloatArray = combine(self.coefficients(shape, expression)[None], self.basis)[0]
+        vertices: Float32 = combine(self.coefficients(shape, expression)[None], self.basis)[0]
         return vertices
 
-    def basis_at(self, vertices: IntArray) -> FloatArray:
+    def basis_at(self, vertices: Int32) -> Float32:
         """(Ks + Ke + 1, 3 n) float32: the columns of :attr:`basis` that belong to n vertices."""
         columns = 3 * np.asarray(vertices, np.int64)[:, None] + np.arange(3)
         return np.ascontiguousarray(self.basis[:, columns.ravel()])
@@ -200,7 +197,7 @@ _STORED_AS = {"triangles": "I32", "keypoints68": "I32", "uv": "F64"}
 _ABOUT = "densegen"
 
 
-def combine(coefficients: FloatArray, basis: FloatArray) -> FloatArray:
+def combine(coefficients: Float32, basis: Float32) -> Float32:
     """``mean + c[0] * basis[0] + c[1] * basis[1] + …`` of B faces, added from left to right.
 
     coefficients : (B, K) float32; basis : (K + 1, 3 n) float32, the mean in its last row
@@ -208,7 +205,7 @@ def combine(coefficients: FloatArray, basis: FloatArray) -> FloatArray:
 
     BLAS would add in an order that depends on the processor, and on how many faces are computed at once.
     """
-    combined: FloatArray = _combine(coefficients, basis)
+    combined: Float32 = _combine(coefficients, basis)
     return combined.reshape(len(coefficients), -1, 3)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
+from densegen.arrays import Float64, Mask
 from densegen.conventions import UV_SIZE
 from densegen.files import find_data_file
 from densegen.geometry.uv import mirror_pixels
@@ -14,15 +14,13 @@ from densegen.records import read_yaml
 
 __all__ = ["MIDLINE", "REGIONS", "on_face", "region_of", "valid_uv_region"]
 
-FloatArray = npt.NDArray[np.float64]
-
 REGIONS = ("jaw", "chin", "brow", "eye", "lid", "nose", "lip-outer", "lip-inner", "cheek", "forehead", "temple")
 
 MIDLINE = (UV_SIZE - 1) / 2
 """Column of the face's midline in the UV map, between two pixels."""
 
 
-def region_of(pixel: FloatArray, keypoints: FloatArray) -> str:
+def region_of(pixel: Float64, keypoints: Float64) -> str:
     """The region of the face at a UV position, by where it lies among the 68.
 
     pixel : (2,) (column, row); keypoints : (68, 2), both UV pixels
@@ -64,13 +62,13 @@ def region_of(pixel: FloatArray, keypoints: FloatArray) -> str:
     return "cheek"
 
 
-def _inside(point: FloatArray, polygon: FloatArray) -> bool:
+def _inside(point: Float64, polygon: Float64) -> bool:
     from matplotlib.path import Path as Outline
 
     return bool(Outline(polygon).contains_point((float(point[0]), float(point[1]))))
 
 
-def _distance(point: FloatArray, line: FloatArray, closed: bool = True) -> float:
+def _distance(point: Float64, line: Float64, closed: bool = True) -> float:
     ends = np.roll(line, -1, axis=0) if closed else line[1:]
     starts = line if closed else line[:-1]
     along = ends - starts
@@ -79,7 +77,7 @@ def _distance(point: FloatArray, line: FloatArray, closed: bool = True) -> float
 
 
 @lru_cache(maxsize=1)
-def valid_uv_region() -> npt.NDArray[np.bool_]:
+def valid_uv_region() -> Mask:
     """(256, 256) bool, read-only: the pixels of the UV map that count as face (PRNet's 43,867)."""
     contents = read_yaml(find_data_file("uv_bfm-3dmmasstn.yaml"), "UV region")
     valid = np.zeros((UV_SIZE, UV_SIZE), np.bool_)
@@ -89,17 +87,17 @@ def valid_uv_region() -> npt.NDArray[np.bool_]:
     return valid
 
 
-def on_face(pixels: FloatArray) -> npt.NDArray[np.bool_]:
+def on_face(pixels: Float64) -> Mask:
     """(N,) bool: which of (N, 2) UV positions lie in the face's part of the UV map, or within a pixel of it."""
     columns, rows = np.rint(pixels).astype(np.int64).T
-    inside: npt.NDArray[np.bool_] = _near_face()[rows, columns]
+    inside: Mask = _near_face()[rows, columns]
     return inside
 
 
 @lru_cache(maxsize=1)
-def _near_face() -> npt.NDArray[np.bool_]:
+def _near_face() -> Mask:
     from scipy.ndimage import binary_dilation
 
     valid = valid_uv_region()  # its outline differs by a pixel between left and right
-    near: npt.NDArray[np.bool_] = binary_dilation(valid | valid[:, ::-1], np.ones((3, 3), np.bool_))
+    near: Mask = binary_dilation(valid | valid[:, ::-1], np.ones((3, 3), np.bool_))
     return near

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from densegen.arrays import Float32, Float64, Image
 from densegen.conventions import CROP_SIZE
 from densegen.errors import SampleError
 from densegen.geometry.kernels import kernel
 
 __all__ = ["Crop", "CropRecipe", "crop_generator", "place_crop", "warp"]
-
-FloatArray = npt.NDArray[np.float32]
-ImageArray = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +42,20 @@ class Crop:
     size: int = CROP_SIZE
 
     @classmethod
-    def from_array(cls, numbers: npt.NDArray[np.float64], size: int = CROP_SIZE) -> Crop:
+    def from_array(cls, numbers: Float64, size: int = CROP_SIZE) -> Crop:
         """From (4,) scale, tx, ty, tz, as a shard stores them."""
         scale, tx, ty, tz = map(float, numbers)
         return cls(scale, tx, ty, tz, size)
 
-    def as_array(self) -> npt.NDArray[np.float64]:
+    def as_array(self) -> Float64:
         """(4,) float64: scale, tx, ty, tz."""
         return np.array([self.scale, self.tx, self.ty, self.tz])
 
-    def apply(self, points_image: FloatArray) -> FloatArray:
+    def apply(self, points_image: Float32) -> Float32:
         """(..., 3) float32 points from the image frame to the crop frame, pixels."""
         return points_image * np.float32(self.scale) + np.array([self.tx, self.ty, self.tz], np.float32)
 
-    def invert(self, points_crop: FloatArray) -> FloatArray:
+    def invert(self, points_crop: Float32) -> Float32:
         """(..., 3) float32 points from the crop frame back to the image frame, pixels."""
         return (points_crop - np.array([self.tx, self.ty, self.tz], np.float32)) / np.float32(self.scale)
 
@@ -77,7 +74,7 @@ def crop_generator(seed: int, sample_id: str, flipped: bool) -> np.random.Genera
     return np.random.Generator(np.random.PCG64(int.from_bytes(key[:16], "little")))
 
 
-def place_crop(keypoints_image: FloatArray, recipe: CropRecipe, generator: np.random.Generator) -> Crop:
+def place_crop(keypoints_image: Float32, recipe: CropRecipe, generator: np.random.Generator) -> Crop:
     """Lay the square around (68, 3) keypoints, pixels, image frame; z is not moved yet.
 
     Raises :class:`SampleError` where the keypoints are not finite or have no extent.
@@ -99,7 +96,7 @@ AVERAGED_ABOVE = 1.5
 """Pixels of the image in one of the crop, along a side, from which on a crop is averaged instead of interpolated."""
 
 
-def warp(image: ImageArray, crop: Crop, *, mirror: bool = False) -> ImageArray:
+def warp(image: Image, crop: Crop, *, mirror: bool = False) -> Image:
     """Cut a crop out of an image; black outside, as if the image lay on black.
 
     Bilinear interpolation; if the crop shrinks the image by more than ``AVERAGED_ABOVE``, the mean over the area that a
@@ -114,9 +111,9 @@ def warp(image: ImageArray, crop: Crop, *, mirror: bool = False) -> ImageArray:
     rows = (centres - crop.ty) / crop.scale
     image = np.ascontiguousarray(image)
     if 1 / crop.scale > AVERAGED_ABOVE:
-        averaged: ImageArray = _average(image, columns, rows, 1 / crop.scale)
+        averaged: Image = _average(image, columns, rows, 1 / crop.scale)
         return averaged
-    result: ImageArray = _warp(image, columns, rows)
+    result: Image = _warp(image, columns, rows)
     return result
 
 

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from densegen.arrays import Float64
 from densegen.geometry.kernels import kernel
 
 __all__ = ["exponential", "sine_cosine", "sine_cosine_array"]
-
-FloatArray = npt.NDArray[np.float64]
 
 # pi / 2 and ln 2 in parts of 33 bits, as in FreeBSD's msun: a multiple of the first part is exact.
 _HALF_PI = (1.57079632673412561417e00, 6.07710050630396597660e-11, 2.02226624879595063154e-21)
@@ -35,15 +34,15 @@ def sine_cosine(angle_rad: float) -> tuple[float, float]:
     return float(sine[0]), float(cosine[0])
 
 
-def sine_cosine_array(angles_rad: npt.NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+def sine_cosine_array(angles_rad: npt.NDArray[Any]) -> tuple[Float64, Float64]:
     """Sines and cosines, float64, in the shape of the angles; radians, at most 10^5 in size."""
     sines, cosines = _sine_cosine(np.ascontiguousarray(angles_rad, np.float64).ravel())
     return sines.reshape(angles_rad.shape), cosines.reshape(angles_rad.shape)
 
 
-def exponential(exponents: npt.NDArray[Any]) -> FloatArray:
+def exponential(exponents: npt.NDArray[Any]) -> Float64:
     """e to the power of each element, float64, in their shape; for exponents between -700 and 700."""
-    result: FloatArray = _exponential(np.ascontiguousarray(exponents, np.float64).ravel())
+    result: Float64 = _exponential(np.ascontiguousarray(exponents, np.float64).ravel())
     return result.reshape(exponents.shape)
 
 

@@ -7,15 +7,15 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from densegen.arrays import Float32, Int64, Mask
 from densegen.conventions import CROP_SIZE
 
 __all__ = ["KEYPOINT_MIRROR", "flip_image", "flip_keypoints", "flip_points", "flip_position_map"]
 
-FloatArray = npt.NDArray[np.float32]
 Pixel = TypeVar("Pixel", bound=np.generic)
 
 
-def _keypoint_mirror() -> npt.NDArray[np.int64]:
+def _keypoint_mirror() -> Int64:
     mirror = np.arange(68)
     pairs = [(i, 16 - i) for i in range(8)] + [(17 + i, 26 - i) for i in range(5)]
     pairs += [(31, 35), (32, 34)]
@@ -35,21 +35,19 @@ def flip_image(image: npt.NDArray[Pixel]) -> npt.NDArray[Pixel]:
     return np.ascontiguousarray(image[:, ::-1])
 
 
-def flip_points(points_crop: FloatArray, size: int = CROP_SIZE) -> FloatArray:
+def flip_points(points_crop: Float32, size: int = CROP_SIZE) -> Float32:
     """(..., 3) float32 points, pixels, crop frame: x -> size - 1 - x. Which point is which is the caller's matter."""
     flipped = points_crop.copy()
     flipped[..., 0] = np.float32(size - 1) - flipped[..., 0]
     return flipped
 
 
-def flip_keypoints(keypoints_crop: FloatArray, size: int = CROP_SIZE) -> FloatArray:
+def flip_keypoints(keypoints_crop: Float32, size: int = CROP_SIZE) -> Float32:
     """(68, 3) keypoints of the mirrored face, iBUG order: moved, then renamed (its left eye was the right one)."""
     return flip_points(keypoints_crop, size)[KEYPOINT_MIRROR]
 
 
-def flip_position_map(
-    position_map: FloatArray, valid: npt.NDArray[np.bool_], size: int = CROP_SIZE
-) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+def flip_position_map(position_map: Float32, valid: Mask, size: int = CROP_SIZE) -> tuple[Float32, Mask]:
     """The position map of the mirrored face: ``P'[r, c] = (size - 1 - X, Y, Z)`` of ``P[r, W - 1 - c]``.
 
     position_map : (S, S, 3) float32, pixels, crop frame; valid : (S, S) bool

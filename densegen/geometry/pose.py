@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from densegen.arrays import Float32, Float64
 from densegen.geometry.elementary import sine_cosine
 from densegen.geometry.kernels import kernel
 
 __all__ = ["image_transform", "pose_vertices", "proper_pose", "rotation_matrix", "transform", "yaw_degrees"]
 
-FloatArray = npt.NDArray[np.float32]
 
-
-def rotation_matrix(pitch_rad: float, yaw_rad: float, roll_rad: float) -> npt.NDArray[np.float64]:
+def rotation_matrix(pitch_rad: float, yaw_rad: float, roll_rad: float) -> Float64:
     """The (3, 3) float64 rotation ``R = Rx @ Ry @ Rz`` of 300W-LP (Zhu et al., CVPR 2016), from radians.
 
     Written out, not multiplied by BLAS: the same bits on every processor.
@@ -31,7 +30,7 @@ def rotation_matrix(pitch_rad: float, yaw_rad: float, roll_rad: float) -> npt.ND
     )
 
 
-def proper_pose(pose: npt.NDArray[np.floating]) -> FloatArray:
+def proper_pose(pose: npt.NDArray[np.floating]) -> Float32:
     """The pose that shows the same picture with a positive scale and angles within one turn.
 
     Under weak perspective ``-|s| R v`` and ``|s| diag(-1, -1, 1) R v`` have the same x and y; the second is a rotation
@@ -58,7 +57,7 @@ def _wrap(angle_rad: float) -> float:
     return angle_rad if abs(angle_rad) <= float(np.float32(math.pi)) else math.remainder(angle_rad, 2 * math.pi)
 
 
-def pose_vertices(vertices: FloatArray, pose: FloatArray, image_height: int) -> FloatArray:
+def pose_vertices(vertices: Float32, pose: Float32, image_height: int) -> Float32:
     """Pose vertices into the image: ``p = s * v @ R.T + t`` (weak perspective), then the image frame.
 
     The pose speaks MATLAB's pixels (1-based, y up from the bottom), so ``x = p_x - 1``, ``y = h - p_y``, ``z = p_z``.
@@ -72,7 +71,7 @@ def pose_vertices(vertices: FloatArray, pose: FloatArray, image_height: int) -> 
     return transform(vertices, linear, offset)
 
 
-def image_transform(pose: FloatArray, image_height: int) -> tuple[FloatArray, FloatArray]:
+def image_transform(pose: Float32, image_height: int) -> tuple[Float32, Float32]:
     """The (3, 3) matrix and (3,) offset, float32, by which :func:`pose_vertices` is ``v @ matrix + offset``."""
     pitch, yaw, roll, tx, ty, tz, scale = map(float, pose)
     linear = scale * rotation_matrix(pitch, yaw, roll).T * [1, -1, 1]
@@ -80,13 +79,13 @@ def image_transform(pose: FloatArray, image_height: int) -> tuple[FloatArray, Fl
     return linear.astype(np.float32), offset.astype(np.float32)
 
 
-def transform(points: FloatArray, matrix: FloatArray, offset: FloatArray) -> FloatArray:
+def transform(points: Float32, matrix: Float32, offset: Float32) -> Float32:
     """``points @ matrix + offset``: (n, 3), (3, 3) and (3,) float32 -> (n, 3) float32; BLAS is slow at these."""
-    transformed: FloatArray = _transform(points, matrix, offset)
+    transformed: Float32 = _transform(points, matrix, offset)
     return transformed
 
 
-def yaw_degrees(poses: FloatArray) -> npt.NDArray[np.float64]:
+def yaw_degrees(poses: Float32) -> Float64:
     """Yaw in degrees of (..., 7) poses."""
     return np.rad2deg(poses[..., 1].astype(np.float64))
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from densegen.arrays import Float32, Float64, Int32, Mask
 from densegen.conventions import POSITION_MAP_OFFSET_PX, POSITION_MAP_STEP_PX, UV_SIZE
 from densegen.errors import SampleError
 from densegen.geometry.kernels import kernel
@@ -19,8 +20,6 @@ from densegen.geometry.surface import SurfacePoints
 from densegen.geometry.uv import uv_pixels
 
 __all__ = ["UvTable", "decode_fixed_point", "encode_fixed_point", "make_uv_table"]
-
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +31,9 @@ class UvTable:
     """
 
     points: SurfacePoints
-    valid: npt.NDArray[np.bool_]
+    valid: Mask
 
-    def position_map(self, mesh: FloatArray) -> FloatArray:
+    def position_map(self, mesh: Float32) -> Float32:
         """Render the position map of a posed mesh.
 
         mesh : (V, 3) float32, any frame (the crop frame in a build)
@@ -46,7 +45,7 @@ class UvTable:
         return result
 
 
-def make_uv_table(uv: npt.NDArray[np.float64], triangles: npt.NDArray[np.int32], size: int = UV_SIZE) -> UvTable:
+def make_uv_table(uv: Float64, triangles: Int32, size: int = UV_SIZE) -> UvTable:
     """Rasterise the UV plane once: each pixel centre belongs to the first triangle that contains it.
 
     A centre p is inside where, with ``p - p0 = u (p2 - p0) + v (p1 - p0)``, ``u >= 0, v >= 0, u + v < 1`` (the
@@ -64,7 +63,7 @@ def make_uv_table(uv: npt.NDArray[np.float64], triangles: npt.NDArray[np.int32],
     )
 
 
-def encode_fixed_point(position_map: FloatArray, valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint16]:
+def encode_fixed_point(position_map: Float32, valid: Mask) -> npt.NDArray[np.uint16]:
     """A position map in pixels as uint16: ``value * step + offset`` px, rounded to the nearest (error <= step / 2).
 
     position_map : (S, S, 3) float32, crop frame; valid : (S, S) bool, elsewhere 0 is stored
@@ -78,7 +77,7 @@ def encode_fixed_point(position_map: FloatArray, valid: npt.NDArray[np.bool_]) -
     return encoded
 
 
-def decode_fixed_point(encoded: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_]) -> FloatArray:
+def decode_fixed_point(encoded: npt.NDArray[np.uint16], valid: Mask) -> Float32:
     """The reverse of :func:`encode_fixed_point`: (S, S, 3) float32, pixels, crop frame; 0 where not valid."""
     decoded = encoded * np.float32(POSITION_MAP_STEP_PX) + np.float32(POSITION_MAP_OFFSET_PX)
     decoded[~valid] = 0

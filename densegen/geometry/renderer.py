@@ -5,22 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from densegen.arrays import Float32, Int32
 from densegen.geometry.kernels import kernel
 
 __all__ = ["rasterise", "vertex_normals"]
 
-FloatArray = npt.NDArray[np.float32]
-
 
 def rasterise(
-    points_image: FloatArray,
-    triangles: npt.NDArray[np.int32],
-    attributes: FloatArray,
+    points_image: Float32,
+    triangles: Int32,
+    attributes: Float32,
     height: int,
     width: int,
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[Float32, Float32]:
     """Draw a mesh in orthographic projection, nearest surface first (largest z).
 
     points_image : (V, 3) float32, pixels, image frame; attributes : (V, K) float32
@@ -31,14 +29,14 @@ def rasterise(
     return values, depth
 
 
-def vertex_normals(points: FloatArray, triangles: npt.NDArray[np.int32]) -> FloatArray:
+def vertex_normals(points: Float32, triangles: Int32) -> Float32:
     """(V, 3) float32 unit normals, area-weighted means of the triangles around each vertex."""
     corners = points[triangles]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     sums = np.zeros_like(points)
     for corner in range(3):
         np.add.at(sums, triangles[:, corner], normals)
-    unit: FloatArray = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
+    unit: Float32 = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
     return unit
 
 

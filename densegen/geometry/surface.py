@@ -8,13 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from densegen.arrays import Float32, Float64, Int32, Mask
 from densegen.conventions import UV_SIZE
 from densegen.geometry.kernels import kernel
 from densegen.geometry.uv import uv_pixels
 
 __all__ = ["SurfacePoints", "UvMesh", "locate"]
-
-FloatArray = npt.NDArray[np.float32]
 
 
 class UvMesh(Protocol):
@@ -27,11 +26,11 @@ class UvMesh(Protocol):
     @property
     def topology(self) -> str: ...
     @property
-    def uv(self) -> npt.NDArray[np.float64]: ...
+    def uv(self) -> Float64: ...
     @property
-    def triangles(self) -> npt.NDArray[np.int32]: ...
+    def triangles(self) -> Int32: ...
     @property
-    def mirror(self) -> npt.NDArray[np.int32]: ...
+    def mirror(self) -> Int32: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +40,8 @@ class SurfacePoints:
     vertices : (N, 3) int32; weights : (N, 3) float32, each row's sum 1
     """
 
-    vertices: npt.NDArray[np.int32]
-    weights: FloatArray
+    vertices: Int32
+    weights: Float32
 
     def __len__(self) -> int:
         return len(self.vertices)
@@ -50,13 +49,13 @@ class SurfacePoints:
     def __getitem__(self, rows: npt.NDArray[Any]) -> SurfacePoints:
         return SurfacePoints(self.vertices[rows], self.weights[rows])
 
-    def gather(self, mesh: FloatArray) -> FloatArray:
+    def gather(self, mesh: Float32) -> Float32:
         """The points on a posed mesh: (V, 3) float32 -> (N, 3) float32, in the mesh's frame and unit."""
-        points: FloatArray = _gather(np.ascontiguousarray(mesh, np.float32), self.vertices, self.weights)
+        points: Float32 = _gather(np.ascontiguousarray(mesh, np.float32), self.vertices, self.weights)
         return points
 
 
-def locate(pixels: npt.NDArray[np.float64], mesh: UvMesh) -> tuple[SurfacePoints, npt.NDArray[np.bool_]]:
+def locate(pixels: Float64, mesh: UvMesh) -> tuple[SurfacePoints, Mask]:
     """The surface points under sub-pixel positions of the UV map.
 
     pixels : (N, 2) float64 (column, row), UV frame

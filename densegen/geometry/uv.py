@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from densegen.arrays import Float64, Int32
 from densegen.conventions import UV_SIZE
 from densegen.errors import FormatError
 
 __all__ = ["mirror_from_uv", "mirror_pixels", "uv_from_pixels", "uv_pixels"]
 
-FloatArray = npt.NDArray[np.float64]
 
-
-def uv_pixels(uv: FloatArray, size: int = UV_SIZE) -> FloatArray:
+def uv_pixels(uv: Float64, size: int = UV_SIZE) -> Float64:
     """UV coordinates as sub-pixel positions: (N, 2) in [0, 1], v up -> (N, 2) (column, row) in [0, size - 1]."""
     return np.stack([uv[:, 0] * (size - 1), (1 - uv[:, 1]) * (size - 1)], axis=1)
 
 
-def uv_from_pixels(pixels: FloatArray, size: int = UV_SIZE) -> FloatArray:
+def uv_from_pixels(pixels: Float64, size: int = UV_SIZE) -> Float64:
     """The reverse of :func:`uv_pixels`: (N, 2) (column, row) -> (N, 2) in [0, 1], v up."""
     return np.stack([pixels[:, 0] / (size - 1), 1 - pixels[:, 1] / (size - 1)], axis=1)
 
 
-def mirror_pixels(pixels: FloatArray, size: int = UV_SIZE) -> FloatArray:
+def mirror_pixels(pixels: Float64, size: int = UV_SIZE) -> Float64:
     """Mirrored sub-pixel positions: column -> size - 1 - column. The face's midline lies at (size - 1) / 2."""
     return pixels * [-1, 1] + [size - 1, 0]
 
 
-def mirror_from_uv(uv: FloatArray) -> npt.NDArray[np.int32]:
+def mirror_from_uv(uv: Float64) -> Int32:
     """Pair each vertex with the one at its mirrored UV position (u -> 1 - u): (V, 2) -> (V,) int32, an involution.
 
     The nearest vertex is the partner wherever the choice is mutual. The few that are left (14 of 53,215 in the
@@ -53,5 +51,5 @@ def mirror_from_uv(uv: FloatArray) -> npt.NDArray[np.int32]:
         partner[left[pair]] = left[pair[::-1]]
         left = np.delete(left, pair)
         cost = np.delete(np.delete(cost, pair, axis=0), pair, axis=1)
-    result: npt.NDArray[np.int32] = partner
+    result: Int32 = partner
     return result

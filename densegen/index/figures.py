@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from densegen.arrays import Float32, Mask
 from densegen.drawing import REGION_COLOURS
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import REGIONS
@@ -17,8 +17,6 @@ from densegen.index.quality import IndexQuality, compare
 from densegen.index.vertex_index import VertexIndex
 
 __all__ = ["draw_coverage", "draw_difference", "draw_sheets", "draw_uv", "draw_views", "face_view"]
-
-FloatArray = npt.NDArray[np.float32]
 
 VIEWS = {"right side": 75.0, "front": 0.0, "left side": -75.0}
 SHEETS = {
@@ -124,9 +122,7 @@ def draw_coverage(qualities: list[IndexQuality], path: Path) -> None:
     _save(figure, path)
 
 
-def face_view(
-    model: MorphableModel, points: FloatArray, yaw_deg: float, size: int = 640
-) -> tuple[npt.NDArray[np.float32], FloatArray, npt.NDArray[np.bool_]]:
+def face_view(model: MorphableModel, points: Float32, yaw_deg: float, size: int = 640) -> tuple[Float32, Float32, Mask]:
     """The mean face, turned and shaded, and where points of it are.
 
     points : (N, 3) float32, model frame

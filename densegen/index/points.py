@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 
+from densegen.arrays import Float64
 from densegen.conventions import KEYPOINTS
 from densegen.errors import FormatError
 from densegen.face.morphable_model import MorphableModel
@@ -20,8 +20,6 @@ from densegen.index.vertex_index import VertexIndex
 from densegen.records import first_problem
 
 __all__ = ["BarePoint", "checked_index", "name_points", "subsets_of"]
-
-FloatArray = npt.NDArray[np.float64]
 
 
 class BarePoint(NamedTuple):
@@ -96,7 +94,7 @@ def subsets_of(ibug68: Sequence[int]) -> dict[str, list[Any]]:
     return {"ibug68": list(ibug68), "aflw21": [rows[0] if len(rows) == 1 else rows for rows in aflw21]}
 
 
-def _rows_of_keypoints(uv: FloatArray, keypoints: FloatArray) -> list[int] | None:
+def _rows_of_keypoints(uv: Float64, keypoints: Float64) -> list[int] | None:
     from scipy.spatial import cKDTree
 
     if not len(uv):
@@ -107,7 +105,7 @@ def _rows_of_keypoints(uv: FloatArray, keypoints: FloatArray) -> list[int] | Non
     return [int(r) for r in row]
 
 
-def _partners(points: Sequence[BarePoint], uv: FloatArray, model: MorphableModel) -> list[int | None]:
+def _partners(points: Sequence[BarePoint], uv: Float64, model: MorphableModel) -> list[int | None]:
     """Mirror partners: the mirrored vertex, or the point at exactly the mirrored UV position."""
     vertex_row = {point.vertex: row for row, point in enumerate(points) if point.vertex is not None}
     place_row = {(round(x, 3), round(y, 3)): row for row, (x, y) in enumerate(uv)}

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from densegen.arrays import Float32, Float64, Mask
 from densegen.conventions import KEYPOINTS
 from densegen.errors import ConfigurationError, SampleError
 from densegen.face.morphable_model import MorphableModel
@@ -31,8 +32,6 @@ __all__ = [
     "measure",
     "recovery_error",
 ]
-
-FloatArray = npt.NDArray[np.float64]
 
 NOISE_MM = 2.0
 
@@ -60,10 +59,10 @@ class IndexQuality:
     recovery_mm: tuple[float, float]
     regions: dict[str, int]
     region_spacing_mm: dict[str, float]
-    distance_mm: FloatArray
+    distance_mm: Float64
 
 
-def face_surface(model: MorphableModel) -> tuple[SurfacePoints, npt.NDArray[np.bool_]]:
+def face_surface(model: MorphableModel) -> tuple[SurfacePoints, Mask]:
     """The surface points under the UV pixels that count as face, and (256, 256) bool, which pixels those are."""
     table = make_uv_table(model.uv, model.triangles)
     valid = valid_uv_region() & table.valid
@@ -138,7 +137,7 @@ def recovery_error(
     return float(mean_length(spread @ spread.transpose(0, 2, 1)).mean())
 
 
-def mean_length(covariance: FloatArray) -> FloatArray:
+def mean_length(covariance: Float64) -> Float64:
     """(n,) expected lengths ``E|d|`` of vectors ``d ~ N(0, covariance)``, covariance : (n, D, D).
 
     With eigenvalues l, ``E|d| = 1 / (2 sqrt(pi)) * integral over s > 0 of (1 - prod (1 + 2 s l)^-1/2) s^-3/2`` (Mathai
@@ -153,18 +152,18 @@ def mean_length(covariance: FloatArray) -> FloatArray:
     # s^-3/2 ds = 2 t^-2 dt
     factors = 1 + 2 * s[:, None] * (eigenvalues / total)[:, None, :]
     integral = ((1 - factors.prod(axis=2) ** -0.5) * weights / t**2).sum(axis=1)
-    length: FloatArray = np.sqrt(total[:, 0]) * integral / (2 * np.sqrt(np.pi))
+    length: Float64 = np.sqrt(total[:, 0]) * integral / (2 * np.sqrt(np.pi))
     return length
 
 
-def _components_at(points: SurfacePoints, basis: npt.NDArray[np.float32], scale: FloatArray) -> FloatArray:
+def _components_at(points: SurfacePoints, basis: Float32, scale: Float64) -> Float64:
     """(K, 3 N) components at surface points, in mm per standard deviation."""
     return np.stack(
         [points.gather(field).astype(np.float64).ravel() * s for field, s in zip(basis, scale, strict=True)]
     )
 
 
-def coefficient_spread(folder: Path, model: MorphableModel) -> FloatArray:
+def coefficient_spread(folder: Path, model: MorphableModel) -> Float64:
     """(Ks + Ke,) standard deviations of the raw coefficients over the fits in ``folder`` and below it.
 
     Raises :class:`ConfigurationError` where fewer than two fits there belong to the model.
@@ -179,7 +178,7 @@ def coefficient_spread(folder: Path, model: MorphableModel) -> FloatArray:
             rows.append(np.concatenate([fit.shape, fit.expression]))
     if len(rows) < 2:
         raise ConfigurationError(f"{folder} holds {len(rows)} fits of {model.name}, a spread needs two")
-    spread: FloatArray = np.std(np.stack(rows).astype(np.float64), axis=0)
+    spread: Float64 = np.std(np.stack(rows).astype(np.float64), axis=0)
     return spread
 
 
@@ -201,7 +200,7 @@ class IndexDifference:
 def compare(old: VertexIndex, new: VertexIndex, model: MorphableModel | None = None) -> IndexDifference:
     """Compare two indices by name, and those without a namesake by place; mm on a model's mean face, else UV pixels."""
     if model is None:
-        places: list[FloatArray] = [index.uv for index in (old, new)]
+        places: list[Float64] = [index.uv for index in (old, new)]
     else:
         places = [index.resolve(model).gather(model.mean) * np.float64(model.unit_mm) for index in (old, new)]
     before, after = (

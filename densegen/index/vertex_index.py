@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from densegen.arrays import Float32, Float64, Int64
 from densegen.conventions import KEYPOINTS, UV_LAYOUT, UV_SIZE
 from densegen.errors import ConfigurationError, FormatError
 from densegen.face.regions import on_face
@@ -99,12 +100,12 @@ class VertexIndex(BaseModel):
         return len(self.landmarks)
 
     @cached_property
-    def uv(self) -> npt.NDArray[np.float64]:
+    def uv(self) -> Float64:
         """(N, 2) float64: (column, row) in the 256x256 UV map."""
         return np.array([landmark.uv for landmark in self.landmarks])
 
     @cached_property
-    def mirror(self) -> npt.NDArray[np.int64]:
+    def mirror(self) -> Int64:
         """(N,) int64: each landmark's mirror partner, -1 where it has none."""
         return np.array([-1 if landmark.mirror is None else landmark.mirror for landmark in self.landmarks])
 
@@ -173,7 +174,7 @@ class VertexIndex(BaseModel):
         vertices[has], weights[has] = direct.vertices[partner[has]], direct.weights[partner[has]]
         return SurfacePoints(vertices, weights)
 
-    def gather(self, position_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def gather(self, position_map: Float32) -> Float32:
         """Read the landmarks off a position map, bilinear between its pixels.
 
         position_map : (256, 256, 3) float32, any frame
@@ -183,7 +184,7 @@ class VertexIndex(BaseModel):
         (x, y), column, row = (self.uv - corner).astype(np.float32).T[..., None], corner[:, 0], corner[:, 1]
         upper = (1 - x) * position_map[row, column] + x * position_map[row, column + 1]
         lower = (1 - x) * position_map[row + 1, column] + x * position_map[row + 1, column + 1]
-        landmarks: npt.NDArray[np.float32] = (1 - y) * upper + y * lower
+        landmarks: Float32 = (1 - y) * upper + y * lower
         return landmarks
 
     def _check_layout(self, mesh: UvMesh) -> None:
@@ -193,7 +194,7 @@ class VertexIndex(BaseModel):
                 f"but {mesh.name} has {mesh.uv_layout}: use an index made for that layout"
             )
 
-    def _place(self, mesh: UvMesh, pixels: npt.NDArray[np.float64], known: list[KnownPoint]) -> SurfacePoints:
+    def _place(self, mesh: UvMesh, pixels: Float64, known: list[KnownPoint]) -> SurfacePoints:
         """Points by their vertices where the topology is the index's own, by their UV position elsewhere."""
         points, found = locate(pixels, mesh)
         corners, weights = points.vertices.copy(), points.weights.copy()

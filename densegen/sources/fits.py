@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from densegen.arrays import Float32
 from densegen.conventions import KEYPOINTS, POSE_FIELDS
 from densegen.errors import FormatError, SampleError
 from densegen.files import is_about_the_file
@@ -16,8 +16,6 @@ from densegen.geometry.pose import proper_pose
 from densegen.mat5 import read_mat
 
 __all__ = ["Fit", "read_fit", "read_labels"]
-
-FloatArray = npt.NDArray[np.float32]
 
 MAX_FIT_BYTES = 1 << 20
 """Real fits have 3 to 10 kB. A larger file is not one, and is refused before it is parsed."""
@@ -45,12 +43,12 @@ class Fit:
     roi : (4,) float32 or None; left, top, right, bottom of the face in the photograph it was cut from
     """
 
-    pose: FloatArray
-    shape: FloatArray
-    expression: FloatArray
-    points_2d: FloatArray | None = None
-    keypoints_3d: FloatArray | None = None
-    roi: FloatArray | None = None
+    pose: Float32
+    shape: Float32
+    expression: Float32
+    points_2d: Float32 | None = None
+    keypoints_3d: Float32 | None = None
+    roi: Float32 | None = None
 
 
 def read_fit(path: Path, *, optional: bool = True) -> Fit:
@@ -86,7 +84,7 @@ def read_fit(path: Path, *, optional: bool = True) -> Fit:
     )
 
 
-def read_labels(path: Path) -> tuple[FloatArray, float]:
+def read_labels(path: Path) -> tuple[Float32, float]:
     """What a benchmark needs of an AFLW2000-3D ``.mat`` file: its points and its yaw, whatever else is odd in it.
 
     returns : (68, 2) float32 ``pt3d_68``, 1-based pixels from the top left; the yaw in radians as the file has it, not
@@ -113,14 +111,14 @@ def _read(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
         raise SampleError("fit-unreadable", str(error)) from error
 
 
-def _pose(contents: dict[str, Any], path: Path) -> FloatArray:
+def _pose(contents: dict[str, Any], path: Path) -> Float32:
     pose = _vector(contents, "Pose_Para", path)
     if pose.size != len(POSE_FIELDS):
         raise SampleError("fit-invalid", f"{path.name}: Pose_Para has {pose.size} numbers, expected 7")
     return pose
 
 
-def _vector(contents: dict[str, Any], name: str, path: Path) -> FloatArray:
+def _vector(contents: dict[str, Any], name: str, path: Path) -> Float32:
     if name not in contents:
         raise SampleError("fit-invalid", f"{path.name} has no {name}")
     array = np.asarray(contents[name])
@@ -133,7 +131,7 @@ def _vector(contents: dict[str, Any], name: str, path: Path) -> FloatArray:
     return vector
 
 
-def _matrix(contents: dict[str, Any], name: str, rows: int) -> FloatArray | None:
+def _matrix(contents: dict[str, Any], name: str, rows: int) -> Float32 | None:
     array = np.asarray(contents.get(name, ()))
     if array.dtype.kind not in "fiu" or array.ndim != 2 or array.shape[0] != rows:
         return None

@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 
+from densegen.arrays import Image
 from densegen.errors import SampleError
 from densegen.files import file_size, is_about_the_file
 
@@ -25,7 +25,7 @@ MAX_PIXELS = 64_000_000
 MAX_BYTES = 128 << 20
 
 
-def read_photograph(path: Path, *, upright: bool = False) -> npt.NDArray[np.uint8]:
+def read_photograph(path: Path, *, upright: bool = False) -> Image:
     """Read the image at ``path``: (H, W, 3) uint8, RGB. See :func:`decode_photograph`."""
     try:
         if (size := file_size(path)) > MAX_BYTES:
@@ -40,7 +40,7 @@ def read_photograph(path: Path, *, upright: bool = False) -> npt.NDArray[np.uint
     return decode_photograph(data, path.name, upright=upright)
 
 
-def decode_photograph(data: bytes, name: str, *, upright: bool = False) -> npt.NDArray[np.uint8]:
+def decode_photograph(data: bytes, name: str, *, upright: bool = False) -> Image:
     """Decode image bytes: (H, W, 3) uint8, RGB, the pixels as they are stored.
 
     upright : turn the pixels as an EXIF orientation says, as viewers do; without it such an image is refused, since the
@@ -161,7 +161,7 @@ def _checked_orientation(orientation: object, name: str, upright: bool) -> int:
     return orientation
 
 
-def _turn(image: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+def _turn(image: Image, orientation: int) -> Image:
     """Pixels upright, from those that are stored with an EXIF orientation (EXIF 2.3, tag 0x0112)."""
     if orientation >= 5:
         image = image.transpose(1, 0, 2)
@@ -172,7 +172,7 @@ def _turn(image: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint
     return np.ascontiguousarray(image)
 
 
-def _decode_with_pillow(data: bytes, name: str, upright: bool) -> npt.NDArray[np.uint8]:
+def _decode_with_pillow(data: bytes, name: str, upright: bool) -> Image:
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from densegen.arrays import Float32, Float64
 from densegen.conventions import UV_SIZE
 from densegen.geometry.elementary import exponential, sine_cosine, sine_cosine_array
 from densegen.geometry.uv import mirror_pixels
 from densegen.synthetic.face import keypoint_pixels
 
 __all__ = ["TEXTURE_SIZE", "Appearance", "background", "random_appearance", "texture"]
-
-FloatArray = npt.NDArray[np.float32]
 
 TEXTURE_SIZE = 512
 
@@ -29,12 +28,12 @@ IRISES = ((70, 44, 26), (92, 66, 36), (84, 102, 62), (80, 112, 142), (108, 122, 
 class Appearance:
     """What one person looks like; colours are (3,) float32 RGB, 0 to 255."""
 
-    skin: FloatArray
-    lips: FloatArray
-    brows: FloatArray
-    iris: FloatArray
-    hair: FloatArray
-    clothes: FloatArray
+    skin: Float32
+    lips: Float32
+    brows: Float32
+    iris: Float32
+    hair: Float32
+    clothes: Float32
     hairline: float
     redness: float
     freckles: float
@@ -67,7 +66,7 @@ def random_appearance(generator: np.random.Generator) -> Appearance:
 
 
 @lru_cache(maxsize=2)
-def texture(person: Appearance) -> FloatArray:
+def texture(person: Appearance) -> Float32:
     """The surface over the UV plane: (TEXTURE_SIZE, TEXTURE_SIZE, 4) float32, read-only: albedo, RGB, 0 to 255, and the
     share that it shines with.
 
@@ -107,12 +106,12 @@ def texture(person: Appearance) -> FloatArray:
     albedo = _blend(albedo, 0.35 * person.skin * [0.9, 0.7, 0.7], masks["lashes"])
     albedo = _blend(albedo, 0.45 * person.skin * [1.0, 0.75, 0.7], masks["nostrils"])
     shine = 1 - 0.9 * np.maximum(fringe, masks["brows"])  # hair is matte
-    result: FloatArray = np.concatenate([np.clip(albedo, 0, 255), shine[..., None]], axis=2, dtype=np.float32)
+    result: Float32 = np.concatenate([np.clip(albedo, 0, 255), shine[..., None]], axis=2, dtype=np.float32)
     result.flags.writeable = False
     return result
 
 
-def background(generator: np.random.Generator, height: int, width: int) -> FloatArray:
+def background(generator: np.random.Generator, height: int, width: int) -> Float32:
     """(H, W, 3) float32, 0 to 255: a plain wall, a gradient, blurred lights, bands or a rough surface."""
     base, other = (_muted(generator) for _ in range(2))
     kind = generator.integers(4)
@@ -137,7 +136,7 @@ def background(generator: np.random.Generator, height: int, width: int) -> Float
     picture = base + np.clip(share, 0, 1)[..., None] * (other - base)
     grain = _noise(generator, max(height, width), (40, 150), (0.6, 0.6))[:height, :width, None]
     picture += generator.uniform(1, 8) * grain
-    result: FloatArray = np.clip(picture, 0, 255).astype(np.float32)
+    result: Float32 = np.clip(picture, 0, 255).astype(np.float32)
     return result
 
 
@@ -147,20 +146,20 @@ def _distance(across: npt.NDArray[Any], down: npt.NDArray[Any]) -> npt.NDArray[A
     return length
 
 
-def _muted(generator: np.random.Generator) -> FloatArray:
+def _muted(generator: np.random.Generator) -> Float32:
     colour = generator.uniform(15, 240, 3)
-    muted: FloatArray = (colour + generator.uniform(0.2, 0.9) * (colour.mean() - colour)).astype(np.float32)
+    muted: Float32 = (colour + generator.uniform(0.2, 0.9) * (colour.mean() - colour)).astype(np.float32)
     return muted
 
 
-def _blend(under: npt.NDArray[np.floating], over: npt.ArrayLike, share: npt.NDArray[np.floating]) -> FloatArray:
-    result: FloatArray = (under + (np.asarray(over) - under) * share[..., None]).astype(np.float32)
+def _blend(under: npt.NDArray[np.floating], over: npt.ArrayLike, share: npt.NDArray[np.floating]) -> Float32:
+    result: Float32 = (under + (np.asarray(over) - under) * share[..., None]).astype(np.float32)
     return result
 
 
 def _noise(
     generator: np.random.Generator, size: int, frequencies: tuple[int, ...], weights: tuple[float, ...]
-) -> FloatArray:
+) -> Float32:
     """(size, size) float32 smooth noise of about unit spread: a few octaves of interpolated random grids."""
     from scipy.ndimage import zoom
 
@@ -171,19 +170,19 @@ def _noise(
     return total
 
 
-def _blur(mask: FloatArray, sigma: float) -> FloatArray:
+def _blur(mask: Float32, sigma: float) -> Float32:
     """A Gaussian blur, cut off at four sigma; SciPy's own takes its weights from NumPy's exponential."""
     from scipy.ndimage import correlate1d
 
     reach = int(4 * sigma + 0.5)
     weights = exponential(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     weights /= weights.sum()
-    blurred: FloatArray = correlate1d(correlate1d(mask, weights, axis=0), weights, axis=1)
+    blurred: Float32 = correlate1d(correlate1d(mask, weights, axis=0), weights, axis=1)
     return blurred
 
 
 @lru_cache(maxsize=1)
-def _masks() -> dict[str, FloatArray]:
+def _masks() -> dict[str, Float32]:
     """Where each feature lies on the texture: (TEXTURE_SIZE, TEXTURE_SIZE) float32, 0 to 1, symmetric."""
     from skimage.draw import polygon2mask
 
@@ -192,18 +191,18 @@ def _masks() -> dict[str, FloatArray]:
     rows, columns = np.mgrid[0:TEXTURE_SIZE, 0:TEXTURE_SIZE] / zoom
     away = np.minimum(columns, UV_SIZE - 1 - columns)  # as if on the right half
 
-    def area(outline: npt.NDArray[np.float64], blur_px: float, both: bool = True) -> FloatArray:
+    def area(outline: Float64, blur_px: float, both: bool = True) -> Float32:
         mask = np.asarray(polygon2mask((TEXTURE_SIZE, TEXTURE_SIZE), outline[:, ::-1] * zoom), np.float32)
         if both:
             mirrored = mirror_pixels(outline)
             mask = np.maximum(mask, polygon2mask(mask.shape, mirrored[:, ::-1] * zoom).astype(np.float32))
         return _blur(mask, blur_px * zoom)
 
-    def disc(column: float, row: float, radius: float, soft: float, squeeze: float = 1.0) -> FloatArray:
+    def disc(column: float, row: float, radius: float, soft: float, squeeze: float = 1.0) -> Float32:
         distance = _distance(away - column, (rows - row) * squeeze)
         return np.asarray(1 / (1 + exponential(np.clip((distance - radius) / soft, -40, 40))), np.float32)
 
-    def bump(column: float, row: float, wide: float, high: float) -> FloatArray:
+    def bump(column: float, row: float, wide: float, high: float) -> Float32:
         falloff = -0.5 * (((away - column) / wide) ** 2 + ((rows - row) / high) ** 2)
         return np.asarray(exponential(np.maximum(falloff, -700)), np.float32)
 

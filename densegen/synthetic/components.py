@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from densegen.arrays import Float64
 from densegen.face.regions import MIDLINE
 from densegen.geometry.elementary import exponential
 from densegen.geometry.uv import mirror_pixels
 
 __all__ = ["EXPRESSIONS", "IDENTITY", "MEAN_DETAIL", "Component", "Part", "displacement", "lower_lip_share"]
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class Component:
 JAW_JOINT_MM = (8.0, 12.0)  # y, z
 
 
-def displacement(pixels: FloatArray, mean_mm: FloatArray, parts: tuple[Part, ...]) -> FloatArray:
+def displacement(pixels: Float64, mean_mm: Float64, parts: tuple[Part, ...]) -> Float64:
     """The sum of ``parts``: (H, 2) UV pixels of the right half, (H, 3) mm -> (H, 3) mm."""
     total = np.zeros_like(mean_mm)
     for part in parts:
@@ -68,12 +66,12 @@ def displacement(pixels: FloatArray, mean_mm: FloatArray, parts: tuple[Part, ...
     return total
 
 
-def _bump(pixels: FloatArray, part: Part) -> FloatArray:
+def _bump(pixels: Float64, part: Part) -> Float64:
     away = (pixels - part.at) / part.radius
     return exponential(np.maximum(-0.5 * (away[:, 0] ** 2 + away[:, 1] ** 2), -700))
 
 
-def lower_lip_share(pixels: FloatArray) -> FloatArray:
+def lower_lip_share(pixels: Float64) -> Float64:
     """How far a UV position belongs to the lower lip and jaw: 0 above the mouth, 1 below it, (H, 2) -> (H,).
 
     In the middle of the mouth the change happens between the lips; towards its corners, and beyond them over the
@@ -87,13 +85,13 @@ def lower_lip_share(pixels: FloatArray) -> FloatArray:
     row = pixels[:, 1]
     lips = _smooth_step((row - upper) / (lower - upper))
     cheek = _smooth_step((row - 141 + reach) / (2 * reach))
-    share: FloatArray = (1 - corner) * lips + corner * cheek
+    share: Float64 = (1 - corner) * lips + corner * cheek
     return share
 
 
-def _smooth_step(share: FloatArray) -> FloatArray:
+def _smooth_step(share: Float64) -> Float64:
     share = np.clip(share, 0, 1)
-    smooth: FloatArray = share * share * (3 - 2 * share)
+    smooth: Float64 = share * share * (3 - 2 * share)
     return smooth
 
 

@@ -9,9 +9,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 
+from densegen.arrays import Float32, Image
 from densegen.errors import BuildError, ConfigurationError
 from densegen.executors import INLINE, Pool
 from densegen.face.morphable_model import read_model, write_model
@@ -34,8 +34,6 @@ __all__ = [
     "write_corpus",
 ]
 
-FloatArray = npt.NDArray[np.float32]
-
 SUBSET = "SYNTH"
 MODEL_NAME = "model.safetensors"
 MANIFEST_NAME = "manifest.yaml"
@@ -47,7 +45,7 @@ POSES_PER_PERSON = 4
 """Portraits of one person with one expression, as 300W-LP turns one photograph to several yaw angles."""
 
 
-def make_portrait(seed: int, number: int) -> tuple[Fit, npt.NDArray[np.uint8]]:
+def make_portrait(seed: int, number: int) -> tuple[Fit, Image]:
     """Portrait ``number`` of the corpus with this seed, and its exact fit; depends on nothing else.
 
     returns : the fit, and (450, 450, 3) uint8, RGB
@@ -72,7 +70,7 @@ def make_portrait(seed: int, number: int) -> tuple[Fit, npt.NDArray[np.uint8]]:
 
 
 @lru_cache(maxsize=2)
-def _person(seed: int, number: int) -> tuple[FloatArray, Appearance, FloatArray]:
+def _person(seed: int, number: int) -> tuple[Float32, Appearance, Float32]:
     """Shape coefficients, looks and expression coefficients; kept for the next portrait of the same person."""
     model, generator = face_model(), np.random.default_rng([seed, number, 1])
     shape = (generator.normal(0, 0.8, len(model.shape_basis)).clip(-2, 2) * model.shape_std).astype(np.float32)
@@ -176,14 +174,14 @@ def _mat_file(fit: Fit) -> bytes:
     return header + buffer.getvalue()[116:]
 
 
-def _random_expression(generator: np.random.Generator, std: FloatArray) -> FloatArray:
+def _random_expression(generator: np.random.Generator, std: Float32) -> Float32:
     """Two or three expressions at a time, in full or in part; most faces have a few."""
     share = np.abs(generator.normal(0, 1, len(std))) * (generator.random(len(std)) < 0.35)
-    expression: FloatArray = (share.clip(0, 2.2) * std).astype(np.float32)
+    expression: Float32 = (share.clip(0, 2.2) * std).astype(np.float32)
     return expression
 
 
-def random_pose(generator: np.random.Generator, vertices: FloatArray) -> FloatArray:
+def random_pose(generator: np.random.Generator, vertices: Float32) -> Float32:
     """A head turned up to 90 degrees to either side, well inside the picture."""
     pitch, yaw, roll = generator.normal(-3, 12), generator.uniform(-90, 90), generator.normal(0, 12)
     face_px = generator.uniform(170, 255)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
+from densegen.arrays import Float32, Float64, Int32, Mask
 from densegen.conventions import KEYPOINTS, OWN_INDEX, UV_SIZE
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import MIDLINE
@@ -22,8 +22,6 @@ from densegen.index.vertex_index import read_index
 from densegen.synthetic.components import EXPRESSIONS, IDENTITY, MEAN_DETAIL, displacement
 
 __all__ = ["face_model", "keypoint_pixels", "whole_units"]
-
-FloatArray = npt.NDArray[np.float64]
 
 UNITS_PER_MM = 1000
 GRID_PX = 2.0
@@ -81,7 +79,7 @@ def face_model() -> MorphableModel:
     vertices, triangles, pixels = _mirror_mesh(half, half_triangles, middle)
     mean = _spline_mean(half) + displacement(half, _spline_mean(half), MEAN_DETAIL)
 
-    def whole(field: FloatArray) -> npt.NDArray[np.float32]:
+    def whole(field: Float64) -> Float32:
         """A field on the right half, on both, in whole units: x changes its sign, and is 0 on the midline."""
         units = whole_units(field)
         units[middle, 0] = 0
@@ -107,25 +105,25 @@ def face_model() -> MorphableModel:
     )
 
 
-def whole_units(field_mm: FloatArray) -> npt.NDArray[np.float32]:
+def whole_units(field_mm: Float64) -> Float32:
     """Millimetres in model units, rounded to whole ones: float32 holds them exactly.
 
     The spline's coefficients come from LAPACK, whose last bits depend on the processor; a micrometre is 10^5 times as
     much. No number of the face lies within a thousandth of a unit's half, which a test holds to.
     """
-    rounded: npt.NDArray[np.float32] = np.rint(field_mm * UNITS_PER_MM).astype(np.float32)
+    rounded: Float32 = np.rint(field_mm * UNITS_PER_MM).astype(np.float32)
     return rounded
 
 
-def keypoint_pixels() -> FloatArray:
+def keypoint_pixels() -> Float64:
     """(68, 2) UV pixels of the iBUG 68, exactly symmetric; from the vertex index, the layout's own description."""
     index = read_index(find_data_file(OWN_INDEX))
     pixels = index.subset("ibug68", index.uv)
-    symmetric: FloatArray = (pixels + mirror_pixels(pixels)[KEYPOINT_MIRROR]) / 2
+    symmetric: Float64 = (pixels + mirror_pixels(pixels)[KEYPOINT_MIRROR]) / 2
     return symmetric
 
 
-def _half_plane() -> tuple[FloatArray, npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+def _half_plane() -> tuple[Float64, Int32, Mask]:
     """The right half of the UV plane: (H, 2) pixels, (F, 3) triangles, (H,) whether a vertex lies on the midline.
 
     A regular grid inside the face's outline, with the keypoints as vertices of their own.
@@ -151,16 +149,14 @@ def _half_plane() -> tuple[FloatArray, npt.NDArray[np.int32], npt.NDArray[np.boo
     return points, triangles, np.abs(points[:, 0] - MIDLINE) < 1e-6
 
 
-def _in_outline(pixels: FloatArray) -> npt.NDArray[np.bool_]:
+def _in_outline(pixels: Float64) -> Mask:
     """The face's outline: straight sides to the ears, then narrowing to the chin."""
     column, row = np.minimum(pixels[:, 0], UV_SIZE - 1 - pixels[:, 0]), pixels[:, 1]
     left = np.interp(row, [0, 105, 115, 140, 165, 180, 190, 198, 206], [2, 2, 3, 14, 26, 38, 52, 70, 100])
     return (row >= 1) & (row <= 206) & (column >= left)
 
 
-def _mirror_mesh(
-    half: FloatArray, triangles: npt.NDArray[np.int32], middle: npt.NDArray[np.bool_]
-) -> tuple[int, npt.NDArray[np.int32], FloatArray]:
+def _mirror_mesh(half: Float64, triangles: Int32, middle: Mask) -> tuple[int, Int32, Float64]:
     """Vertex count, triangles and UV pixels of both halves; the midline's vertices are shared."""
     partner = np.arange(len(half))
     partner[~middle] = len(half) + np.arange(int((~middle).sum()))
@@ -169,7 +165,7 @@ def _mirror_mesh(
     return len(pixels), both, pixels
 
 
-def _spline_mean(half: FloatArray) -> FloatArray:
+def _spline_mean(half: Float64) -> Float64:
     """(H, 3) millimetres: the thin-plate spline through the hand-placed points and their mirror images."""
     from scipy.interpolate import RBFInterpolator
 
@@ -180,11 +176,11 @@ def _spline_mean(half: FloatArray) -> FloatArray:
     off = np.abs(pixels[:, 0] - MIDLINE) > 1e-6
     pixels = np.concatenate([pixels, mirror_pixels(pixels[off])])
     places = np.concatenate([places, places[off] * [-1, 1, 1]])
-    mean: FloatArray = RBFInterpolator(pixels, places, kernel="thin_plate_spline", smoothing=1.0)(half)
+    mean: Float64 = RBFInterpolator(pixels, places, kernel="thin_plate_spline", smoothing=1.0)(half)
     return mean
 
 
-def _nearest(pixels: FloatArray, pixel: FloatArray) -> int:
+def _nearest(pixels: Float64, pixel: Float64) -> int:
     return int(np.argmin(((pixels - pixel) ** 2).sum(axis=1)))
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
+from densegen.arrays import Float32, Float64, Image, Int32, Int64
 from densegen.geometry.elementary import sine_cosine_array
 from densegen.geometry.pose import pose_vertices, rotation_matrix, transform
 from densegen.geometry.renderer import rasterise, vertex_normals
@@ -15,8 +15,6 @@ from densegen.synthetic.appearance import TEXTURE_SIZE, Appearance, background, 
 from densegen.synthetic.face import UNITS_PER_MM, face_model
 
 __all__ = ["Light", "draw_portrait", "random_light"]
-
-FloatArray = npt.NDArray[np.float32]
 
 SUPERSAMPLING = 2
 
@@ -52,14 +50,14 @@ def random_light(generator: np.random.Generator) -> Light:
 
 
 def draw_portrait(
-    vertices: FloatArray,
-    pose: FloatArray,
+    vertices: Float32,
+    pose: Float32,
     person: Appearance,
     light: Light,
     generator: np.random.Generator,
     height: int = 450,
     width: int = 450,
-) -> npt.NDArray[np.uint8]:
+) -> Image:
     """Draw a face: (H, W, 3) uint8, RGB.
 
     vertices : (V, 3) float32, model frame, of :func:`~densegen.synthetic.face.face_model`
@@ -93,11 +91,11 @@ def draw_portrait(
     # Of the four, pair by pair: the order of a mean over two axes is NumPy's own matter.
     small = ((parts[:, 0, :, 0] + parts[:, 0, :, 1]) + (parts[:, 1, :, 0] + parts[:, 1, :, 1])) / SUPERSAMPLING**2
     small += generator.normal(0, generator.uniform(0.5, 3.5), small.shape)
-    portrait: npt.NDArray[np.uint8] = np.clip(small + 0.5, 0, 255).astype(np.uint8)
+    portrait: Image = np.clip(small + 0.5, 0, 255).astype(np.uint8)
     return portrait
 
 
-def _shade(values: FloatArray, surface: FloatArray, light: Light) -> FloatArray:
+def _shade(values: Float32, surface: Float32, light: Light) -> Float32:
     u, v, is_face = values[:, 0], values[:, 1], values[:, 8] > 0.5
     column = np.clip(np.rint(u * (TEXTURE_SIZE - 1)), 0, TEXTURE_SIZE - 1).astype(np.int64)
     row = np.clip(np.rint((1 - v) * (TEXTURE_SIZE - 1)), 0, TEXTURE_SIZE - 1).astype(np.int64)
@@ -114,19 +112,19 @@ def _shade(values: FloatArray, surface: FloatArray, light: Light) -> FloatArray:
     cube = np.clip(_dot(normal, half), 0, 1) ** 2 * np.clip(_dot(normal, half), 0, 1)
     shine = light.gloss * np.square(np.square(np.square(cube))) * skin[:, 3] * is_face  # to the power of 24
     colour = albedo * (light.ambient * sky + (1 - light.ambient) * diffuse)[:, None] * np.array(light.colour)
-    shaded: FloatArray = (colour + 255 * shine[:, None]).astype(np.float32)
+    shaded: Float32 = (colour + 255 * shine[:, None]).astype(np.float32)
     return shaded
 
 
-def _dot(vectors: FloatArray, direction: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _dot(vectors: Float32, direction: Float64) -> Float64:
     """(n,) products of (n, 3) vectors with one; from left to right, as BLAS does not."""
     x, y, z = vectors.T.astype(np.float64)
-    along: npt.NDArray[np.float64] = x * direction[0] + y * direction[1] + z * direction[2]
+    along: Float64 = x * direction[0] + y * direction[1] + z * direction[2]
     return along
 
 
 @lru_cache(maxsize=1)
-def _head_mesh() -> tuple[FloatArray, npt.NDArray[np.int32], FloatArray, FloatArray]:
+def _head_mesh() -> tuple[Float32, Int32, Float32, Float32]:
     """A skull, a neck and shoulders behind the face, so that a turned head is one.
 
     returns : (H, 3) float32 vertices and (F, 3) int32 triangles, model frame and units; (H, 3) float32 normals; (H,)
@@ -153,7 +151,7 @@ def _head_mesh() -> tuple[FloatArray, npt.NDArray[np.int32], FloatArray, FloatAr
     )
 
 
-def _head(person: Appearance) -> tuple[FloatArray, npt.NDArray[np.int32], FloatArray, FloatArray, FloatArray]:
+def _head(person: Appearance) -> tuple[Float32, Int32, Float32, Float32, Float32]:
     vertices, triangles, normals, behind = _head_mesh()
     x, y, z = vertices.T / UNITS_PER_MM
     hairline = (np.abs(x) < 77) & (y > -60) & ((z < 22 - 0.28 * (60 - y)) | (y > 58))
@@ -166,7 +164,7 @@ def _head(person: Appearance) -> tuple[FloatArray, npt.NDArray[np.int32], FloatA
 
 def _ellipsoid(
     centre: tuple[float, float, float], radii: tuple[float, float, float], rings: int, spokes: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+) -> tuple[Float64, Int64, Float64]:
     polar, around = np.meshgrid(np.linspace(0, np.pi, rings), np.linspace(0, 2 * np.pi, spokes), indexing="ij")
     (sin_polar, cos_polar), (sin_around, cos_around) = sine_cosine_array(polar), sine_cosine_array(around)
     unit = np.stack([sin_polar * sin_around, cos_polar, sin_polar * cos_around], -1).reshape(-1, 3)

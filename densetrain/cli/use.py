@@ -12,13 +12,11 @@ import click
 from densegen.console import say
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
+    from densegen.arrays import Float64, Int64
     from densetrain.network.regressor import Regressor
     from densetrain.prediction.detect import Detector
 
-    FloatArray = npt.NDArray[np.float64]
+    FloatArray = Float64
 
 __all__ = ["export", "predict"]
 
@@ -108,7 +106,7 @@ class _Job:
     """One call of ``predict``: the network, and what to do with each input."""
 
     def __init__(
-        self, asked: _Asked, regressor: Regressor, triangles: npt.NDArray[np.int64], boxes: dict[str, FloatArray],
+        self, asked: _Asked, regressor: Regressor, triangles: Int64, boxes: dict[str, FloatArray],
         inputs: list[Path],
     ) -> None:  # fmt: skip
         self.asked, self.regressor, self.triangles, self.boxes = asked, regressor, triangles, boxes

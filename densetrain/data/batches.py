@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from densegen.arrays import Int64
 from densegen.errors import ConfigurationError, DensegenError
 from densetrain.config import FitSettings
 from densetrain.data.shard_set import ShardSet
@@ -46,11 +46,11 @@ class BatchDataset(Dataset[Batch | DensegenError]):
         self,
         shards: ShardSet,
         images: Tensor | None = None,
-        cached_rows: npt.NDArray[np.int64] | None = None,
+        cached_rows: Int64 | None = None,
     ) -> None:
         self.shards, self.images = shards, images
         self.reader = shards.open()
-        self.position: npt.NDArray[np.int64] | None = None
+        self.position: Int64 | None = None
         if cached_rows is not None:
             self.position = np.full(len(shards), -1, np.int64)
             self.position[cached_rows] = np.arange(len(cached_rows))
@@ -74,7 +74,7 @@ class BatchDataset(Dataset[Batch | DensegenError]):
             "number": number,
         }
 
-    def _images(self, rows: npt.NDArray[np.int64]) -> Tensor | None:
+    def _images(self, rows: Int64) -> Tensor | None:
         if self.position is None:
             return torch.from_numpy(np.stack([self.reader.image(int(row)) for row in rows]))
         return None if self.images is None else self.images[torch.from_numpy(self.position[rows])]
@@ -98,7 +98,7 @@ class BatchSampler(Sampler[Any]):
     """
 
     def __init__(
-        self, rows: npt.NDArray[np.int64], batch_size: int, seed: int, *, shuffle: bool, rank: int = 0, world: int = 1,
+        self, rows: Int64, batch_size: int, seed: int, *, shuffle: bool, rank: int = 0, world: int = 1,
         epoch: Callable[[], int] = lambda: 0,
     ) -> None:  # fmt: skip
         self.all_rows, self.batch_size, self.seed, self.shuffle = rows, batch_size, seed, shuffle
@@ -119,7 +119,7 @@ class BatchSampler(Sampler[Any]):
     def __len__(self) -> int:
         return self.steps
 
-    def __iter__(self) -> Iterator[tuple[int, int, npt.NDArray[np.int64], float]]:
+    def __iter__(self) -> Iterator[tuple[int, int, Int64, float]]:
         rows, epoch = self.all_rows, self.epoch()
         if self.shuffle:
             key = np.random.SeedSequence([self.seed, epoch])
@@ -201,7 +201,7 @@ class ShardBatches(LightningDataModule):
         )
 
 
-def _validation_rows(shards: ShardSet, split: str) -> npt.NDArray[np.int64]:
+def _validation_rows(shards: ShardSet, split: str) -> Int64:
     try:
         return shards.rows(split)
     except ConfigurationError as error:
@@ -210,7 +210,7 @@ def _validation_rows(shards: ShardSet, split: str) -> npt.NDArray[np.int64]:
         ) from error
 
 
-def decode_all(shards: ShardSet, rows: npt.NDArray[np.int64]) -> Tensor:
+def decode_all(shards: ShardSet, rows: Int64) -> Tensor:
     """(R, S, S, 3) uint8: the images of ``rows``, decoded once.
 
     Raises :class:`ConfigurationError` before anything is decoded where they do not fit into the free memory.

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from densegen.arrays import Float32, Image, Int32, Int64, Mask
 from densegen.conventions import SPLITS
 from densegen.dataset.build_record import read_dataset_manifest
 from densegen.dataset.shards import ShardReader, decode_crop
@@ -21,14 +22,12 @@ from densegen.index.vertex_index import VertexIndex, parse_index
 
 __all__ = ["RowReader", "ShardSet", "open_shards"]
 
-FloatArray = npt.NDArray[np.float32]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Shard:
     path: Path
     first: int
-    image_offsets: npt.NDArray[np.int64]
+    image_offsets: Int64
     image_at: int
     landmarks_at: int
 
@@ -50,20 +49,20 @@ class ShardSet:
     margin: float
     datasets: tuple[str, ...]
     fingerprint: str
-    split: npt.NDArray[np.uint8]
-    flipped: npt.NDArray[np.bool_]
-    mirrored: npt.NDArray[np.bool_]
+    split: Image
+    flipped: Mask
+    mirrored: Mask
     sample_ids: npt.NDArray[np.object_]
-    keypoints68: FloatArray
-    pose: FloatArray
-    expression: FloatArray
+    keypoints68: Float32
+    pose: Float32
+    expression: Float32
     shards: tuple[_Shard, ...]
-    shard_of: npt.NDArray[np.int32]
+    shard_of: Int32
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def rows(self, split: str) -> npt.NDArray[np.int64]:
+    def rows(self, split: str) -> Int64:
         """The samples of a split; raises :class:`ConfigurationError` where there are none."""
         rows = np.flatnonzero(self.split == SPLITS.index(split)).astype(np.int64)
         if not rows.size:
@@ -101,11 +100,11 @@ class RowReader:
         start, stop = shard.image_offsets[row - shard.first : row - shard.first + 2]
         return self._read(number, shard.image_at + int(start), int(stop - start), row)
 
-    def image(self, row: int) -> npt.NDArray[np.uint8]:
+    def image(self, row: int) -> Image:
         """(S, S, 3) uint8, RGB; raises :class:`FormatError`, naming shard and sample, where it is damaged."""
         return decode_crop(self.jpeg(row), self.shards.crop_size, self._name(row))
 
-    def landmarks(self, row: int) -> FloatArray:
+    def landmarks(self, row: int) -> Float32:
         """(N, 3) float32, pixels, crop frame."""
         number = int(self.shards.shard_of[row])
         shard, count = self.shards.shards[number], len(self.shards.index)
@@ -228,7 +227,7 @@ class _Opened:
     groups: list[str]
     splits: list[str]
     arrays: dict[str, npt.NDArray[Any]]
-    image_offsets: npt.NDArray[np.int64]
+    image_offsets: Int64
     image_at: int
     landmarks_at: int
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from densegen.arrays import Float64, Image, Mask
 from densegen.errors import ConfigurationError, FormatError, SampleError
 from densegen.files import file_size, read_text
 from densegen.records import read_archive
@@ -22,8 +23,6 @@ from densegen.sources.photograph import read_photograph
 from densetrain.evaluation.metrics import box_size, nme, points21
 
 __all__ = ["AFLW2000", "Benchmark", "Labels", "Reading", "YawSource", "aflw", "aflw2000", "read_predictions"]
-
-FloatArray = npt.NDArray[np.float64]
 
 Labels = Literal["original", "reannotated"]
 YawSource = Literal["pose", "new-pose", "fit"]
@@ -58,15 +57,15 @@ class Benchmark:
 
     title: str
     names: tuple[str, ...]
-    truth: FloatArray
-    raw: FloatArray
-    visible: npt.NDArray[np.bool_]
-    normaliser: FloatArray
-    yaw_deg: FloatArray
-    boxes: FloatArray
+    truth: Float64
+    raw: Float64
+    visible: Mask
+    normaliser: Float64
+    yaw_deg: Float64
+    boxes: Float64
     images: tuple[Path, ...] | None
     protocol: str
-    to_truth: FloatArray | None = None
+    to_truth: Float64 | None = None
     script_pixel: float | None = None
 
     def __len__(self) -> int:
@@ -80,7 +79,7 @@ class Benchmark:
 
     def errors(
         self, predicted: npt.NDArray[np.floating], *, as_labels: bool = False, reading: Reading = "geometric"
-    ) -> FloatArray:
+    ) -> Float64:
         """(n,) NME in percent of (n, 68, 2 or 3) predictions in pixels of the images, centres from 0.
 
         as_labels : the predictions are label files of the benchmark: compared number by number, as they stand
@@ -97,14 +96,14 @@ class Benchmark:
             points = points21(points).astype(np.float64)
         return nme(points, self.raw if as_labels else self.truth, self.normaliser, self.visible)
 
-    def truth_in_image(self, row: int) -> FloatArray:
+    def truth_in_image(self, row: int) -> Float64:
         """(P, 2) true points of a face in pixels of its image, centres from 0; NaN where not visible."""
         points = self.truth[row]
         if self.to_truth is not None:
             points = (points - self.to_truth[row, 2:]) / self.to_truth[row, :2]
         return np.where(self.visible[row][:, None], points, np.nan)
 
-    def read_images(self) -> Iterator[npt.NDArray[np.uint8]]:
+    def read_images(self) -> Iterator[Image]:
         """Each face's photograph, (H, W, 3) uint8 RGB; raises :class:`FormatError` for one that cannot be read."""
         if self.images is None:
             raise ConfigurationError(f"{self.title}: the images are needed: give their folder with --root")
@@ -197,7 +196,7 @@ def aflw(root: Path | None, protocol: Path) -> Benchmark:
     )
 
 
-def read_predictions(path: Path, names: tuple[str, ...]) -> FloatArray:
+def read_predictions(path: Path, names: tuple[str, ...]) -> Float64:
     """(n, 68, 2 or 3) predictions in the order of ``names``, from an ``.npz`` of ``names`` and ``landmarks``.
 
     Raises :class:`FormatError` where it is something else, holds numbers that are not finite, or lacks a face.
@@ -256,7 +255,7 @@ def _find_images(root: Path, names: list[str]) -> tuple[Path, ...]:
     return tuple(here[name] for name in names)
 
 
-def _read_labels(root: Path, names: list[str]) -> tuple[FloatArray, FloatArray]:
+def _read_labels(root: Path, names: list[str]) -> tuple[Float64, Float64]:
     """(n, 68, 2) points as the fits' files have them, and (n,) yaw in degrees, not wrapped: the public file's."""
     points, yaw_deg = [], []
     for name in names:
@@ -269,7 +268,7 @@ def _read_labels(root: Path, names: list[str]) -> tuple[FloatArray, FloatArray]:
     return np.stack(points), np.rad2deg(np.array(yaw_deg))
 
 
-def _points(path: Path, count: int, faces: int) -> FloatArray:
+def _points(path: Path, count: int, faces: int) -> Float64:
     """(n, P, 2) from a label file of (n, 2 or 3, P), n the number of ``faces``."""
     labels = _load(path)
     if labels.ndim != 3 or labels.shape[1] not in (2, 3) or (labels.shape[0], labels.shape[2]) != (faces, count):
@@ -277,7 +276,7 @@ def _points(path: Path, count: int, faces: int) -> FloatArray:
     return np.ascontiguousarray(labels[:, :2].transpose(0, 2, 1), np.float64)
 
 
-def _numbers(path: Path, shape: tuple[int, ...]) -> FloatArray:
+def _numbers(path: Path, shape: tuple[int, ...]) -> Float64:
     numbers = _load(path)
     if numbers.shape != shape:
         raise FormatError(f"{path.name} has the shape {numbers.shape}, expected {shape}")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from densegen.arrays import Float32, Float64
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import write_text
 from densegen.records import first_problem, read_json
@@ -34,7 +35,6 @@ __all__ = [
     "write_result",
 ]
 
-FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[int], None]
 
 BATCH = 32
@@ -82,13 +82,13 @@ class Result(BaseModel):
 
 def predict_benchmark(
     regressor: Regressor, benchmark: Benchmark, detector: Detector | None = None, progress: Progress = lambda n: None
-) -> tuple[npt.NDArray[np.float32], int]:
+) -> tuple[Float32, int]:
     """(n, 68, 3) keypoints in pixels of the benchmark's images, and how many faces the detector did not find.
 
     Crops are laid around the true boxes, or around the detector's where one is given; a face that it does not find
     is cropped by its true box, and counted.
     """
-    found: list[npt.NDArray[np.float32]] = []
+    found: list[Float32] = []
     missed = 0
     for image, box in zip(benchmark.read_images(), benchmark.boxes, strict=True):
         if detector is not None:
@@ -99,7 +99,7 @@ def predict_benchmark(
     return np.stack(found), missed
 
 
-def _nearest(found: FloatArray, truth: FloatArray) -> tuple[FloatArray, bool]:
+def _nearest(found: Float64, truth: Float64) -> tuple[Float64, bool]:
     """The box whose centre is nearest to the true one's, within half its side; else the true box and False."""
     if len(found):
         centre = (truth[:2] + truth[2:]) / 2
@@ -199,17 +199,17 @@ def check_belongs(regressor: Regressor, shards: ShardSet) -> None:
             )
 
 
-def _by_region(distances: FloatArray, regions: list[str]) -> dict[str, float]:
+def _by_region(distances: Float64, regions: list[str]) -> dict[str, float]:
     names = np.array(regions)
     return {region: float(distances[:, names == region].mean()) for region in dict.fromkeys(regions)}
 
 
-def _by_bin(errors: FloatArray, yaw_deg: FloatArray) -> dict[str, float]:
+def _by_bin(errors: Float64, yaw_deg: Float64) -> dict[str, float]:
     number = yaw_bins(yaw_deg)
     return {name: float(errors[number == b].mean()) for b, name in enumerate(BINS) if (number == b).any()}
 
 
-def _by_strength(errors: FloatArray, expression: npt.NDArray[np.float32]) -> dict[str, float]:
+def _by_strength(errors: Float64, expression: Float32) -> dict[str, float]:
     """Thirds of the faces by the length of their expression, each component in units of its own spread."""
     spread = np.maximum(expression.std(axis=0), 1e-12)
     order = np.argsort(np.linalg.norm(expression / spread, axis=1), kind="stable")

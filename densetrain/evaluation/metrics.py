@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from densegen.arrays import Float64, Int64, Mask
 from densegen.index.landmark import AFLW21, ids_of
 
 __all__ = [
@@ -22,17 +23,15 @@ __all__ = [
     "yaw_bins",
 ]
 
-FloatArray = npt.NDArray[np.float64]
-
 YAW_EDGES_DEG = (30.0, 60.0)
 BINS = ("[0, 30]", "(30, 60]", "(60, 90]")
 BALANCED_DRAWS = 100
 
 
-def box_size(points: npt.NDArray[np.floating]) -> FloatArray:
+def box_size(points: npt.NDArray[np.floating]) -> Float64:
     """(n,) sqrt(w h) of the box around (n, P, 2 or 3) points: the normaliser, pixels."""
     extent = np.ptp(points[..., :2].astype(np.float64), axis=-2)
-    size: FloatArray = np.sqrt(extent[..., 0] * extent[..., 1])
+    size: Float64 = np.sqrt(extent[..., 0] * extent[..., 1])
     return size
 
 
@@ -40,8 +39,8 @@ def nme(
     predicted: npt.NDArray[np.floating],
     truth: npt.NDArray[np.floating],
     normaliser: npt.NDArray[np.floating],
-    visible: npt.NDArray[np.bool_] | None = None,
-) -> FloatArray:
+    visible: Mask | None = None,
+) -> Float64:
     """(n,) NME in percent: ``100 * mean distance / normaliser``.
 
     predicted, truth : (n, P, D) pixels, distances over the D axes that they have; normaliser : (n,) pixels
@@ -52,7 +51,7 @@ def nme(
         visible = np.ones(distance.shape, bool)
     counted = visible.sum(axis=-1)
     with np.errstate(invalid="ignore"):
-        result: FloatArray = 100 * np.where(visible, distance, 0).sum(axis=-1) / counted / normaliser
+        result: Float64 = 100 * np.where(visible, distance, 0).sum(axis=-1) / counted / normaliser
     return result
 
 
@@ -61,10 +60,10 @@ def points21(points68: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     return np.stack([points68[:, ids_of(point)].mean(axis=1) for point in AFLW21], axis=1)
 
 
-def yaw_bins(yaw_deg: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+def yaw_bins(yaw_deg: npt.NDArray[np.floating]) -> Int64:
     """(n,) 0, 1, 2 for |yaw| in [0, 30], (30, 60], (60, ...]; larger angles count in the last."""
     size = np.abs(yaw_deg)
-    number: npt.NDArray[np.int64] = (size > YAW_EDGES_DEG[0]).astype(np.int64) + (size > YAW_EDGES_DEG[1])
+    number: Int64 = (size > YAW_EDGES_DEG[0]).astype(np.int64) + (size > YAW_EDGES_DEG[1])
     return number
 
 
@@ -94,7 +93,7 @@ class Score:
     threshold: float
 
 
-def score(errors: FloatArray, yaw_deg: npt.NDArray[np.floating], *, threshold: float = 10.0, seed: int = 0) -> Score:
+def score(errors: Float64, yaw_deg: npt.NDArray[np.floating], *, threshold: float = 10.0, seed: int = 0) -> Score:
     """Sum up (n,) NMEs by yaw, as published tables do.
 
     The headline is the unweighted mean over the bins that hold faces.
@@ -125,7 +124,7 @@ def score(errors: FloatArray, yaw_deg: npt.NDArray[np.floating], *, threshold: f
     )
 
 
-def cumulative_errors(errors: FloatArray, threshold: float) -> tuple[FloatArray, FloatArray]:
+def cumulative_errors(errors: Float64, threshold: float) -> tuple[Float64, Float64]:
     """The CED curve up to ``threshold``: NMEs, and the percent of faces with at most that NME; a step function."""
     ordered = np.sort(errors)
     kept = ordered[ordered <= threshold]
@@ -135,6 +134,6 @@ def cumulative_errors(errors: FloatArray, threshold: float) -> tuple[FloatArray,
     return x, y
 
 
-def area_under_curve(errors: FloatArray, threshold: float) -> float:
+def area_under_curve(errors: Float64, threshold: float) -> float:
     """The area under the CED curve up to ``threshold``, as percent of the whole: exact, without bins."""
     return 100 * float(np.clip(threshold - errors, 0, None).mean()) / threshold

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from densegen.arrays import Float32, Image
 from densegen.errors import ConfigurationError, FormatError
 from densegen.index.vertex_index import VertexIndex
 from densetrain.network.description import CHECKPOINT_KEY, Description, read_description
@@ -29,12 +29,12 @@ class TorchRegressor:
     index: VertexIndex
     name: str
 
-    def __call__(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def __call__(self, crops: Image) -> Float32:
         """(B, S, S, 3) uint8 RGB crops -> (B, N, 3) float32 landmarks, pixels, crop frame."""
         device = next(self.net.parameters()).device
         with torch.inference_mode():
             images = torch.from_numpy(np.ascontiguousarray(crops)).to(device).permute(0, 3, 1, 2)
-            landmarks: npt.NDArray[np.float32] = self.net(images).float().cpu().numpy()
+            landmarks: Float32 = self.net(images).float().cpu().numpy()
         if not np.isfinite(landmarks).all():
             raise FormatError(f"{self.name} gives landmarks that are not finite: its weights are damaged")
         return landmarks

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from densegen.arrays import Float64
 from densegen.errors import FormatError
 from densegen.index.vertex_index import VertexIndex, parse_index
 from densegen.records import first_problem
@@ -46,7 +46,7 @@ class Description(BaseModel):
     validation_nme: float | None = None
 
     @property
-    def reference(self) -> npt.NDArray[np.float64] | None:
+    def reference(self) -> Float64 | None:
         """``reference_face`` as (N, 3) float64."""
         return None if self.reference_face is None else np.array(self.reference_face)
 

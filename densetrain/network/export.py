@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from densegen.arrays import Image
 from densegen.errors import ConfigurationError, DensegenError
 from densegen.files import replace_file, replace_into, write_bytes, write_text
 from densetrain.network.checkpoint import TorchRegressor
@@ -76,7 +76,7 @@ def export(
     regressor: TorchRegressor,
     folder: Path,
     variants: tuple[str, ...] = ("fp32",),
-    crops: npt.NDArray[np.uint8] | None = None,
+    crops: Image | None = None,
 ) -> list[Parity]:
     """Write the network into ``folder``: ONNX, safetensors, ``config.json`` and a card, all of them or none; variants
     of an earlier export that are not made again are taken away.
@@ -108,7 +108,7 @@ def export_onnx(
     regressor: TorchRegressor,
     folder: Path,
     variants: tuple[str, ...] = ("fp32",),
-    crops: npt.NDArray[np.uint8] | None = None,
+    crops: Image | None = None,
 ) -> list[Parity]:
     """Write ``model.onnx`` and, where asked, ``model-fp16.onnx`` and ``model-int8.onnx`` made from it; each is compared
     with torch on the same crops.
@@ -138,7 +138,7 @@ def export_onnx(
     return made
 
 
-def _smooth_noise(size: int) -> npt.NDArray[np.uint8]:
+def _smooth_noise(size: int) -> Image:
     from scipy.ndimage import zoom
 
     coarse = np.random.default_rng(0).uniform(0, 255, (8, 16, 16, 3))
@@ -185,7 +185,7 @@ def _describe(path: Path, regressor: TorchRegressor) -> None:
     onnx.save(model, str(path))
 
 
-def _write_fp16(source: Path, path: Path, crops: npt.NDArray[np.uint8]) -> None:
+def _write_fp16(source: Path, path: Path, crops: Image) -> None:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     onnx = _onnx()
@@ -193,7 +193,7 @@ def _write_fp16(source: Path, path: Path, crops: npt.NDArray[np.uint8]) -> None:
     onnx.save(convert_float_to_float16(onnx.load(str(source)), keep_io_types=True), str(path))
 
 
-def _write_int8(source: Path, path: Path, crops: npt.NDArray[np.uint8]) -> None:
+def _write_int8(source: Path, path: Path, crops: Image) -> None:
     import logging
 
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -225,7 +225,7 @@ def _write_int8(source: Path, path: Path, crops: npt.NDArray[np.uint8]) -> None:
         prepared.unlink(missing_ok=True)
 
 
-def _compare(regressor: TorchRegressor, file: Path, path: Path, variant: str, crops: npt.NDArray[np.uint8]) -> Parity:
+def _compare(regressor: TorchRegressor, file: Path, path: Path, variant: str, crops: Image) -> Parity:
     exported = OnnxRegressor.open(file)
     difference = np.concatenate(
         [np.abs(exported(crops[n : n + 8]) - regressor(crops[n : n + 8])) for n in range(0, len(crops), 8)]

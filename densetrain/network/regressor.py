@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from densegen.arrays import Float32, Image
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import read_bytes
 from densegen.geometry.crop import Crop, warp
@@ -19,8 +20,6 @@ from densetrain.network.description import Description, read_description
 from densetrain.network.onnx_graph import REFUSED, operators
 
 __all__ = ["ONNX_METADATA", "OnnxRegressor", "Regressor", "crop_of_box", "landmarks_in_image", "open_regressor"]
-
-FloatArray = npt.NDArray[np.float32]
 
 MAX_ONNX_BYTES = 2 << 30
 
@@ -35,7 +34,7 @@ class Regressor(Protocol):
     index: VertexIndex
     name: str
 
-    def __call__(self, crops: npt.NDArray[np.uint8]) -> FloatArray:
+    def __call__(self, crops: Image) -> Float32:
         """(B, S, S, 3) uint8 RGB crops -> (B, N, 3) float32 landmarks, pixels, crop frame."""
         ...
 
@@ -93,10 +92,10 @@ class OnnxRegressor:
                 raise FormatError(f"{path.name} does not have {name} of shape (batch, {str(shape)[1:-1]}), float32")
         return cls(session, about, index, path.name)
 
-    def __call__(self, crops: npt.NDArray[np.uint8]) -> FloatArray:
+    def __call__(self, crops: Image) -> Float32:
         images = np.ascontiguousarray(crops.transpose(0, 3, 1, 2)).astype(np.float32)
         try:
-            landmarks: FloatArray = self.session.run(None, {"images": images})[0].astype(np.float32)
+            landmarks: Float32 = self.session.run(None, {"images": images})[0].astype(np.float32)
         # ONNX Runtime's errors have no common base but this.
         except Exception as error:
             raise FormatError(f"{self.name} cannot be run: {_in_short(error)}") from error
@@ -141,9 +140,7 @@ def crop_of_box(box: npt.NDArray[np.floating], margin: float, size: int) -> Crop
     return Crop(scale, -scale * ((left + right) / 2 - side / 2), -scale * ((top + bottom) / 2 - side / 2), size=size)
 
 
-def landmarks_in_image(
-    regressor: Regressor, image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.floating]
-) -> FloatArray:
+def landmarks_in_image(regressor: Regressor, image: Image, boxes: npt.NDArray[np.floating]) -> Float32:
     """Landmarks of the faces in (n, 4) boxes of an (H, W, 3) uint8 RGB image.
 
     returns : (n, N, 3) float32, pixels, image frame; z has the scale of x and y, and no origin

@@ -6,19 +6,16 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from densegen.arrays import Float64, Image
 from densegen.errors import ConfigurationError
 
 __all__ = ["DETECTORS", "Detector", "DetectorName", "open_detector"]
 
-FloatArray = npt.NDArray[np.float64]
-ImageArray = npt.NDArray[np.uint8]
-
 DetectorName = Literal["cascade", "opencv", "mediapipe"]
 DETECTORS: tuple[DetectorName, ...] = ("cascade", "opencv", "mediapipe")
 
-Detector = Callable[[ImageArray], FloatArray]
+Detector = Callable[[Image], Float64]
 """(H, W, 3) uint8 RGB -> (n, 4) left, top, right, bottom of the 68 keypoints, pixels, the largest face first."""
 
 # Where the box of the 68 lies in a detector's square: centre and side, in units of the square's. The cascade's were
@@ -44,7 +41,7 @@ def _cascade() -> Detector:
     find_file: Any = lbp_frontal_face_cascade_filename
     cascade: Any = Cascade(find_file())
 
-    def detect(image: ImageArray) -> FloatArray:
+    def detect(image: Image) -> Float64:
         small, scale = _reduce(image)
         longest = max(small.shape[:2])
         least = max(int(longest * SMALLEST_SHARE), 24)
@@ -61,7 +58,7 @@ def _opencv() -> Detector:
     cv2 = _import("cv2", "opencv", "CascadeClassifier", "pip install 'densegen[detect]'")
     classifier = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_alt2.xml")
 
-    def detect(image: ImageArray) -> FloatArray:
+    def detect(image: Image) -> Float64:
         small, scale = _reduce(image)
         squares = classifier.detectMultiScale(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), 1.1, 4)
         return _boxes(np.array(squares, np.float64).reshape(-1, 4) / scale)
@@ -73,7 +70,7 @@ def _mediapipe() -> Detector:
     mediapipe = _import("mediapipe", "mediapipe", "solutions", "pip install 'densegen[mediapipe]'")
     finder = mediapipe.solutions.face_detection.FaceDetection(model_selection=1)
 
-    def detect(image: ImageArray) -> FloatArray:
+    def detect(image: Image) -> Float64:
         height, width = image.shape[:2]
         boxes = [d.location_data.relative_bounding_box for d in finder.process(image).detections or ()]
         squares = [(b.xmin * width, b.ymin * height, b.width * width, b.height * height) for b in boxes]
@@ -98,7 +95,7 @@ def _import(module: str, name: str, needed: str, line: str) -> Any:
     return library
 
 
-def _reduce(image: ImageArray) -> tuple[ImageArray, float]:
+def _reduce(image: Image) -> tuple[Image, float]:
     """The image with its longest side at most ``LONGEST_SIDE``, and its scale."""
     from PIL import Image
 
@@ -107,10 +104,10 @@ def _reduce(image: ImageArray) -> tuple[ImageArray, float]:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)), scale
 
 
-def _boxes(squares: FloatArray) -> FloatArray:
+def _boxes(squares: Float64) -> Float64:
     """Boxes of the 68 in (n, 4) left, top, width, height, the largest first, each face once."""
     order = np.argsort(-squares[:, 2])
-    kept: list[FloatArray] = []
+    kept: list[Float64] = []
     for left, top, width, height in squares[order]:
         centre = np.array([left + width / 2, top + height * (0.5 + SHIFT_DOWN)])
         half = np.array([width, height]) * SIDE / 2
@@ -120,5 +117,5 @@ def _boxes(squares: FloatArray) -> FloatArray:
     return np.array(kept).reshape(-1, 4)
 
 
-def _inside(point: FloatArray, box: FloatArray) -> bool:
+def _inside(point: Float64, box: Float64) -> bool:
     return bool((point > box[:2]).all() and (point < box[2:]).all())

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from densegen.arrays import Float32, Float64, Image, Int64
 from densegen.drawing import KEYPOINT_COLOUR, depth_colours, draw_points, png_bytes
 from densegen.errors import ConfigurationError, FormatError, SampleError
 from densegen.files import is_leftover, replace_files
@@ -38,9 +38,6 @@ __all__ = [
     "read_image",
     "write_faces",
 ]
-
-FloatArray = npt.NDArray[np.float32]
-ImageArray = npt.NDArray[np.uint8]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 VIDEO_SUFFIXES = (
@@ -69,10 +66,10 @@ class Face:
     pose_deg : (3,) pitch, yaw, roll in degrees, or None where the model knows no reference face
     """
 
-    box: npt.NDArray[np.float64]
-    landmarks: FloatArray
-    keypoints68: FloatArray | None
-    pose_deg: npt.NDArray[np.float64] | None
+    box: Float64
+    landmarks: Float32
+    keypoints68: Float32 | None
+    pose_deg: Float64 | None
 
 
 def list_images(inputs: tuple[Path, ...], *, video: bool = True) -> list[Path]:
@@ -102,7 +99,7 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def read_boxes(path: Path) -> dict[str, npt.NDArray[np.float64]]:
+def read_boxes(path: Path) -> dict[str, Float64]:
     """(n, 4) boxes by file name, from a JSON file like ``{"a.jpg": [[left, top, right, bottom], ...]}``."""
     contents = read_json(path)
     if not isinstance(contents, dict):
@@ -116,7 +113,7 @@ def read_boxes(path: Path) -> dict[str, npt.NDArray[np.float64]]:
     return boxes
 
 
-def check_boxes(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def check_boxes(boxes: Float64) -> Float64:
     """The boxes; raises ``ValueError`` where they are not (n, 4) with right > left and bottom > top."""
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
         raise ValueError("a box is four numbers: left, top, right, bottom")
@@ -128,8 +125,8 @@ def check_boxes(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def find_faces(
-    regressor: Regressor, image: ImageArray, boxes: npt.NDArray[np.float64], *, refine: int = 0,
-    reference: npt.NDArray[np.float64] | None = None,
+    regressor: Regressor, image: Image, boxes: Float64, *, refine: int = 0,
+    reference: Float64 | None = None,
 ) -> list[Face]:  # fmt: skip
     """The landmarks of the faces in (n, 4) boxes of an (H, W, 3) uint8 RGB image.
 
@@ -151,7 +148,7 @@ def find_faces(
     return [Face(*parts) for parts in zip(boxes, landmarks, keypoints, poses, strict=True)]
 
 
-def read_image(path: Path) -> ImageArray:
+def read_image(path: Path) -> Image:
     """(H, W, 3) uint8 RGB, upright; raises :class:`FormatError` where it cannot be read."""
     try:
         return read_photograph(path, upright=True)
@@ -159,7 +156,7 @@ def read_image(path: Path) -> ImageArray:
         raise FormatError(str(error)) from error
 
 
-def detect_boxes(detector: Detector, image: ImageArray, name: str) -> npt.NDArray[np.float64]:
+def detect_boxes(detector: Detector, image: Image, name: str) -> Float64:
     """Boxes of all faces; raises :class:`FormatError` where the detector finds none."""
     boxes = detector(image)
     if not len(boxes):
@@ -167,9 +164,7 @@ def detect_boxes(detector: Detector, image: ImageArray, name: str) -> npt.NDArra
     return boxes
 
 
-def draw_faces(
-    image: ImageArray, faces: list[Face], triangles: npt.NDArray[np.int64] | None, *, scale: int = 2
-) -> ImageArray:
+def draw_faces(image: Image, faces: list[Face], triangles: Int64 | None, *, scale: int = 2) -> Image:
     """The image with the landmark mesh, the landmarks by depth, and the 68 in white; ``scale`` times as large where it
     is not large itself.
     """
@@ -194,7 +189,7 @@ def draw_faces(
 
 
 def write_faces(
-    faces: list[Face], image: ImageArray, stem: Path, outputs: tuple[str, ...], triangles: npt.NDArray[np.int64],
+    faces: list[Face], image: Image, stem: Path, outputs: tuple[str, ...], triangles: Int64,
     regressor: Regressor,
 ) -> list[Path]:  # fmt: skip
     """Write the faces of one image: ``STEM.png``, ``STEM.json``, ``STEM.csv``, ``STEM-0.ply``, ``STEM-0.obj``; all of
@@ -219,7 +214,7 @@ def write_faces(
     return list(contents)
 
 
-def faces_as_json(faces: list[Face], image: ImageArray, regressor: Regressor) -> dict[str, Any]:
+def faces_as_json(faces: list[Face], image: Image, regressor: Regressor) -> dict[str, Any]:
     """Faces as plain values, with their frame in words, and what they were found by."""
     index = regressor.index
     return {
@@ -263,10 +258,10 @@ class Smoother:
 
     def __init__(self, rate_hz: float, min_cutoff_hz: float = 1.5, beta: float = 0.02) -> None:
         self.rate_hz, self.min_cutoff_hz, self.beta = rate_hz, min_cutoff_hz, beta
-        self.value: npt.NDArray[np.float64] | None = None
-        self.speed: npt.NDArray[np.float64] | None = None
+        self.value: Float64 | None = None
+        self.speed: Float64 | None = None
 
-    def __call__(self, landmarks: FloatArray) -> FloatArray:
+    def __call__(self, landmarks: Float32) -> Float32:
         """The next frame's landmarks, smoothed; same shape."""
         new = landmarks.astype(np.float64)
         if self.value is None or self.speed is None or self.value.shape != new.shape:
@@ -277,6 +272,6 @@ class Smoother:
         self.value = self.value + self._share(self.min_cutoff_hz + self.beta * np.abs(self.speed)) * (new - self.value)
         return self.value.astype(np.float32)
 
-    def _share(self, cutoff_hz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        step: npt.NDArray[np.float64] = 2 * np.pi * cutoff_hz / self.rate_hz
+    def _share(self, cutoff_hz: Float64) -> Float64:
+        step: Float64 = 2 * np.pi * cutoff_hz / self.rate_hz
         return step / (step + 1)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from densegen.arrays import Float64, Image, Int64
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import file_size, replace_files
 from densetrain.head_pose import head_pose
@@ -21,8 +21,6 @@ from densetrain.prediction.detect import Detector
 from densetrain.prediction.predict import Face, Smoother, draw_faces, faces_as_json, find_faces
 
 __all__ = ["Filmed", "Follower", "process_video"]
-
-ImageArray = npt.NDArray[np.uint8]
 
 DEFAULT_RATE_HZ = 25.0
 MAX_RATE_HZ = 1000.0
@@ -43,7 +41,7 @@ class Follower:
     """
 
     def __init__(
-        self, regressor: Regressor, detector: Detector, *, start: npt.NDArray[np.float64] | None = None,
+        self, regressor: Regressor, detector: Detector, *, start: Float64 | None = None,
         refine: int = 1,
     ) -> None:  # fmt: skip
         if "ibug68" not in regressor.index.subsets:
@@ -57,7 +55,7 @@ class Follower:
         """From now on, smooth landmarks; the next frame comes at this rate after the last one."""
         self.rate_hz = rate_hz
 
-    def __call__(self, image: ImageArray) -> list[Face]:
+    def __call__(self, image: Image) -> list[Face]:
         """The face in the next frame, (H, W, 3) uint8 RGB; none where it is lost."""
         face = self._find(image)
         if face is None:
@@ -72,7 +70,7 @@ class Follower:
             face = replace(face, landmarks=landmarks, keypoints68=keypoints, pose_deg=pose)
         return [face]
 
-    def _find(self, image: ImageArray) -> Face | None:
+    def _find(self, image: Image) -> Face | None:
         """The face near the last one, else the largest that the detector finds; keeps the box to look at next."""
         refine, box = 0, self.box
         if box is None:
@@ -105,7 +103,7 @@ class Filmed:
 
 
 def process_video(
-    source: Path | int, follower: Follower, stem: Path, triangles: npt.NDArray[np.int64], *,
+    source: Path | int, follower: Follower, stem: Path, triangles: Int64, *,
     smooth: bool = True, limit: int | None = None, progress: Callable[[int, int | None], None] = lambda n, total: None,
 ) -> Filmed:  # fmt: skip
     """Write ``STEM.mp4`` with the landmarks drawn and ``STEM.json`` with a line a frame, both or neither.
@@ -239,7 +237,7 @@ class _Film:
             self.writer.release()
         self.unfinished.unlink(missing_ok=True)
 
-    def write(self, frame: ImageArray) -> None:
+    def write(self, frame: Image) -> None:
         """Add a frame, (H, W, 3) uint8 RGB."""
         if self.writer is None:
             code, size = self.cv2.VideoWriter.fourcc(*"mp4v"), frame.shape[1::-1]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from densegen.arrays import Float64, Image, Int64
 from densegen.errors import ConfigurationError, FormatError
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import valid_uv_region
@@ -19,8 +20,6 @@ from densegen.index.vertex_index import VertexIndex
 
 __all__ = ["index_as_mesh", "landmark_triangles", "mesh_bytes", "points_of_mesh"]
 
-FloatArray = npt.NDArray[np.float64]
-
 MARKED_RGB = (220, 40, 40)
 ON_VERTEX_MM = 1e-3
 OFF_SURFACE_MM = 1.0
@@ -30,7 +29,7 @@ MAX_POINTS = 4000
 MAX_MM = 1e6
 
 
-def landmark_triangles(index: VertexIndex) -> npt.NDArray[np.int64]:
+def landmark_triangles(index: VertexIndex) -> Int64:
     """The landmark mesh: (F, 3) ids, the Delaunay triangulation of the UV positions inside the face's outline.
 
     Landmarks that are too few, or lie in a line, have no triangles.
@@ -46,7 +45,7 @@ def landmark_triangles(index: VertexIndex) -> npt.NDArray[np.int64]:
     (x0, y0), (x1, y1), (x2, y2) = (corners[:, corner].T for corner in range(3))
     area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
     triangles[area > 0] = triangles[area > 0][:, ::-1]  # outside to the front
-    inside: npt.NDArray[np.int64] = triangles[valid_uv_region()[rows, columns] & (np.abs(area) > 1e-6)]
+    inside: Int64 = triangles[valid_uv_region()[rows, columns] & (np.abs(area) > 1e-6)]
     return inside
 
 
@@ -69,7 +68,7 @@ def points_of_mesh(path: Path, model: MorphableModel) -> list[BarePoint]:
     return _points_on_surface(vertices, path, model, pixels)
 
 
-def _read_mesh(path: Path) -> tuple[FloatArray, npt.NDArray[np.uint8] | None]:
+def _read_mesh(path: Path) -> tuple[Float64, Image | None]:
     """Vertices in file order, millimetres, and their colours if all have some."""
     data = read_bytes(path, "mesh", MAX_BYTES)
     try:
@@ -84,7 +83,7 @@ def _read_mesh(path: Path) -> tuple[FloatArray, npt.NDArray[np.uint8] | None]:
     return vertices, colours
 
 
-def _read_obj(data: bytes) -> tuple[FloatArray, npt.NDArray[np.uint8] | None]:
+def _read_obj(data: bytes) -> tuple[Float64, Image | None]:
     """The ``v`` lines of a Wavefront OBJ and nothing else: ``v x y z``, or ``v x y z r g b`` with colours of 0 to 1.
 
     A reader of the whole format opens the materials that a file names, and with a material or texture coordinates it
@@ -97,7 +96,7 @@ def _read_obj(data: bytes) -> tuple[FloatArray, npt.NDArray[np.uint8] | None]:
     return vertices, _as_bytes(np.array([[float(number) for number in row[3:]] for row in rows]))
 
 
-def _read_ply(data: bytes) -> tuple[FloatArray, npt.NDArray[np.uint8] | None]:
+def _read_ply(data: bytes) -> tuple[Float64, Image | None]:
     import trimesh
 
     loaded: Any = trimesh.load(
@@ -115,15 +114,15 @@ def _read_ply(data: bytes) -> tuple[FloatArray, npt.NDArray[np.uint8] | None]:
     return vertices, np.asarray(colours, np.uint8)[:, :3]
 
 
-def _as_bytes(shares: FloatArray) -> npt.NDArray[np.uint8]:
+def _as_bytes(shares: Float64) -> Image:
     return np.rint(255 * np.clip(np.nan_to_num(shares), 0, 1)).astype(np.uint8)
 
 
-def _vertex(vertex: np.integer[Any], pixels: FloatArray) -> BarePoint:
+def _vertex(vertex: np.integer[Any], pixels: Float64) -> BarePoint:
     return BarePoint((float(pixels[vertex, 0]), float(pixels[vertex, 1])), vertex=int(vertex))
 
 
-def _points_on_surface(points: FloatArray, path: Path, model: MorphableModel, pixels: FloatArray) -> list[BarePoint]:
+def _points_on_surface(points: Float64, path: Path, model: MorphableModel, pixels: Float64) -> list[BarePoint]:
     """The nearest points of the mean face, as vertices where they are vertices."""
     import trimesh
     from scipy.spatial import cKDTree
@@ -179,7 +178,7 @@ def mesh_bytes(
     vertices: npt.NDArray[np.floating],
     triangles: npt.NDArray[np.integer],
     kind: str,
-    colours: npt.NDArray[np.uint8] | None = None,
+    colours: Image | None = None,
 ) -> bytes:
     """A mesh as a file: (V, 3) vertices, y up, (F, 3) triangles, and (V, 4) uint8 RGBA colours; kind : ply or obj."""
     import trimesh
