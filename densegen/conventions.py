@@ -5,7 +5,6 @@ from typing import Final
 __all__ = [
     "CROP_SIZE",
     "FRAMES",
-    "KEYPOINTS",
     "LANDMARK_RANGE_PX",
     "MIRROR_SUFFIX",
     "OWN_INDEX",
@@ -31,9 +30,6 @@ UV_LAYOUT: Final = "bfm-3dmmasstn"
 
 OWN_INDEX: Final = "vertex_index_520.yaml"
 """File name of densegen's own vertex index, in ``data_manifests``."""
-
-KEYPOINTS: Final = 68
-"""The iBUG 68: jaw 0-16, brows 17-26, nose 27-35, eyes 36-47, mouth 48-67."""
 
 POSE_FIELDS: Final = ("pitch_rad", "yaw_rad", "roll_rad", "tx_px", "ty_px", "tz_px", "scale")
 """The seven numbers of ``Pose_Para``, in order; tx, ty, tz are in the camera frame."""

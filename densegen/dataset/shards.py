@@ -22,7 +22,6 @@ import simplejpeg
 from densegen.arrays import Float32, Float64, Image, Int64, Mask
 from densegen.conventions import (
     FRAMES,
-    KEYPOINTS,
     POSE_FIELDS,
     POSITION_MAP_OFFSET_PX,
     POSITION_MAP_STEP_PX,
@@ -33,6 +32,7 @@ from densegen.conventions import (
 from densegen.dataset.hdf5 import append_row, create_group, new_file, open_checked, read_row
 from densegen.errors import FormatError
 from densegen.files import stays_below
+from densegen.ibug68 import KEYPOINTS
 
 __all__ = ["Sample", "ShardHeader", "ShardReader", "decode_crop", "encode_shard"]
 

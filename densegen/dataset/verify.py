@@ -17,7 +17,7 @@ from densegen.dataset.shards import ShardReader
 from densegen.errors import FormatError, VerificationError
 from densegen.files import sha256_of
 from densegen.geometry.crop import Crop
-from densegen.geometry.flip import KEYPOINT_MIRROR
+from densegen.ibug68 import KEYPOINT_MIRROR
 from densegen.index.vertex_index import VertexIndex, parse_index
 
 __all__ = ["verify_dataset"]

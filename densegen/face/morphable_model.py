@@ -12,11 +12,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from densegen.arrays import Float32, Float64, Int32
-from densegen.conventions import KEYPOINTS, UV_LAYOUT
+from densegen.conventions import UV_LAYOUT
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import file_size, write_bytes
 from densegen.geometry.kernels import kernel
 from densegen.geometry.uv import mirror_from_uv
+from densegen.ibug68 import KEYPOINTS
 from densegen.records import first_problem
 
 __all__ = [

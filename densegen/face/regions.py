@@ -10,6 +10,7 @@ from densegen.arrays import Float64, Mask
 from densegen.conventions import UV_SIZE
 from densegen.files import find_data_file
 from densegen.geometry.uv import mirror_pixels
+from densegen.ibug68 import INNER_LIPS, JAW, OUTER_LIPS, RIGHT_BROW, RIGHT_EYE
 from densegen.records import read_yaml
 
 __all__ = ["MIDLINE", "REGIONS", "on_face", "region_of", "valid_uv_region"]
@@ -27,15 +28,19 @@ def region_of(pixel: Float64, keypoints: Float64) -> str:
     """
     x, y = mirror_pixels(pixel[None])[0] if pixel[0] > MIDLINE else pixel
     point = np.array([x, y])
-    if _inside(point, keypoints[48:60]):
-        return "lip-inner" if _distance(point, keypoints[60:68]) < _distance(point, keypoints[48:60]) else "lip-outer"
-    if _inside(point, keypoints[36:42]):
+    if _inside(point, keypoints[OUTER_LIPS]):
+        return (
+            "lip-inner"
+            if _distance(point, keypoints[INNER_LIPS]) < _distance(point, keypoints[OUTER_LIPS])
+            else "lip-outer"
+        )
+    if _inside(point, keypoints[RIGHT_EYE]):
         return "eye"
-    if _distance(point, keypoints[36:42]) < 8:
+    if _distance(point, keypoints[RIGHT_EYE]) < 8:
         return "lid"
-    if _distance(point, keypoints[17:22], closed=False) < 5:
+    if _distance(point, keypoints[RIGHT_BROW], closed=False) < 5:
         return "brow"
-    if keypoints[17, 0] < x < keypoints[27, 0] and keypoints[17:22, 1].max() < y < keypoints[39, 1]:
+    if keypoints[17, 0] < x < keypoints[27, 0] and keypoints[RIGHT_BROW, 1].max() < y < keypoints[39, 1]:
         return "nose" if keypoints[27, 0] - x < 13 else "lid"
     nose = np.concatenate(
         [
@@ -48,14 +53,14 @@ def region_of(pixel: Float64, keypoints: Float64) -> str:
     )
     if _inside(point, nose):
         return "nose"
-    if _distance(point, keypoints[48:60]) < 5:
+    if _distance(point, keypoints[OUTER_LIPS]) < 5:
         return "lip-outer"
     if y > keypoints[57, 1] and x > keypoints[48, 0] - 8:
         return "chin"
-    beyond = y > keypoints[0, 1] and not _inside(point, keypoints[0:17])
-    if beyond or _distance(point, keypoints[0:17], closed=False) < 7:
+    beyond = y > keypoints[0, 1] and not _inside(point, keypoints[JAW])
+    if beyond or _distance(point, keypoints[JAW], closed=False) < 7:
         return "jaw"
-    if y < keypoints[17:22, 1].max() and x > keypoints[17, 0]:
+    if y < keypoints[RIGHT_BROW, 1].max() and x > keypoints[17, 0]:
         return "forehead"
     if y < keypoints[0, 1] and x < keypoints[17, 0]:
         return "temple"

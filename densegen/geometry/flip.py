@@ -7,27 +7,13 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from densegen.arrays import Float32, Int64, Mask
+from densegen.arrays import Float32, Mask
 from densegen.conventions import CROP_SIZE
+from densegen.ibug68 import KEYPOINT_MIRROR
 
-__all__ = ["KEYPOINT_MIRROR", "flip_image", "flip_keypoints", "flip_points", "flip_position_map"]
+__all__ = ["flip_image", "flip_keypoints", "flip_points", "flip_position_map"]
 
 Pixel = TypeVar("Pixel", bound=np.generic)
-
-
-def _keypoint_mirror() -> Int64:
-    mirror = np.arange(68)
-    pairs = [(i, 16 - i) for i in range(8)] + [(17 + i, 26 - i) for i in range(5)]
-    pairs += [(31, 35), (32, 34)]
-    pairs += [(36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46)]
-    pairs += [(48, 54), (49, 53), (50, 52), (55, 59), (56, 58), (60, 64), (61, 63), (65, 67)]
-    for a, b in pairs:
-        mirror[a], mirror[b] = b, a
-    return mirror
-
-
-KEYPOINT_MIRROR = _keypoint_mirror()
-"""(68,) int64: the keypoint on the other half of the face, iBUG order; an involution."""
 
 
 def flip_image(image: npt.NDArray[Pixel]) -> npt.NDArray[Pixel]:

@@ -19,14 +19,15 @@ from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
 from densegen.files import write_text
 from densegen.geometry.uv import uv_pixels
+from densegen.ibug68 import BROWS, JAW, KEYPOINTS, NOSE_TIP
 from densegen.records import read_validated
 
 __all__ = ["SEEDS", "Candidates", "Position", "read_candidates", "sample_candidates", "write_candidates"]
 
 SEEDS: dict[str, tuple[int, ...]] = {
-    "jaw": tuple(range(17)),
-    "brows": tuple(range(17, 27)),
-    "nose-tip": (30,),
+    "jaw": tuple(range(KEYPOINTS))[JAW],
+    "brows": tuple(range(KEYPOINTS))[BROWS],
+    "nose-tip": (NOSE_TIP,),
 }
 """Groups of the iBUG 68 that the triangulation can start from."""
 

@@ -14,15 +14,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from densegen.conventions import KEYPOINTS, OWN_INDEX
+from densegen.conventions import OWN_INDEX
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import MIDLINE, region_of
 from densegen.files import find_data_file
-from densegen.geometry.flip import KEYPOINT_MIRROR
+from densegen.ibug68 import AFLW21, KEYPOINT_MIRROR, KEYPOINTS, NAMES, REGIONS_OF_KEYPOINTS
 from densegen.index.candidates import Candidates, Position, read_candidates
 from densegen.index.half_plane import FacePlane
-from densegen.index.landmark import AFLW21, Landmark
+from densegen.index.landmark import Landmark
 from densegen.index.vertex_index import VertexIndex, read_index
 from densegen.records import read_validated, read_yaml
 
@@ -208,7 +208,7 @@ def _each_vertex_once(drafts: dict[str, Draft], plane: FacePlane) -> dict[str, D
 def _finish(drafts: list[Draft], corrections: Corrections, changelog: tuple[str, ...], plane: FacePlane) -> VertexIndex:
     model = plane.model
     rows: list[tuple[str, int, int, str]] = [  # name, vertex, mirror partner, origin
-        (f"{_IBUG_NAMES[k]}-{k:02d}", int(model.keypoints68[k]), int(KEYPOINT_MIRROR[k]), f"ibug68:{k}")
+        (f"{NAMES[k]}-{k:02d}", int(model.keypoints68[k]), int(KEYPOINT_MIRROR[k]), f"ibug68:{k}")
         for k in range(KEYPOINTS)
     ]
     for draft in drafts:
@@ -237,7 +237,7 @@ def _finish(drafts: list[Draft], corrections: Corrections, changelog: tuple[str,
             Landmark(
                 id=row,
                 name=name,
-                region=region_of(plane.pixels[vertex], keypoints) if row >= KEYPOINTS else _IBUG_REGIONS[row],
+                region=region_of(plane.pixels[vertex], keypoints) if row >= KEYPOINTS else REGIONS_OF_KEYPOINTS[row],
                 vertex=vertex,
                 uv=(round(float(plane.pixels[vertex, 0]), 4), round(float(plane.pixels[vertex, 1]), 4)),
                 mirror=mirror,
@@ -254,10 +254,6 @@ def _own_name(name: str, topology: str) -> str:
     """An index of another topology must not pass for densegen's own: its name ends in the topology's first digits."""
     own = read_index(find_data_file(OWN_INDEX))
     return f"{name}-{topology[:8]}" if name == own.name and topology != own.topology else name
-
-
-_IBUG_NAMES = ["jaw"] * 17 + ["brow"] * 10 + ["nose"] * 9 + ["eye"] * 12 + ["lip-outer"] * 12 + ["lip-inner"] * 8
-_IBUG_REGIONS = ["chin" if k in (7, 8, 9) else name for k, name in enumerate(_IBUG_NAMES)]
 
 
 def read_corrections(path: Path) -> Corrections:

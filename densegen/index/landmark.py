@@ -1,4 +1,4 @@
-"""A landmark: one point of the face with its name; and the subsets that benchmarks ask for, by the iBUG 68."""
+"""A landmark: one point of the face with its name; and the shape of a subset of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from densegen.conventions import UV_SIZE
 from densegen.face.regions import REGIONS
 
-__all__ = ["AFLW21", "KnownPoint", "Landmark", "Subset", "ids_of"]
+__all__ = ["KnownPoint", "Landmark", "Subset"]
 
 Pixel = Annotated[float, Field(ge=0, le=UV_SIZE - 1)]
 Vertex = Annotated[int, Field(ge=0)]
@@ -17,12 +17,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Subset = tuple[int | Annotated[tuple[int, ...], Field(min_length=1)], ...]
 
 KnownPoint = tuple[tuple[int, int, int], tuple[float, float, float]] | None
-
-AFLW21: Subset = (
-    17, 19, 21, 22, 24, 26, 36, (36, 37, 38, 39, 40, 41), 39, 42, (42, 43, 44, 45, 46, 47), 45, 2, 31, 30, 35, 14, 48,
-    (60, 61, 62, 63, 64, 65, 66, 67), 54, 8,
-)  # fmt: skip
-"""AFLW's 21 points from the iBUG 68, 0-based: eye and mouth centres are means."""
 
 
 class Landmark(BaseModel):
@@ -65,8 +59,3 @@ class Landmark(BaseModel):
         if self.triangle is not None and self.weights is not None:
             return self.triangle, self.weights
         return None
-
-
-def ids_of(point: int | tuple[int, ...]) -> list[int]:
-    """The landmarks whose mean a subset's point is."""
-    return [point] if isinstance(point, int) else list(point)

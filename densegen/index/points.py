@@ -9,13 +9,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from densegen.arrays import Float64
-from densegen.conventions import KEYPOINTS
 from densegen.errors import FormatError
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import region_of
-from densegen.geometry.flip import KEYPOINT_MIRROR
 from densegen.geometry.uv import mirror_pixels, uv_pixels
-from densegen.index.landmark import AFLW21, ids_of
+from densegen.ibug68 import AFLW21, KEYPOINT_MIRROR, KEYPOINTS, ids_of
 from densegen.index.vertex_index import VertexIndex
 from densegen.records import first_problem
 

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.arrays import Float32, Float64, Mask
-from densegen.conventions import KEYPOINTS
 from densegen.errors import ConfigurationError, SampleError
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import REGIONS, valid_uv_region
 from densegen.geometry.position_map import make_uv_table
 from densegen.geometry.surface import SurfacePoints
 from densegen.geometry.uv import uv_pixels
-from densegen.index.landmark import Landmark, ids_of
+from densegen.ibug68 import KEYPOINTS, ids_of
+from densegen.index.landmark import Landmark
 from densegen.index.points import BarePoint, name_points
 from densegen.index.vertex_index import VertexIndex
 from densegen.sources.fits import read_fit

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from densegen.conventions import KEYPOINTS
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import region_of
+from densegen.ibug68 import KEYPOINTS
 from densegen.index.candidates import Candidates
 from densegen.index.corrections import Addition, Corrections, Draft, Removal, drafts_of_candidates
 from densegen.index.half_plane import FacePlane

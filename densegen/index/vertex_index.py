@@ -18,13 +18,14 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from densegen.arrays import Float32, Float64, Int64
-from densegen.conventions import KEYPOINTS, UV_LAYOUT, UV_SIZE
+from densegen.conventions import UV_LAYOUT, UV_SIZE
 from densegen.errors import ConfigurationError, FormatError
 from densegen.face.regions import on_face
 from densegen.files import write_text
 from densegen.geometry.surface import SurfacePoints, UvMesh, locate
 from densegen.geometry.uv import mirror_pixels
-from densegen.index.landmark import KnownPoint, Landmark, Subset, ids_of
+from densegen.ibug68 import KEYPOINTS, ids_of
+from densegen.index.landmark import KnownPoint, Landmark, Subset
 from densegen.records import first_problem, parse_yaml, read_yaml
 
 __all__ = [

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from densegen.arrays import Float32
-from densegen.conventions import KEYPOINTS, POSE_FIELDS
+from densegen.conventions import POSE_FIELDS
 from densegen.errors import FormatError, SampleError
 from densegen.files import is_about_the_file
 from densegen.geometry.pose import proper_pose
+from densegen.ibug68 import KEYPOINTS
 from densegen.mat5 import read_mat
 
 __all__ = ["Fit", "read_fit", "read_labels"]

@@ -13,6 +13,7 @@ from densegen.arrays import Float32, Float64
 from densegen.conventions import UV_SIZE
 from densegen.geometry.elementary import exponential, sine_cosine, sine_cosine_array
 from densegen.geometry.uv import mirror_pixels
+from densegen.ibug68 import INNER_LIPS, OUTER_LIPS, RIGHT_BROW, RIGHT_EYE
 from densegen.synthetic.face import keypoint_pixels
 
 __all__ = ["TEXTURE_SIZE", "Appearance", "background", "random_appearance", "texture"]
@@ -206,17 +207,17 @@ def _masks() -> dict[str, Float32]:
         falloff = -0.5 * (((away - column) / wide) ** 2 + ((rows - row) / high) ** 2)
         return np.asarray(exponential(np.maximum(falloff, -700)), np.float32)
 
-    eye = k[36:42]
+    eye, lips = k[RIGHT_EYE], k[OUTER_LIPS]
     centre = eye.mean(axis=0)
     open_eye = area(eye, 0.35)
     lash_line = np.clip(area(eye + [0, -0.9], 0.35) - open_eye, 0, 1)
     brow = np.concatenate(
         [
-            k[17:22] + [[0, 0.6], [0, -1.4], [0, -1.8], [0, -1.9], [1.5, -2.2]],
-            (k[17:22] + [[0, 1.8], [0, 2.2], [0, 2.6], [0, 3.0], [1.0, 3.4]])[::-1],
+            k[RIGHT_BROW] + [[0, 0.6], [0, -1.4], [0, -1.8], [0, -1.9], [1.5, -2.2]],
+            (k[RIGHT_BROW] + [[0, 1.8], [0, 2.2], [0, 2.6], [0, 3.0], [1.0, 3.4]])[::-1],
         ]
     )
-    inside = area(k[60:68], 0.25, both=False)
+    inside = area(k[INNER_LIPS], 0.25, both=False)
     iris = disc(centre[0], centre[1] - 0.4, 3.5, 0.25)
     beard = np.clip(bump(127.5, 172, 42, 18) * 1.4 + bump(80, 172, 24, 14) + bump(112, 125, 12, 4), 0, 1)
     return {
@@ -224,8 +225,8 @@ def _masks() -> dict[str, Float32]:
         "away": np.asarray(away, np.float32),
         "cheeks": bump(80, 100, 15, 14) + 0.7 * bump(127.5, 97, 9, 7),
         "sockets": np.clip(area(eye + (eye - centre) * 0.35, 2.2) * 0.6, 0, 1),
-        "beard": beard * (1 - np.clip(area(k[48:60] + (k[48:60] - k[48:60].mean(0)) * 0.1, 1.0, both=False), 0, 1)),
-        "lips": np.clip(area(k[48:60], 0.9, both=False), 0, 1),
+        "beard": beard * (1 - np.clip(area(lips + (lips - lips.mean(0)) * 0.1, 1.0, both=False), 0, 1)),
+        "lips": np.clip(area(lips, 0.9, both=False), 0, 1),
         "mouth": inside,
         "teeth": inside * np.clip(1.3 - np.abs(rows - 136.8) / 1.5, 0, 0.85) * (np.abs(columns - 127.5) < 12),
         "brows": np.clip(area(brow, 0.9), 0, 1),

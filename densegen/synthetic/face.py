@@ -12,12 +12,12 @@ from functools import lru_cache
 import numpy as np
 
 from densegen.arrays import Float32, Float64, Int32, Mask
-from densegen.conventions import KEYPOINTS, OWN_INDEX, UV_SIZE
+from densegen.conventions import OWN_INDEX, UV_SIZE
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import MIDLINE
 from densegen.files import find_data_file
-from densegen.geometry.flip import KEYPOINT_MIRROR
 from densegen.geometry.uv import mirror_pixels, uv_from_pixels
+from densegen.ibug68 import KEYPOINT_MIRROR, KEYPOINTS
 from densegen.index.vertex_index import read_index
 from densegen.synthetic.components import EXPRESSIONS, IDENTITY, MEAN_DETAIL, displacement
 

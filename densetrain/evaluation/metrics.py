@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.arrays import Float64, Int64, Mask
-from densegen.index.landmark import AFLW21, ids_of
+from densegen.ibug68 import AFLW21, ids_of
 
 __all__ = [
     "BALANCED_DRAWS",

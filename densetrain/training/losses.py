@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from densegen.errors import ConfigurationError
-from densegen.index.landmark import ids_of
+from densegen.ibug68 import ids_of
 from densegen.index.vertex_index import VertexIndex
 from densetrain.config import LossSettings
 

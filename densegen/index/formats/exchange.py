@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from densegen.conventions import KEYPOINTS
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
 from densegen.files import write_bytes, write_text
+from densegen.ibug68 import KEYPOINTS
 from densegen.index.formats.mesh import index_as_mesh, points_of_mesh
 from densegen.index.formats.numbers import Numbering, points_of_numbers, read_numbers
 from densegen.index.formats.table import format_csv, format_npz, landmark_fields, mesh_of_rows, read_csv, read_npz

@@ -14,8 +14,9 @@ from densegen.dataset.shards import Sample
 from densegen.errors import SampleError
 from densegen.face.morphable_model import MorphableModel
 from densegen.geometry.crop import Crop, crop_generator, place_crop
-from densegen.geometry.flip import KEYPOINT_MIRROR, flip_points
+from densegen.geometry.flip import flip_points
 from densegen.geometry.position_map import decode_fixed_point
+from densegen.ibug68 import KEYPOINT_MIRROR
 from densegen.index.vertex_index import VertexIndex
 from densegen.sources.fits import Fit
 from densegen.sources.manifest import FitEntry

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from densegen.geometry.flip import KEYPOINT_MIRROR, flip_image, flip_keypoints, flip_points, flip_position_map
+from densegen.geometry.flip import flip_image, flip_keypoints, flip_points, flip_position_map
+from densegen.ibug68 import KEYPOINT_MIRROR
 
 RANDOM = np.random.default_rng(0)
 

@@ -12,8 +12,8 @@ from densegen.errors import ConfigurationError, FormatError
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import valid_uv_region
 from densegen.files import find_data_file
-from densegen.geometry.flip import KEYPOINT_MIRROR
 from densegen.geometry.uv import uv_pixels
+from densegen.ibug68 import KEYPOINT_MIRROR
 from densegen.index.vertex_index import VertexIndex, format_index, parse_index, read_index, write_index
 from densegen.sources.fits import Fit
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from densegen.errors import ConfigurationError, FormatError
-from densegen.index.landmark import AFLW21
+from densegen.ibug68 import AFLW21
 from densetrain.cli import main
 from densetrain.evaluation.benchmarks import aflw, aflw2000, read_predictions
 from densetrain.evaluation.metrics import points21, yaw_bins
