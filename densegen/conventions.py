@@ -15,6 +15,7 @@ __all__ = [
     "SPLITS",
     "UV_LAYOUT",
     "UV_SIZE",
+    "YAW_EDGES_DEG",
 ]
 
 SHARD_SCHEMA_VERSION: Final = 2
@@ -39,6 +40,9 @@ SPLITS: Final = ("train", "validation", "test")
 
 LANDMARK_RANGE_PX: Final = (-512.0, 768.0)
 """Landmarks of a 256 px crop lie in it or near it; outside this range something is wrong."""
+
+YAW_EDGES_DEG: Final = (0, 30, 60, 90)
+"""Bins of |yaw| in tables and pictures: [0, 30], (30, 60], (60, 90], as published tables have them."""
 
 MIRROR_SUFFIX: Final = "+mirror"
 """What the id of a sample mirrored here ends in."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from densegen.arrays import Float32, Image
+from densegen.arrays import Float32, Image, UInt8
 from densegen.face.regions import REGIONS
 from densegen.files import write_bytes
 
@@ -58,7 +58,7 @@ def draw_points(image: Image, points: Float32, colours: npt.ArrayLike, *, scale:
     return canvas
 
 
-def depth_colours(points: Float32) -> Image:
+def depth_colours(points: Float32) -> UInt8:
     """(N, 3) uint8 colours by z, near = red, far = blue; points : (N, 3)."""
     from matplotlib import colormaps
 

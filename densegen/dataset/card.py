@@ -12,7 +12,7 @@ import simplejpeg
 
 from densegen.arrays import Float64, Image
 from densegen.console import as_markdown, one_line
-from densegen.conventions import FRAMES
+from densegen.conventions import FRAMES, YAW_EDGES_DEG
 from densegen.dataset.build_record import DatasetManifest, Reject
 from densegen.dataset.shards import ShardReader
 from densegen.drawing import contact_sheet, depth_colours, draw_points, write_png
@@ -26,7 +26,6 @@ CONTACT_SHEET = "contact_sheet.png"
 YAW_HISTOGRAM = "yaw.png"
 REJECTS = "rejected.csv"
 SHEET_COLUMNS, SHEET_ROWS = 6, 4
-YAW_BINS = (0, 30, 60, 90)
 
 
 def format_rejects(rejects: list[Reject]) -> str:
@@ -68,7 +67,7 @@ def _draw_histogram(yaw: Float64, path: Path) -> None:
     figure = Figure(figsize=(6, 2.6), layout="constrained")
     axes = figure.subplots()
     axes.hist(yaw, bins=list(range(0, 96, 5)), color="#4477aa", edgecolor="white")
-    for edge in YAW_BINS[1:-1]:
+    for edge in YAW_EDGES_DEG[1:-1]:
         axes.axvline(edge, color="#cc3311", linewidth=1)
     axes.set(xlabel="|yaw| in degrees", ylabel="samples", xlim=(0, max(95.0, float(yaw.max()))))
     with replace_file(path) as temporary:
@@ -100,8 +99,8 @@ def _text(
     configuration = manifest.configuration
     settings = configuration.settings
     expected = sum(dataset.expected_fits(settings.flip).values())
-    bins = [int(((yaw > low if low else yaw >= 0) & (yaw <= high)).sum()) for low, high in pairwise(YAW_BINS)]
-    bins[-1] += int((yaw > YAW_BINS[-1]).sum())
+    bins = [int(((yaw > low if low else yaw >= 0) & (yaw <= high)).sum()) for low, high in pairwise(YAW_EDGES_DEG)]
+    bins[-1] += int((yaw > YAW_EDGES_DEG[-1]).sum())
     rows = [f"| {name} | {splits[name]:,} | {groups[name]:,} |" for name in sorted(splits)]
     frames = [f"- **{name}**: {text}" for name, text in FRAMES.items()]
     return f"""# {as_markdown(dataset.title)}: {manifest.landmarks} dense 3D landmarks

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from densegen.arrays import Float32, Float64, Image, Mask
+from densegen.arrays import Float32, Image, Mask
 from densegen.dataset.build_record import find_sample, read_dataset_manifest
 from densegen.dataset.rebuild import check_model, rebuild_position_map
 from densegen.dataset.shards import ShardReader
@@ -38,12 +38,8 @@ def list_samples(folder: Path) -> Iterator[tuple[str, str, float]]:
     """Every sample of a dataset, in its order: id, split, and yaw in degrees, that of the picture."""
     for record in read_dataset_manifest(folder).shards:
         with ShardReader(folder / record.file) as shard:
-            yield from zip(shard.sample_ids, shard.splits, map(float, _yaw_in_picture(shard)), strict=True)
-
-
-def _yaw_in_picture(shard: ShardReader) -> Float64:
-    """(S,) degrees; a mirrored sample keeps the pose of the fit as it was."""
-    return yaw_degrees(shard.array("pose")) * np.where(shard.array("mirrored"), -1, 1)
+            yaw = yaw_degrees(shard.array("pose"), shard.array("mirrored"))
+            yield from zip(shard.sample_ids, shard.splits, map(float, yaw), strict=True)
 
 
 def draw_sample(folder: Path, sample_id: str, path: Path, model: MorphableModel | None = None) -> None:
@@ -59,7 +55,8 @@ def draw_sample(folder: Path, sample_id: str, path: Path, model: MorphableModel 
         image = shard.image(row)
         landmarks, keypoints = shard.array("landmarks")[row], shard.array("keypoints68")[row]
         mapped = _position_map(shard, row, model)
-        about = f"{sample_id}  ·  yaw {_yaw_in_picture(shard)[row]:.0f}°  ·  {shard.splits[row]}"
+        yaw = yaw_degrees(shard.array("pose"), shard.array("mirrored"))[row]
+        about = f"{sample_id}  ·  yaw {yaw:.0f}°  ·  {shard.splits[row]}"
     white = np.array(KEYPOINT_COLOUR, np.uint8)
     panels: list[tuple[str, Image]] = [
         ("image", image),

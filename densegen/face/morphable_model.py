@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -150,7 +150,7 @@ class MorphableModel:
     def fingerprint(self) -> str:
         """SHA-256 over every array, as hexadecimal: the same numbers give the same text, whatever the file."""
         digest = hashlib.sha256()
-        for name in _ARRAYS:
+        for name in _STORED_AS:
             array = getattr(self, name)
             digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
             digest.update(np.ascontiguousarray(array).data)
@@ -191,10 +191,12 @@ class MorphableModel:
         return np.ascontiguousarray(self.basis[:, columns.ravel()])
 
 
-_ARRAYS = tuple(
-    field.name for field in fields(MorphableModel) if "Array" in str(field.type) or "NDArray" in str(field.type)
-)
-_STORED_AS = {"triangles": "I32", "keypoints68": "I32", "uv": "F64"}
+_STORED_AS = {
+    "shape_mean": "F32", "expression_mean": "F32", "shape_basis": "F32", "expression_basis": "F32", "shape_std": "F32",
+    "expression_std": "F32", "triangles": "I32", "keypoints68": "I32", "uv": "F64",
+}  # fmt: skip
+"""The arrays of a model, in the order in which its fingerprint counts them, by safetensors' names of their types."""
+
 _ABOUT = "densegen"
 
 
@@ -265,7 +267,7 @@ def write_model(model: MorphableModel, path: Path) -> None:
         shape_names=model.shape_names,
         expression_names=model.expression_names,
     )
-    arrays = {name: np.ascontiguousarray(getattr(model, name)) for name in _ARRAYS}
+    arrays = {name: np.ascontiguousarray(getattr(model, name)) for name in _STORED_AS}
     # One entry: the library writes several in an order that changes from run to run.
     write_bytes(path, save(arrays, metadata={_ABOUT: about.model_dump_json()}))
 
@@ -284,12 +286,12 @@ def read_model(path: Path) -> MorphableModel:
     try:
         with safe_open(path, framework="numpy") as file:
             about = _read_description(path.name, file.metadata() or {})
-            if lacking := sorted(set(_ARRAYS) - set(file.keys())):
+            if lacking := sorted(set(_STORED_AS) - set(file.keys())):
                 raise FormatError(f"{path.name} is damaged: it lacks {', '.join(lacking)}; make it again")
-            for name in _ARRAYS:  # before memory is taken for them
-                if (dtype := file.get_slice(name).get_dtype()) != _STORED_AS.get(name, "F32"):
+            for name, stored_as in _STORED_AS.items():  # before memory is taken for them
+                if (dtype := file.get_slice(name).get_dtype()) != stored_as:
                     raise FormatError(f"{path.name} is damaged: {name} is {dtype}; make it again")
-            arrays: dict[str, Any] = {name: file.get_tensor(name) for name in _ARRAYS}
+            arrays: dict[str, Any] = {name: file.get_tensor(name) for name in _STORED_AS}
     except (OSError, SafetensorError) as error:
         raise FormatError(f"{path.name} is not a readable model file: {' '.join(str(error).split())}") from error
     model = MorphableModel(

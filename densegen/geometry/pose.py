@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from densegen.arrays import Float32, Float64
+from densegen.arrays import Float32, Float64, Mask
 from densegen.geometry.elementary import sine_cosine
 from densegen.geometry.kernels import kernel
 
@@ -85,9 +85,13 @@ def transform(points: Float32, matrix: Float32, offset: Float32) -> Float32:
     return transformed
 
 
-def yaw_degrees(poses: Float32) -> Float64:
-    """Yaw in degrees of (..., 7) poses."""
-    return np.rad2deg(poses[..., 1].astype(np.float64))
+def yaw_degrees(poses: Float32, mirrored: Mask | None = None) -> Float64:
+    """Yaw in degrees of (..., 7) poses, as the pictures show it.
+
+    mirrored : (...) bool, samples that were mirrored after their fit: their pose is that of the fit as it was
+    """
+    yaw: Float64 = np.rad2deg(poses[..., 1].astype(np.float64))
+    return yaw if mirrored is None else np.where(mirrored, -yaw, yaw)
 
 
 @kernel

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from densetrain.evaluation.benchmarks import Benchmark, Labels, YawSource
+    from densetrain.evaluation.benchmarks import Benchmark
     from densetrain.evaluation.evaluate import Result
+    from densetrain.evaluation.protocol import Labels, YawSource
     from densetrain.network.regressor import Regressor
 
 __all__ = ["evaluate", "profile", "report"]

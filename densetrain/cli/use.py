@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from densetrain.network.regressor import Regressor
     from densetrain.prediction.detect import Detector
 
-    FloatArray = Float64
 
 __all__ = ["export", "predict"]
 
@@ -106,7 +105,7 @@ class _Job:
     """One call of ``predict``: the network, and what to do with each input."""
 
     def __init__(
-        self, asked: _Asked, regressor: Regressor, triangles: Int64, boxes: dict[str, FloatArray],
+        self, asked: _Asked, regressor: Regressor, triangles: Int64, boxes: dict[str, Float64],
         inputs: list[Path],
     ) -> None:  # fmt: skip
         self.asked, self.regressor, self.triangles, self.boxes = asked, regressor, triangles, boxes
@@ -142,7 +141,7 @@ class _Job:
         self.written.add(stem)
         return stem
 
-    def _given_boxes(self, path: Path) -> FloatArray | None:
+    def _given_boxes(self, path: Path) -> Float64 | None:
         import numpy as np
 
         from densegen.errors import ConfigurationError, FormatError

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from densegen.arrays import Float32, Image, Int32, Int64, Mask
+from densegen.arrays import Float32, Image, Int32, Int64, Mask, UInt8
 from densegen.conventions import SPLITS
 from densegen.dataset.build_record import read_dataset_manifest
 from densegen.dataset.shards import ShardReader, decode_crop
@@ -49,7 +49,7 @@ class ShardSet:
     margin: float
     datasets: tuple[str, ...]
     fingerprint: str
-    split: Image
+    split: UInt8
     flipped: Mask
     mirrored: Mask
     sample_ids: npt.NDArray[np.object_]

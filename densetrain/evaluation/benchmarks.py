@@ -1,7 +1,7 @@
 """Public benchmarks, their labels and their protocols: AFLW2000-3D and AFLW. NumPy alone.
 
 A benchmark is a list of faces with true points and yaw angles; what is compared is decided here, once, and travels as
-a sentence with every number.
+a :class:`~densetrain.evaluation.protocol.Protocol` with every number.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,9 @@ from densegen.records import read_archive
 from densegen.sources.fits import read_labels
 from densegen.sources.photograph import read_photograph
 from densetrain.evaluation.metrics import box_size, nme, points21
+from densetrain.evaluation.protocol import Labels, Protocol, Reading, YawSource
 
-__all__ = ["AFLW2000", "Benchmark", "Labels", "Reading", "YawSource", "aflw", "aflw2000", "read_predictions"]
-
-Labels = Literal["original", "reannotated"]
-YawSource = Literal["pose", "new-pose", "fit"]
-Reading = Literal["geometric", "public script"]
+__all__ = ["AFLW2000", "Benchmark", "aflw", "aflw2000", "read_predictions"]
 
 AFLW2000 = 2000
 LABEL_FILES = {"original": "AFLW2000-3D.pts68.npy", "reannotated": "AFLW2000-3D-Reannotated.pts68.npy"}
@@ -50,12 +47,12 @@ class Benchmark:
     boxes : (n, 4) left, top, right, bottom of the 68-point truth, pixels of the images
     images : the image files, or None where only labels are here
     to_truth : (n, 4) scale_x, scale_y, x, y that take image pixels to the truth's, or None where they are the same
-    protocol : what a number made with it must be printed with
+    protocol : what a number made with it must be printed with, but for how the points are compared
     script_pixel : what the benchmark's public script calls the centre of the first pixel of a prediction, whatever the
         labels call it; None if it is not known to differ
     """
 
-    title: str
+    protocol: Protocol
     names: tuple[str, ...]
     truth: Float64
     raw: Float64
@@ -64,12 +61,15 @@ class Benchmark:
     yaw_deg: Float64
     boxes: Float64
     images: tuple[Path, ...] | None
-    protocol: str
     to_truth: Float64 | None = None
     script_pixel: float | None = None
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def title(self) -> str:
+        return self.protocol.benchmark
 
     @property
     def readings(self) -> tuple[Reading, ...]:
@@ -149,9 +149,7 @@ def aflw2000(
         assert protocol is not None
         yaw_deg = _numbers(protocol / YAW_FILES[yaw], (len(listed),))[rows]
     truth = raw - FIRST_PIXEL[labels]
-    count = f"{len(names):,}" if len(names) == AFLW2000 else f"{len(names):,} of {AFLW2000:,}"
     return Benchmark(
-        title="AFLW2000-3D",
         names=tuple(names),
         truth=truth,
         raw=raw,
@@ -160,8 +158,9 @@ def aflw2000(
         yaw_deg=yaw_deg,
         boxes=np.concatenate([truth.min(axis=1), truth.max(axis=1)], axis=1),
         images=images,
-        protocol=f"AFLW2000-3D, {count} images, 68 points, 2D, labels {labels}, yaw {yaw}, "
-        "normalised by sqrt(w h) of the true 68 points' box",
+        protocol=Protocol(
+            benchmark="AFLW2000-3D", faces=len(names), all_faces=AFLW2000, points="68 points", labels=labels, yaw=yaw
+        ),
         script_pixel=1.0,
     )
 
@@ -181,7 +180,6 @@ def aflw(root: Path | None, protocol: Path) -> Benchmark:
     low, high = points68.min(axis=1), points68.max(axis=1)
     boxes = np.concatenate([(low - roi[:, :2]) / scale, (high - roi[:, :2]) / scale], axis=1)
     return Benchmark(
-        title="AFLW",
         names=tuple(Path(name).stem for name in names),
         truth=truth,
         raw=truth,
@@ -190,8 +188,7 @@ def aflw(root: Path | None, protocol: Path) -> Benchmark:
         yaw_deg=yaw_deg,
         boxes=boxes,
         images=None if root is None else _find_images(root, [Path(name).stem for name in names]),
-        protocol=f"AFLW, {len(names):,} images, 21 points, 2D, visible ones, normalised by sqrt(w h) of the true 68 "
-        "points' box",
+        protocol=Protocol(benchmark="AFLW", faces=len(names), points="21 points", only_visible=True),
         to_truth=np.concatenate([scale, roi[:, :2]], axis=1),
     )
 

@@ -16,10 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from densegen.arrays import Float32, Float64
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import write_text
+from densegen.geometry.pose import yaw_degrees
 from densegen.records import first_problem, read_json
 from densetrain.data.shard_set import ShardSet
-from densetrain.evaluation.benchmarks import Benchmark, Reading
+from densetrain.evaluation.benchmarks import Benchmark
 from densetrain.evaluation.metrics import BINS, Score, box_size, score, yaw_bins
+from densetrain.evaluation.protocol import Protocol, Reading
 from densetrain.network.regressor import Regressor, landmarks_in_image
 from densetrain.prediction.detect import Detector
 
@@ -39,18 +41,13 @@ Progress = Callable[[int], None]
 
 BATCH = 32
 STRENGTHS = ("weakest third", "middle third", "strongest third")
-READINGS: dict[Reading, str] = {
-    "geometric": "geometric: predictions and labels each by their own first pixel",
-    "public script": "as the public script: predictions counted from 1, labels as they stand",
-}
 RESULT_FORMAT = "densetrain evaluation"
 
 
 class Result(BaseModel):
     """One evaluation, as it is kept in a file.
 
-    protocol : faces, labels and normaliser, in words; made : what the predictions were made from, in words
-
+    protocol : faces, labels and points that were compared; made : what the predictions were made from, in words
     errors : NME in percent, a face, in the order of ``names``; yaw_deg : of the same faces
     groups : further tables by title: a mean NME by the name of a group of faces or of landmarks
     """
@@ -58,7 +55,7 @@ class Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: str
-    protocol: str
+    protocol: Protocol
     made: str
     score: Score
     names: Annotated[list[str], Field(min_length=1)]
@@ -77,7 +74,7 @@ class Result(BaseModel):
     @property
     def identity(self) -> tuple[str, str, str, float, int]:
         """What two results have in common that are the same evaluation."""
-        return (self.method, self.protocol, self.made, self.score.threshold, self.score.seed)
+        return (self.method, str(self.protocol), self.made, self.score.threshold, self.score.seed)
 
 
 def predict_benchmark(
@@ -125,7 +122,7 @@ def evaluate_benchmark(
         raise FormatError(f"{benchmark.title}: {bad} has no finite error: no visible point, or an empty box")
     return Result(
         method=method,
-        protocol=f"{benchmark.protocol}, {'label files compared as they stand' if as_labels else READINGS[reading]}",
+        protocol=benchmark.protocol.model_copy(update={"comparison": "label files" if as_labels else reading}),
         made=made,
         score=score(errors, benchmark.yaw_deg, threshold=threshold, seed=seed),
         names=list(benchmark.names),
@@ -165,12 +162,15 @@ def evaluate_shards(
         progress(len(batch))
     reader.close()
     flat, solid = 100 * flat / size[:, None], 100 * solid / size[:, None]
-    errors, yaw_deg = flat.mean(axis=1), np.rad2deg(shards.pose[rows, 1].astype(np.float64))
+    errors, yaw_deg = flat.mean(axis=1), yaw_degrees(shards.pose[rows], shards.mirrored[rows])
     return Result(
         method="mean landmarks of the training set" if regressor is None else regressor.name,
-        protocol=f"shards of {' and '.join(shards.datasets)} ({shards.fingerprint[:8]}), split {split}, "
-        f"{len(rows):,} samples, {len(shards.index)} landmarks of {shards.index.name} {shards.index.version}, 2D, "
-        "normalised by sqrt(w h) of the true 68 points' box",
+        protocol=Protocol(
+            benchmark=f"shards of {' and '.join(shards.datasets)} ({shards.fingerprint[:8]})",
+            faces=len(rows),
+            points=f"{len(shards.index)} landmarks of {shards.index.name} {shards.index.version}",
+            split=split,
+        ),
         made="the shards' own crops" if regressor is not None else "no image",
         score=score(errors, yaw_deg, threshold=threshold, seed=seed),
         names=[str(name) for name in shards.sample_ids[rows]],
@@ -247,7 +247,7 @@ def read_result(path: Path) -> Result:
         raise FormatError(f"{path} is no result of 'densetrain evaluate'")
     try:
         result = Result.model_validate(contents)
-        for text in (result.method, result.protocol, result.made):
+        for text in (result.method, str(result.protocol), result.made):
             text.encode()
     except ValidationError as error:
         raise FormatError(f"{path} is a damaged result: {first_problem(error)}") from error

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from densegen.arrays import Float64, Int64, Mask
+from densegen.conventions import YAW_EDGES_DEG
 from densegen.ibug68 import AFLW21, ids_of
 
 __all__ = [
@@ -23,8 +25,7 @@ __all__ = [
     "yaw_bins",
 ]
 
-YAW_EDGES_DEG = (30.0, 60.0)
-BINS = ("[0, 30]", "(30, 60]", "(60, 90]")
+BINS = tuple(f"{'[' if low == 0 else '('}{low}, {high}]" for low, high in pairwise(YAW_EDGES_DEG))
 BALANCED_DRAWS = 100
 
 
@@ -61,9 +62,8 @@ def points21(points68: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
 
 
 def yaw_bins(yaw_deg: npt.NDArray[np.floating]) -> Int64:
-    """(n,) 0, 1, 2 for |yaw| in [0, 30], (30, 60], (60, ...]; larger angles count in the last."""
-    size = np.abs(yaw_deg)
-    number: Int64 = (size > YAW_EDGES_DEG[0]).astype(np.int64) + (size > YAW_EDGES_DEG[1])
+    """(n,) the number of the bin of |yaw|; a bin's upper edge belongs to it, and larger angles count in the last."""
+    number: Int64 = np.searchsorted(YAW_EDGES_DEG[1:-1], np.abs(yaw_deg), side="left").astype(np.int64)
     return number
 
 
@@ -99,7 +99,7 @@ def score(errors: Float64, yaw_deg: npt.NDArray[np.floating], *, threshold: floa
     The headline is the unweighted mean over the bins that hold faces.
     """
     number = yaw_bins(yaw_deg)
-    members = [np.flatnonzero(number == b) for b in range(3)]
+    members = [np.flatnonzero(number == b) for b in range(len(BINS))]
     bins = [float(errors[m].mean()) if m.size else float("nan") for m in members]
     filled = [m for m in members if m.size]
     smallest = min(m.size for m in filled)

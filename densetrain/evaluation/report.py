@@ -15,6 +15,7 @@ from densegen.errors import ConfigurationError
 from densegen.files import replace_file, replace_into, write_bytes, write_text
 from densetrain.evaluation.evaluate import Result
 from densetrain.evaluation.metrics import BALANCED_DRAWS, BINS, cumulative_errors
+from densetrain.evaluation.protocol import Protocol
 from densetrain.evaluation.published import AFLW2000_ROWS, AFLW_ROWS, BACKBONE_ROWS
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def result_table(results: Sequence[Result]) -> Table:
         numbers = (*(_number(v, 3) for v in s.bins), _number(s.mean, 3), _number(s.all_images, 3))
         rows.append((result.method, *numbers, result.made))
     return Table(
-        title=_title(protocol),
+        title=f"NME, {protocol.title}",
         note=f"Protocol: {protocol}."
         + (" Published rows as printed: all images, each method's own crops." if published else ""),
         header=("method", *BINS, "mean of bins", "all images", "made from"),
@@ -122,25 +123,13 @@ def result_table(results: Sequence[Result]) -> Table:
     )
 
 
-_TELLING = ("labels ", "yaw ", "split ", "as the public script")
-
-
-def _title(protocol: str) -> str:
-    """The benchmark, and what tells two of its protocols apart."""
-    name, *rest = protocol.split(", ")
-    return ", ".join(
-        [
-            f"NME, {name}",
-            *(part for part in rest if part.startswith(_TELLING)),
-        ]
-    )
-
-
-def _published(protocol: str) -> tuple[tuple[str, float | None, float | None, float | None, float], ...]:
+def _published(protocol: Protocol) -> tuple[tuple[str, float | None, float | None, float | None, float], ...]:
     """The rows that stand for the same faces and labels: none beside relabelled faces."""
-    if protocol.startswith("AFLW2000-3D,") and "labels original" in protocol and "label files" not in protocol:
+    if protocol.comparison == "label files":
+        return ()
+    if protocol.benchmark == "AFLW2000-3D" and protocol.labels == "original":
         return AFLW2000_ROWS
-    return AFLW_ROWS if protocol.startswith("AFLW,") else ()
+    return AFLW_ROWS if protocol.benchmark == "AFLW" else ()
 
 
 def profile_table(profiles: Sequence[Profile]) -> Table:
@@ -181,7 +170,7 @@ def draw_ced(results: Sequence[Result], path: Path) -> None:
     axes.set(xlim=(0, end), ylim=(0, 100), xlabel="NME, %", ylabel="faces, %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
-    axes.set_title(_plain(results[0].protocol.split(", normalised")[0]), fontsize=8)
+    axes.set_title(_plain(results[0].protocol.title), fontsize=8)
     with replace_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 
@@ -193,7 +182,7 @@ def _plain(text: str) -> str:
 
 def tell_apart(results: Sequence[tuple[str, Result]]) -> list[Result]:
     """Results from several places, where two methods of one name have their place added to it."""
-    places: dict[tuple[str, str], set[str]] = {}
+    places: dict[tuple[Protocol, str], set[str]] = {}
     for place, result in results:
         places.setdefault((result.protocol, result.method), set()).add(place)
     return [

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from densegen.arrays import Float64, Image, Int64
+from densegen.arrays import Float64, Int64, UInt8
 from densegen.errors import ConfigurationError, FormatError
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import valid_uv_region
@@ -68,7 +68,7 @@ def points_of_mesh(path: Path, model: MorphableModel) -> list[BarePoint]:
     return _points_on_surface(vertices, path, model, pixels)
 
 
-def _read_mesh(path: Path) -> tuple[Float64, Image | None]:
+def _read_mesh(path: Path) -> tuple[Float64, UInt8 | None]:
     """Vertices in file order, millimetres, and their colours if all have some."""
     data = read_bytes(path, "mesh", MAX_BYTES)
     try:
@@ -83,7 +83,7 @@ def _read_mesh(path: Path) -> tuple[Float64, Image | None]:
     return vertices, colours
 
 
-def _read_obj(data: bytes) -> tuple[Float64, Image | None]:
+def _read_obj(data: bytes) -> tuple[Float64, UInt8 | None]:
     """The ``v`` lines of a Wavefront OBJ and nothing else: ``v x y z``, or ``v x y z r g b`` with colours of 0 to 1.
 
     A reader of the whole format opens the materials that a file names, and with a material or texture coordinates it
@@ -96,7 +96,7 @@ def _read_obj(data: bytes) -> tuple[Float64, Image | None]:
     return vertices, _as_bytes(np.array([[float(number) for number in row[3:]] for row in rows]))
 
 
-def _read_ply(data: bytes) -> tuple[Float64, Image | None]:
+def _read_ply(data: bytes) -> tuple[Float64, UInt8 | None]:
     import trimesh
 
     loaded: Any = trimesh.load(
@@ -114,7 +114,7 @@ def _read_ply(data: bytes) -> tuple[Float64, Image | None]:
     return vertices, np.asarray(colours, np.uint8)[:, :3]
 
 
-def _as_bytes(shares: Float64) -> Image:
+def _as_bytes(shares: Float64) -> UInt8:
     return np.rint(255 * np.clip(np.nan_to_num(shares), 0, 1)).astype(np.uint8)
 
 
@@ -178,7 +178,7 @@ def mesh_bytes(
     vertices: npt.NDArray[np.floating],
     triangles: npt.NDArray[np.integer],
     kind: str,
-    colours: Image | None = None,
+    colours: UInt8 | None = None,
 ) -> bytes:
     """A mesh as a file: (V, 3) vertices, y up, (F, 3) triangles, and (V, 4) uint8 RGBA colours; kind : ply or obj."""
     import trimesh

@@ -79,3 +79,9 @@ def test_a_head_in_front_of_the_camera_with_a_negative_scale() -> None:
     """diag(-1, -1, 1) R as angles, by hand: (a, b, c) with -s is (-a, -b, c + pi) with s, and (pi - a, pi + b, c)."""
     pose = np.array([np.pi - 0.1, np.pi - 0.2, 0.3, 1, 2, 3, -0.5])
     np.testing.assert_allclose(proper_pose(pose), [0.1, -0.2, 0.3, 1, 2, 3, 0.5], atol=1e-6)
+
+
+def test_the_yaw_of_a_mirrored_sample_is_that_of_its_picture() -> None:
+    poses = np.array([[0, 0.5, 0, 0, 0, 0, 1]] * 2, np.float32)
+    left, right = yaw_degrees(poses, np.array([False, True]))
+    assert left == -right == pytest.approx(np.rad2deg(0.5))

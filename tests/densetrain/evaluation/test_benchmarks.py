@@ -72,8 +72,8 @@ def test_label_files_are_matched_by_name(folder: Path, protocol: Path) -> None:
     other = aflw2000(folder, protocol, "reannotated", "new-pose")
     assert (other.yaw_deg == 0).all()
     np.testing.assert_allclose(other.truth - own.truth, np.broadcast_to([1.0, 0.0], own.truth.shape), atol=1e-3)
-    assert "labels reannotated, yaw new-pose" in other.protocol
-    assert "16 of 2,000 images" in other.protocol
+    assert "labels reannotated, yaw new-pose" in str(other.protocol)
+    assert "16 of 2,000 images" in str(other.protocol)
 
 
 def test_predictions_are_matched_by_name_and_checked(folder: Path, tmp_path: Path) -> None:

@@ -493,7 +493,8 @@ def test_the_folder_of_an_export_is_a_network_and_no_other_folder_becomes_one(
 
 def test_damaged_results_are_refused(tmp_path: Path) -> None:
     whole: dict[str, Any] = {
-        "format": "densetrain evaluation", "method": "a $\\frac{$ b", "protocol": "p", "made": "m", "names": ["a"],
+        "format": "densetrain evaluation", "method": "a $\\frac{$ b", "made": "m", "names": ["a"],
+        "protocol": {"benchmark": "$\\frac{$", "faces": 1, "points": "p"},
         "errors": [1.0], "yaw_deg": [0.0], "groups": {}, "score": {
             "bins": [1.0, 1.0, 1.0], "counts": [1, 0, 0], "mean": 1.0, "std": 0.0, "all_images": 1.0, "balanced": 1.0,
             "balanced_std": 0.0, "balanced_size": 1, "seed": 0, "auc": 90.0, "failures": 0.0, "threshold": 10.0,
