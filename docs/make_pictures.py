@@ -152,7 +152,7 @@ def editor(folder: Path) -> None:
         print("no Chromium here: index_editor.png stays as it is")
         return
     session = EditSession.open(read_index(find_data_file(INDEX)), face_model(), folder / "c.yaml")
-    with visit(session, 8097) as person:
+    with visit(session, 8097, (1500, 820)) as person:
         person.click_at(person.page.face[dict(session.names())["cheek-add-10-l"]])
         person.check(1)
         person.check(2)

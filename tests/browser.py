@@ -15,7 +15,8 @@ from densegen.editor.session import EditSession
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-SIZE = {"width": 1500, "height": 820}
+SMALL = (1000, 600)
+"""Without a graphics card the time of a picture goes with its pixels."""
 
 
 def find_browser() -> str | None:
@@ -71,7 +72,7 @@ class Visit:
 
 
 @contextmanager
-def visit(session: EditSession, port: int) -> Iterator[Visit]:
+def visit(session: EditSession, port: int, size: tuple[int, int] = SMALL) -> Iterator[Visit]:
     """Serve the page on the loopback and open it in a headless browser."""
     import viser
     from playwright.sync_api import sync_playwright
@@ -82,7 +83,7 @@ def visit(session: EditSession, port: int) -> Iterator[Visit]:
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
-            tab = browser.new_page(viewport=SIZE)
+            tab = browser.new_page(viewport={"width": size[0], "height": size[1]})
             tab.goto(f"http://127.0.0.1:{port}")
             clients = until(server.get_clients, "the browser to connect")
             until(lambda: next(iter(clients.values())).camera.image_width > 0, "the scene")

@@ -63,6 +63,8 @@ class Checkpoints(cb.ModelCheckpoint):
         paths = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
         best = {here(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": best})
+        # Lightning leaves it out: a resumed run that finds nothing better would keep another checkpoint.
+        self.current_score = state_dict["current_score"]
 
 
 class WarmAverage(cb.WeightAveraging):

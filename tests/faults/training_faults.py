@@ -55,7 +55,7 @@ def jobs(
 ) -> tuple[Callable[[], object], Callable[[Path], dict[str, str]]]:
     """What is run, and what of its folder is compared."""
     if what == "fit":
-        return lambda: fit([dataset], tiny("data.validate_on=train"), out), weights
+        return lambda: fit([dataset], tiny("data.validate_on=train", "trainer.epochs=3"), out), weights
     if what == "export":
         return lambda: export(load_regressor(run), out), digests
     if what == "report":
