@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick check faults bench pictures training-pictures clean
+.PHONY: demo test quick check long bench pictures training-pictures clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "densegen needs Python 3.11 or newer")'
@@ -30,14 +30,15 @@ check: $(VENV)/.ready
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest -m "not benchmark and not faults"
+	$(BIN)/python -m pytest -m "not benchmark and not long" -n auto --maxprocesses 4 --dist worksteal
 
 quick: $(VENV)/.ready
-	$(BIN)/python -m pytest -m "not benchmark and not slow and not faults"
+	$(BIN)/python -m pytest -m "not benchmark and not slow and not long"
 
 # Every moment at which a disk can fail, and 20,000 damaged files of each kind: an hour or two.
-faults: $(VENV)/.ready
+long: $(VENV)/.ready
 	DENSE_FAULT_CASES=20000 DENSE_FAULT_MOMENTS=0 $(BIN)/python -m pytest tests/faults tests/test_processors.py
+	$(BIN)/python -m pytest -m long tests/densetrain
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m pytest -m benchmark

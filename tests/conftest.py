@@ -17,6 +17,9 @@ from densegen.sources.fits import Fit
 from densegen.sources.manifest import BuildSettings, Manifest, read_manifest
 from densegen.synthetic.corpus import write_corpus
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several workers would wait for one another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 INDEX_FILE = "vertex_index_520.yaml"
 PORTRAITS = 16
 

@@ -46,8 +46,8 @@ def build_small(folder: Path, jobs: str, environment: dict[str, str]) -> str:
 @pytest.mark.parametrize(
     ("jobs", "environment"),
     [
-        pytest.param("1", OTHERS[0], marks=pytest.mark.faults),
-        pytest.param("1", OTHERS[1], marks=pytest.mark.faults),
+        pytest.param("1", OTHERS[0], marks=pytest.mark.long),
+        pytest.param("1", OTHERS[1], marks=pytest.mark.long),
         ("2", OTHERS[2]),
     ],
 )
@@ -101,7 +101,7 @@ def test_the_docs_print_the_digest_of_the_demo() -> None:
     assert f"`{whole[:12]}`" in (root / "README.md").read_text()
 
 
-@pytest.mark.faults
+@pytest.mark.long
 def test_the_demo_has_the_digest_that_the_docs_print(tmp_path: Path) -> None:
     (whole,) = re.findall(r"`([0-9a-f]{64})`", (Path(__file__).parents[1] / "docs/building.md").read_text())
     for words in (

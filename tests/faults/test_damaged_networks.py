@@ -17,7 +17,7 @@ def exported(trained: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
-@pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["checkpoint", "safetensors", "onnx", "predictions", "boxes", "result", "settings"])
 def test_a_damaged_file_is_read_or_refused(
     trained: tuple[Path, Path],

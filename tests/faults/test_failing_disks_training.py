@@ -13,7 +13,7 @@ from tests.faults.test_failing_disks import KINDS
 MOMENTS = os.environ.get("DENSE_FAULT_MOMENTS", "2")
 
 
-@pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("what", ["fit", "export", "report", "predict"])
 def test_a_rerun_equals_an_undisturbed_run(trained: tuple[Path, Path], tmp_path: Path, what: str, kind: str) -> None:
