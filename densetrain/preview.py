@@ -15,7 +15,7 @@ from densegen.drawing import contact_sheet, depth_colours, draw_points, write_pn
 from densetrain.config import FitSettings
 
 if TYPE_CHECKING:
-    from densetrain.data.shard_set import ShardSet
+    from densegen.dataset.shard_set import ShardSet
     from densetrain.evaluation.benchmarks import Benchmark
     from densetrain.network.regressor import Regressor
 
@@ -31,10 +31,9 @@ def draw_augmented(shards: ShardSet, settings: FitSettings, count: int, path: Pa
     """Write a contact sheet of augmented training samples with their landmarks, coloured by depth."""
     import torch
 
-    from densetrain.data.augment import augment, draw
+    from densetrain.data.augment import augment, check_flips, draw
 
-    if settings.augment.flip > 0:
-        shards.check_flips()
+    check_flips(settings.augment, shards)
     rows = shards.rows("train")
     rows = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
     reader = shards.open()

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from densegen.dataset.shard_set import open_dataset
 from densegen.drawing import contact_sheet
 from densegen.index.formats.mesh import landmark_triangles
 from densegen.sources.fits import read_fit
 from densetrain.config import read_settings
-from densetrain.data.shard_set import open_shards
 from densetrain.evaluation.evaluate import evaluate_shards
 from densetrain.evaluation.report import draw_ced
 from densetrain.network.checkpoint import load_regressor
@@ -31,7 +31,7 @@ def save(image: np.ndarray, name: str) -> None:
 
 def augmented() -> None:
     sheet = DEMO / "augmented.png"
-    draw_augmented(open_shards([DEMO / "shards"]), read_settings("paper"), 14, sheet, columns=7)
+    draw_augmented(open_dataset(DEMO / "shards"), read_settings("paper"), 14, sheet, columns=7)
     save(np.asarray(Image.open(sheet).convert("RGB").resize((1344, 384))), "augmented.jpg")
 
 
@@ -42,7 +42,7 @@ def held_out() -> None:
 
 def predicted() -> None:
     """Three portraits of people that the network never saw."""
-    regressor, shards = load_regressor(DEMO / "run"), open_shards([DEMO / "shards"])
+    regressor, shards = load_regressor(DEMO / "run"), open_dataset(DEMO / "shards")
     triangles, tiles = landmark_triangles(regressor.index), []
     ids = [str(shards.sample_ids[row]) for row in shards.rows("validation")]
     originals = [name for name in ids if not name.endswith("+mirror")]
@@ -67,7 +67,7 @@ def losses() -> None:
         run = DEMO / f"losses/{name}"
         settings = read_settings("demo", (f"loss.name={name}", f"trainer.epochs={EPOCHS}"))
         fit([DEMO / "shards"], settings, run, say=print)
-        result = evaluate_shards(load_regressor(run), open_shards([DEMO / "shards"]), "validation", threshold=20.0)
+        result = evaluate_shards(load_regressor(run), open_dataset(DEMO / "shards"), "validation", threshold=20.0)
         results.append(result.model_copy(update={"method": name}))
     draw_ced(results, IMAGES / "losses.png")
 

@@ -137,7 +137,7 @@ _Evaluated = tuple[list["Result"], Callable[[Path], None] | None]
 
 def _evaluate_shards(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
     from densegen.console import ProgressBar
-    from densetrain.data.shard_set import open_shards
+    from densegen.dataset.shard_set import open_dataset
     from densetrain.evaluation.evaluate import evaluate_shards, worst_cases
     from densetrain.preview import draw_held_out
 
@@ -145,7 +145,7 @@ def _evaluate_shards(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
         raise click.UsageError("which shards? Give a finished build with --shards")
     if regressor is None:
         raise click.UsageError("--predictions are for the public benchmarks; give a RUN for shards")
-    shards = open_shards(asked.folders)
+    shards = open_dataset(*asked.folders)
     score = partial(evaluate_shards, shards=shards, split=asked.split, threshold=asked.threshold, seed=asked.seed)
     with ProgressBar("evaluating", "samples") as bar:
         bar.start(len(shards.rows(asked.split)), 0)

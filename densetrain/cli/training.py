@@ -49,11 +49,11 @@ def augmented(folders: tuple[Path, ...], out: Path, samples: int, source: str | 
     from densetrain.config import read_settings
 
     chosen = read_settings(source, changes)
-    from densetrain.data.shard_set import open_shards
+    from densegen.dataset.shard_set import open_dataset
     from densetrain.preview import draw_augmented
 
     check_output(out, kind=".png")
-    draw_augmented(open_shards(folders), chosen, samples, out)
+    draw_augmented(open_dataset(*folders), chosen, samples, out)
     say(str(out))
 
 

@@ -209,10 +209,10 @@ def export(run: Path, out: Path, variants: tuple[str, ...], calibrate: Path | No
     if calibrate is not None:
         import numpy as np
 
-        from densetrain.data.shard_set import open_shards
+        from densegen.dataset.shard_set import open_dataset
         from densetrain.evaluation.evaluate import check_belongs
 
-        shards = open_shards([calibrate])
+        shards = open_dataset(calibrate)
         check_belongs(regressor, shards)
         rows = shards.rows("train")
         reader = shards.open()

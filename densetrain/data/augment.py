@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from densegen.dataset.shard_set import ShardSet
+from densegen.errors import ConfigurationError
 from densetrain.config import AugmentSettings
 
-__all__ = ["Draws", "augment", "draw"]
+__all__ = ["Draws", "augment", "check_flips", "draw"]
 
 GREY = (0.299, 0.587, 0.114)
 BLUR_FACTORS = (2, 3, 4, 6)
@@ -46,6 +48,16 @@ class Draws:
     patch_colour: Tensor
     blur_factor: int
     noise_seed: int
+
+
+def check_flips(settings: AugmentSettings, shards: ShardSet) -> None:
+    """Raise :class:`ConfigurationError` if the settings draw mirror images that these samples do not allow."""
+    if settings.flip == 0:
+        return
+    if not shards.index.mirror_closed:
+        raise ConfigurationError(f"augment.flip: {shards.index.name} is not closed under the mirror")
+    if shards.flipped.any():
+        raise ConfigurationError("augment.flip: the shards hold flips already; build with --flip none, or set it to 0")
 
 
 def draw(count: int, settings: AugmentSettings, generator: Generator) -> Draws:

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from densegen.arrays import Int64
+from densegen.dataset.shard_set import ShardSet
 from densegen.errors import ConfigurationError, DensegenError
 from densetrain.config import FitSettings
-from densetrain.data.shard_set import ShardSet
 
 __all__ = ["Batch", "BatchDataset", "BatchSampler", "ShardBatches", "decode_all"]
 

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from densegen.arrays import Float32, Float64
+from densegen.dataset.shard_set import ShardSet
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import write_text
 from densegen.geometry.pose import yaw_degrees
 from densegen.records import first_problem, read_json
-from densetrain.data.shard_set import ShardSet
 from densetrain.evaluation.benchmarks import Benchmark
 from densetrain.evaluation.metrics import BINS, Score, box_size, score, yaw_bins
 from densetrain.evaluation.protocol import Protocol, Reading

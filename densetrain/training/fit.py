@@ -20,12 +20,13 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from densegen import __version__
+from densegen.dataset.shard_set import ShardSet, open_dataset
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import only_one, remove_leftovers, write_text
 from densegen.records import read_yaml
 from densetrain.config import FitSettings
+from densetrain.data.augment import check_flips
 from densetrain.data.batches import ShardBatches
-from densetrain.data.shard_set import ShardSet, open_shards
 from densetrain.errors import TrainingError
 from densetrain.head_pose import reference_face
 from densetrain.network.checkpoint import BEST, LAST, read_checkpoint
@@ -50,8 +51,7 @@ def make_module(
 
     Raises :class:`ConfigurationError` where the settings ask for flips that the shards do not allow.
     """
-    if settings.augment.flip > 0:
-        shards.check_flips()
+    check_flips(settings.augment, shards)
     about = Description(
         densetrain_version=__version__,
         settings=settings,
@@ -166,12 +166,12 @@ def fit(
         it is
 
     Raises :class:`ConfigurationError` where ``out`` holds a run of other settings or other shards, and what
-    :func:`open_shards` raises; :class:`TrainingError` if the loss is not finite or a checkpoint cannot be written;
+    :func:`open_dataset` raises; :class:`TrainingError` if the loss is not finite or a checkpoint cannot be written;
     :class:`BuildError` if another run is training into ``out``.
     """
     _quieten()
     say = rank_zero_only(say)
-    shards = open_shards(folders)
+    shards = open_dataset(*folders)
     with _alone(out):
         return _fit(shards, settings, out, progress=progress, say=say)
 

@@ -15,11 +15,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from densegen.dataset.build import build, plan_build
+from densegen.dataset.shard_set import ShardSet, open_dataset
 from densegen.files import find_data_file
 from densegen.sources.manifest import BuildSettings, Manifest
 from densetrain.config import FitSettings, read_settings
 from densetrain.data.batches import BatchDataset, BatchSampler, ShardBatches
-from densetrain.data.shard_set import ShardSet, open_shards
 from densetrain.training.fit import make_module, make_trainer
 
 pytestmark = pytest.mark.benchmark
@@ -37,7 +37,7 @@ def shards(corpus: Path, manifest: Manifest, tmp_path_factory: pytest.TempPathFa
     changed = manifest.model_copy(update={"split": split})
     index_file = find_data_file("vertex_index_520.yaml")
     build(plan_build(changed, corpus, corpus / "model.safetensors", index_file, BuildSettings(shard_size=16)), out)
-    return open_shards([out, *(Path(shutil.copytree(out, folder / f"copy-{number}")) for number in range(15))])
+    return open_dataset(out, *(Path(shutil.copytree(out, folder / f"copy-{number}")) for number in range(15)))
 
 
 def median_seconds(run: Callable[[], Any], rounds: int = ROUNDS) -> float:

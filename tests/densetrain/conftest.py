@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from densegen.dataset.build import build, plan_build
+from densegen.dataset.shard_set import ShardSet, open_dataset
 from densegen.files import find_data_file
 from densegen.sources.manifest import BuildSettings, Manifest
 from densetrain.config import FitSettings, read_settings
-from densetrain.data.shard_set import ShardSet, open_shards
 from densetrain.training.fit import fit
 
 TINY = (
@@ -48,7 +48,7 @@ def dataset(corpus: Path, manifest: Manifest, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="session")
 def shards(dataset: Path) -> ShardSet:
-    return open_shards([dataset])
+    return open_dataset(dataset)
 
 
 @pytest.fixture(scope="session")

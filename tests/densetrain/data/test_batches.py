@@ -14,12 +14,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from densegen.dataset.build import Plan, build, plan_build
+from densegen.dataset.shard_set import ShardSet, open_dataset
 from densegen.dataset.shards import ShardReader
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import find_data_file
 from densegen.sources.manifest import BuildSettings, Manifest
 from densetrain.data.batches import BatchDataset, BatchSampler, ShardBatches, decode_all
-from densetrain.data.shard_set import ShardSet, open_shards
 from tests.densetrain.conftest import edit_manifest, tiny
 
 
@@ -96,7 +96,7 @@ def test_a_corrupt_image_is_an_error_that_names_shard_and_sample(dataset: Path, 
     with h5py.File(broken / "shard-00001.h5", "r+") as file:
         start = int(file["image/offsets"][1])
         file["image/bytes"][start : start + 400] = 0
-    damaged = open_shards([broken])
+    damaged = open_dataset(broken)
     row = 5  # the second of the second shard
     item = BatchDataset(damaged)[(0, 0, np.array([row]), 1.0)]
     assert isinstance(item, FormatError)
@@ -106,7 +106,7 @@ def test_a_corrupt_image_is_an_error_that_names_shard_and_sample(dataset: Path, 
 def test_a_file_cut_while_it_is_read_is_an_error(dataset: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(dataset, broken)
-    shards = open_shards([broken])
+    shards = open_dataset(broken)
     with (broken / "shard-00000.h5").open("r+b") as file:
         file.truncate(2000)
     with pytest.raises(FormatError, match="behind the end of its file"):
@@ -123,35 +123,35 @@ def test_damaged_and_mixed_sets_are_refused(
     missing = copy("missing")
     (missing / "shard-00002.h5").unlink()
     with pytest.raises(FormatError, match="shard-00002.h5 is missing"):
-        open_shards([missing])
+        open_dataset(missing)
     longer = copy("longer")
     with (longer / "shard-00002.h5").open("ab") as file:
         file.write(b"x")
     with pytest.raises(FormatError, match="its manifest says"):
-        open_shards([longer])
+        open_dataset(longer)
     with pytest.raises(FormatError, match="does not exist: is the build finished"):
-        open_shards([tmp_path])
+        open_dataset(tmp_path)
     empty = copy("empty")
     edit_manifest(empty, lambda manifest: manifest.update(shards=[]))
     with pytest.raises(ConfigurationError, match="hold no samples"):
-        open_shards([empty])
+        open_dataset(empty)
     schema = copy("schema")
     with h5py.File(schema / "shard-00000.h5", "r+") as file:
         file.attrs["schema_version"] = 99
     size = (schema / "shard-00000.h5").stat().st_size
     edit_manifest(schema, lambda manifest: manifest["shards"][0].update(bytes=size))
     with pytest.raises(FormatError, match="has schema 99, expected 2"):
-        open_shards([schema])
+        open_dataset(schema)
     index = tmp_path / "few.yaml"
     index.write_text(_half_an_index())
     settings = BuildSettings(shard_size=64, limit=2)
     build(plan_build(manifest, corpus, corpus / "model.safetensors", index, settings), tmp_path / "other")
     with pytest.raises(ConfigurationError, match="has another vertex index than"):
-        open_shards([dataset, tmp_path / "other"])
+        open_dataset(dataset, tmp_path / "other")
     with pytest.raises(ConfigurationError, match="is given twice"):
-        open_shards([dataset, dataset / ".." / dataset.name])
+        open_dataset(dataset, dataset / ".." / dataset.name)
     copied = Path(shutil.copytree(dataset, tmp_path / "copied"))
-    assert len(open_shards([dataset, copied])) == 64
+    assert len(open_dataset(dataset, copied)) == 64
 
 
 def _replace(file: h5py.File, name: str, data: Any) -> None:
@@ -205,7 +205,7 @@ def test_a_shard_that_is_not_as_the_schema_says_is_refused(
     size = path.stat().st_size
     edit_manifest(tmp_path / "edited", lambda manifest: manifest["shards"][1].update(bytes=size))
     with pytest.raises((FormatError, ConfigurationError), match=words):
-        open_shards([tmp_path / "edited"])
+        open_dataset(tmp_path / "edited")
 
 
 def test_landmarks_that_are_not_finite_are_named(dataset: Path, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_landmarks_that_are_not_finite_are_named(dataset: Path, tmp_path: Path) 
     with h5py.File(tmp_path / "edited/shard-00000.h5", "r+") as file:
         file["landmarks"][2, 7, 1] = np.nan
     with pytest.raises(FormatError, match="shard-00000.h5: sample SYNTH/SYNTH_00000_1 has landmarks that are not"):
-        open_shards([tmp_path / "edited"]).open().landmarks(2)
+        open_dataset(tmp_path / "edited").open().landmarks(2)
 
 
 def test_a_photograph_in_two_splits_is_refused(dataset: Path, corpus: Path, manifest: Manifest, tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_photograph_in_two_splits_is_refused(dataset: Path, corpus: Path, mani
         tmp_path / "other",
     )
     with pytest.raises(ConfigurationError, match="the photograph SYNTH/SYNTH_0000. of demo is in"):
-        open_shards([dataset, tmp_path / "other"])
+        open_dataset(dataset, tmp_path / "other")
 
 
 def _half_an_index() -> str:

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from densegen.dataset.build import Plan, build, plan_build
+from densegen.dataset.shard_set import ShardSet, open_dataset
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import find_data_file
 from densegen.sources.manifest import BuildSettings, Manifest
 from densetrain.config import FitSettings
 from densetrain.data.batches import ShardBatches
-from densetrain.data.shard_set import ShardSet, open_shards
 from densetrain.errors import TrainingError
 from densetrain.evaluation.evaluate import evaluate_shards
 from densetrain.network.checkpoint import BEST, LAST, load_regressor, read_checkpoint
@@ -87,7 +87,7 @@ def test_two_processes_learn_what_one_learns_that_accumulates(dataset: Path, tmp
     )
     assert made.returncode == 0, made.stderr
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    start = make_module(open_shards([dataset]), tiny(*changes)).state_dict()
+    start = make_module(open_dataset(dataset), tiny(*changes)).state_dict()
     # Each process has batch statistics of its own; everything else moved by the same gradient.
     learnt = [name for name in start if "running" not in name and "num_batches" not in name]
     step = torch.cat([(one[name] - start[name]).flatten() for name in learnt])
@@ -264,7 +264,7 @@ def test_a_compiled_network_is_kept_like_a_plain_one(
     plain = fit([dataset], tiny("trainer.compile=false", *changes[1:]), tmp_path / "plain")
     assert made["val_nme"] == pytest.approx(plain["val_nme"], rel=1e-2)
     assert weights(tmp_path / "run").keys() == weights(tmp_path / "plain").keys()
-    scored = evaluate_shards(load_regressor(tmp_path / "run" / LAST), open_shards([dataset]), "validation")
+    scored = evaluate_shards(load_regressor(tmp_path / "run" / LAST), open_dataset(dataset), "validation")
     assert scored.score.all_images == pytest.approx(made["val_nme"], rel=1e-2)
 
 

@@ -1,14 +1,17 @@
-"""The samples of one or several finished builds, read where they lie in the files. No torch here."""
+"""The samples of one or several finished builds as one sequence, read where they lie in the files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import os
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +23,7 @@ from densegen.dataset.shards import ShardReader, decode_crop
 from densegen.errors import ConfigurationError, FormatError
 from densegen.index.vertex_index import VertexIndex, parse_index
 
-__all__ = ["RowReader", "ShardSet", "open_shards"]
+__all__ = ["RowReader", "ShardSet", "StoredSample", "Subset", "open_dataset"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,15 +35,102 @@ class _Shard:
     landmarks_at: int
 
 
-@dataclass(frozen=True, eq=False)
-class ShardSet:
-    """All samples of one or several builds, counted over their shards.
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredSample:
+    """A sample, as a shard holds it.
 
-    index : the vertex index that they share; crop_size : S
-    datasets : the names of the datasets; fingerprint : SHA-256 over all shards
-    split : (S,) uint8, position in ``schema.SPLITS``; flipped : (S,) bool, a mirror image; mirrored : (S,) bool, whose
-        pose is that of the unmirrored fit; sample_ids : (S,) text
-    keypoints68 : (S, 68, 3) float32; pose : (S, 7) float32; expression : (S, Ke) float32
+    sample_id : unique in its dataset; a mirrored sample's ends in ``+mirror``
+    split : one of ``conventions.SPLITS``
+    mirrored : whether it is the mirror image of another sample
+    image : (H, W, 3) uint8 RGB, the crop
+    landmarks : (N, 3) float32, pixels, crop frame
+    keypoints68 : (68, 3) float32, pixels, crop frame, iBUG order
+    pose : (7,) float32, ``conventions.POSE_FIELDS``; of a mirrored sample, the pose of the fit as it was
+    """
+
+    sample_id: str
+    split: str
+    mirrored: bool
+    image: Image
+    landmarks: Float32
+    keypoints68: Float32
+    pose: Float32
+
+
+class _Samples(ABC):
+    """What :class:`ShardSet` and :class:`Subset` share: length, access by number and slice, iteration, order."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[StoredSample]:
+        return map(self._sample, range(len(self)))
+
+    @overload
+    def __getitem__(self, number: int) -> StoredSample: ...
+    @overload
+    def __getitem__(self, number: slice) -> Subset: ...
+    def __getitem__(self, number: int | slice) -> StoredSample | Subset:
+        if isinstance(number, slice):
+            return self._take(np.arange(len(self), dtype=np.int64)[number])
+        place = operator.index(number)
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"sample {place} of {len(self):,}")
+        return self._sample(place % len(self))
+
+    def shuffled(self, seed: int, epoch: int = 0) -> Subset:
+        """The same samples in an order that is a function of ``seed`` and ``epoch``."""
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
+        return self._take(generator.permutation(len(self)))
+
+    @abstractmethod
+    def _sample(self, number: int) -> StoredSample: ...
+
+    @abstractmethod
+    def _take(self, numbers: Int64) -> Subset: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Subset(_Samples):
+    """Some samples of a :class:`ShardSet`, in an order of their own; made by :meth:`ShardSet.of_split`, by a slice, or
+    by ``shuffled``.
+
+    rows : (n,) int64, places in ``whole``
+    """
+
+    whole: ShardSet
+    rows: Int64
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _sample(self, number: int) -> StoredSample:
+        return self.whole[int(self.rows[number])]
+
+    def _take(self, numbers: Int64) -> Subset:
+        return Subset(self.whole, self.rows[numbers])
+
+
+@dataclass(frozen=True, eq=False)
+class ShardSet(_Samples):
+    """All samples of one or several builds: a sequence of :class:`StoredSample`, in the order of the shards.
+
+    A sample is read when it is asked for: two reads from its file and a JPEG to decode. Threads may share one, and a
+    copy sent to another process opens its own files.
+
+    index : the vertex index that they share
+    index_text : its file
+    crop_size : H and W of the crops
+    margin : a crop's side in units of the face box's mean side
+    datasets : the names of the datasets
+    fingerprint : SHA-256 over all shards
+    split : (S,) uint8, position in ``conventions.SPLITS``
+    flipped : (S,) bool, a mirror image
+    mirrored : (S,) bool, mirrored by densegen: ``pose`` is that of the unmirrored fit
+    sample_ids : (S,) text
+    keypoints68 : (S, 68, 3) float32, pixels, crop frame, iBUG order
+    pose : (S, 7) float32
+    expression : (S, Ke) float32
     """
 
     index: VertexIndex
@@ -62,8 +152,33 @@ class ShardSet:
     def __len__(self) -> int:
         return len(self.split)
 
+    @cached_property
+    def _reader(self) -> RowReader:
+        return self.open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_reader"}
+
+    def _sample(self, number: int) -> StoredSample:
+        return StoredSample(
+            sample_id=str(self.sample_ids[number]),
+            split=SPLITS[self.split[number]],
+            mirrored=bool(self.mirrored[number]),
+            image=self._reader.image(number),
+            landmarks=self._reader.landmarks(number),
+            keypoints68=self.keypoints68[number],
+            pose=self.pose[number],
+        )
+
+    def _take(self, numbers: Int64) -> Subset:
+        return Subset(self, numbers)
+
+    def of_split(self, split: str) -> Subset:
+        """The samples of ``train``, ``validation`` or ``test``; raises what :meth:`rows` raises."""
+        return Subset(self, self.rows(split))
+
     def rows(self, split: str) -> Int64:
-        """The samples of a split; raises :class:`ConfigurationError` where there are none."""
+        """(n,) int64 places of a split's samples; raises :class:`ConfigurationError` if there are none."""
         rows = np.flatnonzero(self.split == SPLITS.index(split)).astype(np.int64)
         if not rows.size:
             raise ConfigurationError(
@@ -71,15 +186,6 @@ class ShardSet:
                 "too few fits"
             )
         return rows
-
-    def check_flips(self) -> None:
-        """Raise :class:`ConfigurationError` where random mirror images cannot be drawn from these samples."""
-        if not self.index.mirror_closed:
-            raise ConfigurationError(f"augment.flip: {self.index.name} is not closed under the mirror")
-        if self.flipped.any():
-            raise ConfigurationError(
-                "augment.flip: the shards hold flips already; build with --flip none, or set it to 0"
-            )
 
     def open(self) -> RowReader:
         """A reader of single samples; each process opens its own."""
@@ -116,14 +222,19 @@ class RowReader:
 
     def _read(self, number: int, offset: int, size: int, row: int) -> bytes:
         try:
-            if number not in self.files:
-                self.files[number] = os.open(self.shards.shards[number].path, os.O_RDONLY)
-            data = os.pread(self.files[number], size, offset)
+            data = os.pread(self._file(number), size, offset)
         except OSError as error:
             raise FormatError(f"{self._name(row)} cannot be read: {error.strerror}") from error
         if len(data) < size:
             raise FormatError(f"{self._name(row)} lies behind the end of its file: run 'densegen verify'")
         return data
+
+    def _file(self, number: int) -> int:
+        if number not in self.files:
+            opened = os.open(self.shards.shards[number].path, os.O_RDONLY)
+            if self.files.setdefault(number, opened) != opened:  # another thread was faster
+                os.close(opened)
+        return self.files[number]
 
     def _name(self, row: int) -> str:
         shard = self.shards.shards[int(self.shards.shard_of[row])]
@@ -135,16 +246,20 @@ class RowReader:
         self.files.clear()
 
 
-def open_shards(folders: Sequence[Path]) -> ShardSet:
-    """Read what all shards of finished builds say, and where their samples lie.
+def open_dataset(*folders: str | Path) -> ShardSet:
+    """Finished builds, the folders of ``densegen build``, as one sequence of samples.
+
+    What all shards say, and where their samples lie, is read now; images and landmarks are read when they are asked
+    for.
 
     Raises :class:`FormatError` where a shard is damaged or has another size than its manifest says,
     :class:`ConfigurationError` where the builds hold no samples, differ in vertex index, crop size, margin or number of
     expression components, have put a photograph into different splits, or are given twice.
     """
-    _check_different(folders)
-    names = ", ".join(map(str, folders))
-    opened = _open_readers(folders)
+    paths = [Path(folder) for folder in folders]
+    _check_different(paths)
+    names = ", ".join(map(str, paths))
+    opened = _open_readers(paths)
     if not opened:
         raise ConfigurationError(f"{names}: the shards hold no samples")
     common = opened[0].common
