@@ -5,17 +5,16 @@ from typing import Final
 __all__ = [
     "CROP_SIZE",
     "FRAMES",
-    "LANDMARK_RANGE_PX",
     "MIRROR_SUFFIX",
     "OWN_INDEX",
     "POSE_FIELDS",
-    "POSITION_MAP_OFFSET_PX",
-    "POSITION_MAP_STEP_PX",
     "SHARD_SCHEMA_VERSION",
     "SPLITS",
     "UV_LAYOUT",
     "UV_SIZE",
     "YAW_EDGES_DEG",
+    "landmark_range_px",
+    "position_map_grid_px",
 ]
 
 SHARD_SCHEMA_VERSION: Final = 2
@@ -38,8 +37,6 @@ POSE_FIELDS: Final = ("pitch_rad", "yaw_rad", "roll_rad", "tx_px", "ty_px", "tz_
 SPLITS: Final = ("train", "validation", "test")
 """Names of the splits; a shard stores a sample's split as the position in this tuple."""
 
-LANDMARK_RANGE_PX: Final = (-512.0, 768.0)
-"""Landmarks of a 256 px crop lie in it or near it; outside this range something is wrong."""
 
 YAW_EDGES_DEG: Final = (0, 30, 60, 90)
 """Bins of |yaw| in tables and pictures: [0, 30], (30, 60], (60, 90], as published tables have them."""
@@ -47,9 +44,18 @@ YAW_EDGES_DEG: Final = (0, 30, 60, 90)
 MIRROR_SUFFIX: Final = "+mirror"
 """What the id of a sample mirrored here ends in."""
 
-# Fixed-point position maps hold -128 px to 383.99 px: a crop of 256 px with half a crop of room on both sides.
-POSITION_MAP_STEP_PX: Final = 1 / 128
-POSITION_MAP_OFFSET_PX: Final = -128.0
+
+def landmark_range_px(size: int) -> tuple[float, float]:
+    """Landmarks lie in their crop of ``size`` px or near it; outside this range something is wrong."""
+    return -2.0 * size, 3.0 * size
+
+
+def position_map_grid_px(size: int) -> tuple[float, float]:
+    """Step and offset of fixed-point position maps: 16 bits hold a crop of ``size`` px with half a crop of room on both
+    sides. Of 256 px: steps of 1/128 px from -128 px.
+    """
+    return size / 32768, -size / 2
+
 
 FRAMES: Final = {
     "model": "morphable model units (micrometres in the Basel Face Model), y up, z towards the viewer",

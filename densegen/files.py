@@ -11,6 +11,7 @@ import shutil
 import signal
 import stat
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -117,9 +118,14 @@ def _temporary_name(path: Path) -> Path:
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process left of the functions above in ``folder``, and nothing else."""
+def remove_leftovers(folder: Path, untouched_s: float = 0) -> None:
+    """Remove what a killed process left of the functions above in ``folder``, and nothing else.
+
+    untouched_s : seconds since a file was last written to, for folders that several processes may write to
+    """
     for path in folder.glob(f"*.????????{TEMPORARY_SUFFIX}*"):
+        if untouched_s and time.time() - path.stat().st_mtime < untouched_s:
+            continue
         if is_leftover(path) and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         elif is_leftover(path):

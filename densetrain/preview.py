@@ -75,9 +75,8 @@ def draw_worst_images(
     worst : what stands on the tile of each face, by its name
     predicted : (n, 68, 2 or 3) of all of the benchmark's faces, pixels of their images
     """
-    from densegen.geometry.crop import warp
+    from densegen.geometry.crop import crop_of_box, warp
     from densegen.sources.photograph import read_photograph
-    from densetrain.network.regressor import crop_of_box
 
     assert benchmark.images is not None
     place = {name: row for row, name in enumerate(benchmark.names)}

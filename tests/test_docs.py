@@ -6,6 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,13 @@ from densegen.sources.manifest import Manifest, read_manifest
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)( [\w-]+)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LIBRARIES = {"needs-jax": "jax", "needs-tensorflow": "tensorflow"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The page's blocks of a language, without those that need real files."""
-    return [code for kind, note, code in BLOCK.findall(page.read_text()) if kind == language and not note]
+    """The page's blocks of a language, without those that need files or libraries that are not here."""
+    found = [(note.strip(), code) for kind, note, code in BLOCK.findall(page.read_text()) if kind == language]
+    return [code for note, code in found if not note or ((library := LIBRARIES.get(note)) and find_spec(library))]
 
 
 def test_the_readme_names_its_two_commands() -> None:
@@ -44,7 +47,13 @@ def test_the_python_blocks_of_the_readme_run(tmp_path: Path, dataset: Path) -> N
         result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
         said += result.stdout
-    assert said == "4 SYNTH/SYNTH_00000_0 train\n"
+    assert said == "32 SYNTH/SYNTH_00000_0 train\n"
+
+
+def test_the_python_blocks_of_the_page_for_scripts_run(tmp_path: Path) -> None:
+    for code in blocks(ROOT / "docs/python.md", "python"):
+        result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ from densegen.outputs import check_output
 
 if TYPE_CHECKING:
     from densegen.dataset.build import Plan
-    from densegen.sources.manifest import BuildSettings, Manifest
 
 __all__ = ["build", "inspect", "manifests", "rebuild_maps", "schema", "synth", "verify"]
 
@@ -44,6 +43,10 @@ JOBS = click.option(
 @click.option("--position-maps/--no-position-maps", default=None, help="store the UV position maps as well")
 @click.option("--seed", type=click.IntRange(0), help="seed of the crops [default: 0]")
 @click.option("--shard-size", type=click.IntRange(2), help="samples a shard [default: 512]")
+@click.option("--crop-size", type=click.IntRange(64, 512), help="side of a crop, pixels [default: 256]")
+@click.option("--margin", type=click.FloatRange(0.5, 5), help="a crop's side by the face box's [default: 1.5]")
+@click.option("--scale-jitter", type=click.FloatRange(0, 0.5), help="of a crop's side, a share of it [default: 0.1]")
+@click.option("--shift-jitter", type=click.FloatRange(0, 0.5), help="of a crop's centre, by the box [default: 0.1]")
 @click.option("--limit", type=click.IntRange(1), help="only the first so many fits")
 @click.option("--max-rejects", type=click.FloatRange(0, 1), help="share of fits that may be set aside [default: 0.01]")
 @click.option("--dry-run", is_flag=True, help="check everything, count, write nothing")
@@ -66,19 +69,21 @@ def build(
     to the last byte.
     """
     from densegen.dataset.build import build as run_build
-    from densegen.dataset.build import plan_build
+    from densegen.dataset.build import default_root, plan_build
     from densegen.dataset.build_folder import BuildFolder
     from densegen.face.morphable_model import read_model
     from densegen.files import find_data_file
     from densegen.index.vertex_index import read_index
-    from densegen.sources.manifest import read_manifest
+    from densegen.sources.manifest import choose_settings, read_manifest
     from densegen.synthetic.corpus import MODEL_NAME, check_corpus_folder
 
     dataset = read_manifest(manifest)
-    settings = _settings(dataset, options)
+    settings, crop = choose_settings(dataset, **options)
     folder, index_path = BuildFolder(out.resolve()), index_path or find_data_file(OWN_INDEX)
     folder.refuse_foreign()
-    root = root or _default_root(dataset, Path(manifest), folder.path)
+    if root is None and dataset.synthetic is not None:
+        root = folder.path.with_name(f"{folder.path.name}-corpus")
+    root = root or default_root(manifest)
     if dataset.synthetic is not None and not (root / MODEL_NAME).is_file():  # written last
         check_corpus_folder(root, dataset.synthetic.samples)
         # What is wrong with the files that were given is said before anything is drawn.
@@ -89,7 +94,7 @@ def build(
             say(f"{dataset.synthetic.samples} portraits would be drawn into {root} first", err=True)
             return
         _synthesise(root, dataset.synthetic.samples, dataset.synthetic.seed, jobs)
-    plan = plan_build(dataset, root, model_path or _default_model(dataset, root), index_path, settings)
+    plan = plan_build(dataset, root, model_path, index_path, settings, crop)
     folder.check(plan.configuration)
     _describe_plan(plan)
     if dry_run:
@@ -205,43 +210,6 @@ def schema(what: str) -> None:
         "candidates": Candidates,
     }
     say(json.dumps(kinds[what].model_json_schema(), indent=2))
-
-
-def _settings(dataset: Manifest, options: dict[str, Any]) -> BuildSettings:
-    """The manifest's defaults, and the options that were given."""
-    from pydantic import ValidationError
-
-    from densegen.errors import ConfigurationError
-    from densegen.records import first_problem
-    from densegen.sources.manifest import BuildSettings
-
-    given = {name: value for name, value in options.items() if value is not None}
-    defaults = {"flip": dataset.default_flip} | dataset.build.model_dump(exclude_unset=True)
-    try:
-        return BuildSettings.model_validate(defaults | given)
-    except ValidationError as error:
-        raise ConfigurationError(first_problem(error)) from error
-
-
-def _default_root(dataset: Manifest, manifest: Path, out: Path) -> Path:
-    """Where a dataset lies that no --root was given for."""
-    from densegen.errors import ConfigurationError
-
-    if dataset.synthetic is not None:
-        return out.with_name(f"{out.name}-corpus")
-    if manifest.is_file():
-        return manifest.parent
-    raise ConfigurationError(f"where is {dataset.title}? Give its folder with --root")
-
-
-def _default_model(dataset: Manifest, root: Path) -> Path:
-    from densegen.errors import ConfigurationError
-
-    if dataset.model is None:
-        raise ConfigurationError(
-            "which morphable model? Make one with 'densegen model build' or 'convert' and give it with --model"
-        )
-    return root / dataset.model
 
 
 def _synthesise(out: Path, samples: int, seed: int, jobs: int) -> None:

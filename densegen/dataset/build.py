@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from densegen import __version__
-from densegen.conventions import SHARD_SCHEMA_VERSION
+from densegen.conventions import OWN_INDEX, SHARD_SCHEMA_VERSION
 from densegen.dataset.build_folder import BuildFolder
 from densegen.dataset.build_record import BuildConfiguration, DatasetManifest, ShardRecord
 from densegen.dataset.card import REJECTS, format_rejects, write_card
@@ -28,12 +28,12 @@ from densegen.dataset.shard_task import ShardTask, build_shard
 from densegen.errors import BuildError, ConfigurationError, SampleError
 from densegen.executors import open_pool
 from densegen.face.morphable_model import MorphableModel, read_model
-from densegen.files import write_text
+from densegen.files import find_data_file, write_text
 from densegen.geometry.crop import CropRecipe
 from densegen.geometry.uv import uv_pixels
 from densegen.index.vertex_index import VertexIndex, read_index
 from densegen.sources.fits import read_fit
-from densegen.sources.manifest import BuildSettings, FitEntry, Manifest, list_fits
+from densegen.sources.manifest import BuildSettings, FitEntry, Manifest, choose_settings, list_fits, read_manifest
 from densegen.sources.photograph import jpeg_codec
 
 __all__ = ["Plan", "Progress", "build", "plan_build"]
@@ -45,6 +45,7 @@ class Plan:
 
     manifest: Manifest
     settings: BuildSettings
+    crop: CropRecipe
     entries: tuple[FitEntry, ...]
     model: MorphableModel
     index: VertexIndex
@@ -66,7 +67,7 @@ class Plan:
             dataset=self.manifest.name,
             settings=self.settings,
             split=self.manifest.split,
-            crop=CropRecipe(),
+            crop=self.crop,
             model=self.model.fingerprint,
             vertex_index=self.index.fingerprint,
             fits=len(self.entries),
@@ -95,12 +96,54 @@ class Silent:
     def advance(self, fits: int, rejects: int) -> None: ...
 
 
-def plan_build(manifest: Manifest, root: Path, model_path: Path, index_path: Path, settings: BuildSettings) -> Plan:
+def plan_build(
+    manifest: Manifest | str | Path,
+    root: str | Path | None = None,
+    model: str | Path | None = None,
+    index: str | Path | None = None,
+    settings: BuildSettings | None = None,
+    crop: CropRecipe | None = None,
+) -> Plan:
     """Read the model and the index, list the fits, and check that they belong together.
 
-    Raises :class:`ConfigurationError` or :class:`FormatError` where they do not: the UV layout or the vertices of the
+    manifest : one that was read, its file, or the name of one that comes with densegen
+    root : the dataset's folder; by default that of the manifest's file
+    model : a model file; by default the manifest's own
+    index : a vertex index; by default densegen's 520
+    settings, crop : by default the manifest's; see :func:`~densegen.sources.manifest.choose_settings`
+
+    Raises :class:`ConfigurationError` or :class:`FormatError` if they do not: the UV layout or the vertices of the
     index, the number of components, the flip policy.
     """
+    if not isinstance(manifest, Manifest):
+        root = default_root(manifest) if root is None else root
+        manifest = read_manifest(manifest)
+    if root is None:
+        raise ConfigurationError(f"where is {manifest.title}? Give its folder")
+    settings, crop = settings or choose_settings(manifest)[0], crop or manifest.crop
+    root, index_path = Path(root), Path(index) if index is not None else find_data_file(OWN_INDEX)
+    model_path = Path(model) if model is not None else _own_model(manifest, root)
+    return _plan(manifest, settings, crop, root, model_path, index_path)
+
+
+def default_root(manifest: str | Path) -> Path:
+    """The folder of a manifest's file; raises :class:`ConfigurationError` if it is none but a name."""
+    if not Path(manifest).is_file():
+        raise ConfigurationError(f"where is {read_manifest(manifest).title}? Give its folder with --root")
+    return Path(manifest).parent
+
+
+def _own_model(manifest: Manifest, root: Path) -> Path:
+    if manifest.model is None:
+        raise ConfigurationError(
+            "which morphable model? Make one with 'densegen model build' or 'convert' and give it with --model"
+        )
+    return root / manifest.model
+
+
+def _plan(
+    manifest: Manifest, settings: BuildSettings, crop: CropRecipe, root: Path, model_path: Path, index_path: Path
+) -> Plan:
     entries = list_fits(manifest, root.resolve(), settings.flip)[: settings.limit]
     if len(entries) > MAX_SHARDS * settings.fits_per_shard:
         raise ConfigurationError(
@@ -111,7 +154,7 @@ def plan_build(manifest: Manifest, root: Path, model_path: Path, index_path: Pat
     index.resolve_mirrored(model)
     _check_keypoints(index, model)
     _check_model_fits(entries[:8], model)
-    return Plan(manifest, settings, tuple(entries), model, index, model_path.resolve(), index_path.resolve())
+    return Plan(manifest, settings, crop, tuple(entries), model, index, model_path.resolve(), index_path.resolve())
 
 
 def _check_keypoints(index: VertexIndex, model: MorphableModel) -> None:
@@ -139,7 +182,7 @@ def _check_model_fits(entries: list[FitEntry], model: MorphableModel) -> None:
 
 
 def build(
-    plan: Plan, out: Path, *, jobs: int = 1, scheduler: str | None = None, progress: Progress | None = None
+    plan: Plan, out: str | Path, *, jobs: int = 1, scheduler: str | None = None, progress: Progress | None = None
 ) -> DatasetManifest:
     """Build the dataset into ``out``, or finish it, and return its manifest.
 
@@ -149,7 +192,7 @@ def build(
     Raises :class:`BuildError` where the folder holds another build or is in use, the disk is full, or more than
     ``max_rejects`` of the fits had to be set aside; what is complete stays.
     """
-    progress, folder = progress or Silent(), BuildFolder(out.resolve())
+    progress, folder = progress or Silent(), BuildFolder(Path(out).resolve())
     with folder.open(plan.configuration):
         tasks = [
             ShardTask(number, entries, folder.path, plan.model_path, plan.index_path, plan.configuration)

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import simplejpeg
 
 from densegen.arrays import Float32, Image, Int32
-from densegen.conventions import LANDMARK_RANGE_PX
+from densegen.conventions import landmark_range_px
 from densegen.dataset.shards import Sample
 from densegen.errors import SampleError
 from densegen.face.depth import DepthSearch, make_depth_search
 from densegen.face.morphable_model import MorphableModel, combine
-from densegen.geometry.crop import Crop, CropRecipe, crop_generator, place_crop, warp
+from densegen.geometry.crop import Crop, CropRecipe, box_around, crop_generator, place_crop, warp
 from densegen.geometry.flip import flip_keypoints, flip_points, flip_position_map
 from densegen.geometry.pose import pose_vertices
 from densegen.geometry.position_map import UvTable, encode_fixed_point, make_uv_table
@@ -143,7 +143,8 @@ def samples_of_fit(entry: FitEntry, fit: Fit, photograph: Image, vertices: Float
     ground = recipe.depth.smallest_z(recipe.model.coefficients(fit.shape, fit.expression), fit.pose)
     samples = []
     for mirror in (False, True) if recipe.flip == "mirror" else (False,):
-        generator = crop_generator(recipe.seed, entry.sample_id, mirror or entry.flipped)
+        jittered = entry.split != "test"
+        generator = crop_generator(recipe.seed, entry.sample_id, mirror or entry.flipped) if jittered else None
         crop = place_crop(keypoints_image, recipe.crop, generator).on_ground(ground)
         samples.append(_sample(entry, fit, photograph, points_image, crop, recipe, mirror=mirror))
     return samples
@@ -166,7 +167,7 @@ def _sample(
     if mirror:
         landmarks, keypoints = flip_points(landmarks, crop.size), flip_keypoints(keypoints, crop.size)
         stored_crop = crop.mirrored(photograph.shape[1])
-    _check_range(landmarks, keypoints)
+    _check_range(crop.size, landmarks, keypoints)
     image = warp(photograph, crop, mirror=mirror)
     return Sample(
         sample_id=entry.mirrored_id if mirror else entry.sample_id,
@@ -192,7 +193,7 @@ def _encoded_map(points_image: Float32, crop: Crop, recipe: Recipe, *, mirror: b
     position_map, valid = table.position_map(crop.apply(points_image)), table.valid
     if mirror:
         position_map, valid = flip_position_map(position_map, valid, crop.size)
-    return encode_fixed_point(position_map, valid)
+    return encode_fixed_point(position_map, valid, crop.size)
 
 
 def mesh_in_image(model: MorphableModel, fit: Fit, image_height: int) -> Float32:
@@ -209,8 +210,8 @@ def _read_checked(entry: FitEntry, model: MorphableModel) -> Fit | SampleError:
     return fit
 
 
-def _check_range(*points: Float32) -> None:
-    low, high = LANDMARK_RANGE_PX
+def _check_range(size: int, *points: Float32) -> None:
+    low, high = landmark_range_px(size)
     for array in points:
         if not ((array >= low) & (array <= high)).all():  # NaN is not in range either
             raise SampleError("landmarks-out-of-range", f"landmarks leave the range of {low:g} to {high:g} px")
@@ -223,7 +224,8 @@ def _check_in_picture(keypoints_image: Float32, photograph: Image) -> None:
     if not np.isfinite(xy).all():
         raise SampleError("fit-invalid", "the posed face is not finite")
     inside = ((xy >= -0.5) & (xy <= [width - 0.5, height - 0.5])).all(axis=1)
-    centre = (xy.min(axis=0) + xy.max(axis=0)) / 2
+    box = box_around(keypoints_image)
+    centre = (box[:2] + box[2:]) / 2
     if inside.mean() < 0.5 or not ((centre >= 0) & (centre <= [width - 1, height - 1])).all():
         raise SampleError(
             "face-outside",

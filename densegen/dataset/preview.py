@@ -83,7 +83,7 @@ def _position_map(shard: ShardReader, row: int, model: MorphableModel | None) ->
     if shard.has_position_maps:
         valid = shard.array("valid_uv")
         valid = valid[:, ::-1] if shard.array("mirrored")[row] else valid
-        return decode_fixed_point(shard.position_map(row), valid), valid
+        return decode_fixed_point(shard.position_map(row), valid, shard.attributes["crop_size"]), valid
     if model is None:
         return None
     check_model(shard, model)

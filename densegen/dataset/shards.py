@@ -23,11 +23,10 @@ from densegen.arrays import Float32, Float64, Image, Int64, Mask
 from densegen.conventions import (
     FRAMES,
     POSE_FIELDS,
-    POSITION_MAP_OFFSET_PX,
-    POSITION_MAP_STEP_PX,
     SHARD_SCHEMA_VERSION,
     SPLITS,
     UV_SIZE,
+    position_map_grid_px,
 )
 from densegen.dataset.hdf5 import append_row, create_group, new_file, open_checked, read_row
 from densegen.errors import FormatError
@@ -43,7 +42,7 @@ class Sample:
 
     sample_id : unique in the dataset; the mirrored one's ends in ``+mirror``
     group : the source photograph; every sample made from it is in the same split
-    split : one of ``schema.SPLITS``
+    split : one of ``conventions.SPLITS``
     flipped : whether this is a mirror image (made here, or shipped in a ``_Flip`` folder)
     mirrored : whether it was mirrored here: image, landmarks and crop are then those of the mirrored photograph,
         pose, shape and expression those of the fit as it was
@@ -153,7 +152,7 @@ def encode_shard(samples: Iterable[Sample], header: ShardHeader) -> bytes:
         _put(file, "vertex_index", _as_text(header.vertex_index), "the vertex index file (YAML)")
         create_group(file, "image")
         # Position maps go where they belong at once: together they are hundreds of megabytes.
-        maps = None if header.valid_uv is None else _open_position_maps(file, header.valid_uv)
+        maps = None if header.valid_uv is None else _open_position_maps(file, header.valid_uv, header.crop_size)
         samples = [_without_map(sample, maps) for sample in samples]
         blobs = [np.frombuffer(sample.jpeg, np.uint8) for sample in samples]
         offsets = np.cumsum([0, *map(len, blobs)], dtype=np.int64)
@@ -205,7 +204,7 @@ def _rows(
     return np.array(values, column.dtype).reshape(len(values), *shape), stored_as
 
 
-def _open_position_maps(file: Any, valid: Mask) -> Any:
+def _open_position_maps(file: Any, valid: Mask, crop_size: int) -> Any:
     """The dataset of the position maps, without rows yet."""
     _put(file, "valid_uv", valid, "UV pixels that position maps cover; mirrored samples: reversed columns")
     shape = (*valid.shape, 3)
@@ -216,7 +215,8 @@ def _open_position_maps(file: Any, valid: Mask) -> Any:
         maxshape=(None, *shape),
     )  # fmt: skip
     maps = file["position_maps"]
-    _put_attributes(maps, step_px=POSITION_MAP_STEP_PX, offset_px=POSITION_MAP_OFFSET_PX)
+    step, offset = position_map_grid_px(crop_size)
+    _put_attributes(maps, step_px=step, offset_px=offset)
     return maps
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from densegen.conventions import LANDMARK_RANGE_PX, MIRROR_SUFFIX
+from densegen.conventions import MIRROR_SUFFIX, landmark_range_px
 from densegen.dataset.build_record import DatasetManifest, ShardRecord, read_dataset_manifest
 from densegen.dataset.card import CONTACT_SHEET, REJECTS, YAW_HISTOGRAM, format_rejects
 from densegen.dataset.shards import ShardReader
@@ -27,7 +27,7 @@ MIRROR_TOLERANCE_PX = 0.02
 float32 rounding of coordinates in crops of other scales."""
 
 
-def verify_dataset(folder: Path, advance: Callable[[int], None] = lambda samples: None) -> DatasetManifest:
+def verify_dataset(folder: str | Path, advance: Callable[[int], None] = lambda samples: None) -> DatasetManifest:
     """Check a folder that ``densegen build`` finished, and return its manifest.
 
     Checksums and sizes, schema, counts and fingerprints against the manifest, unique ids, groups that stay in one
@@ -36,6 +36,7 @@ def verify_dataset(folder: Path, advance: Callable[[int], None] = lambda samples
 
     Raises :class:`VerificationError` that names every shard, and the sample where one can be named, that fails.
     """
+    folder = Path(folder)
     manifest = read_dataset_manifest(folder)
     problems: list[str] = []
     ids: set[str] = set()
@@ -148,7 +149,8 @@ def _check_arrays(shard: ShardReader, index: VertexIndex) -> list[str]:
             continue
         bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
         if name in ("landmarks", "keypoints68"):
-            bad |= ~((array >= LANDMARK_RANGE_PX[0]) & (array <= LANDMARK_RANGE_PX[1])).all(axis=(1, 2))
+            low, high = landmark_range_px(shard.attributes["crop_size"])
+            bad |= ~((array >= low) & (array <= high)).all(axis=(1, 2))
         if bad.any():
             problems.append(f"{shard.path.name}: {name} of {shard.sample_ids[int(np.argmax(bad))]} out of range")
     return problems

@@ -61,7 +61,7 @@ class MorphableModel:
     keypoints68 : (68,) int32, vertices of the iBUG 68
     uv : (V, 2) float64 in [0, 1], v up
     unit_mm : float, millimetres in one model unit (0.001 for the Basel model)
-    uv_layout : name of the UV unwrapping, see ``schema.UV_LAYOUT``
+    uv_layout : name of the UV unwrapping, see ``conventions.UV_LAYOUT``
     name, shape_names, expression_names : for people
 
     Vertices are ``shape_mean + expression_mean + shape @ shape_basis + expression @ expression_basis``
@@ -272,7 +272,7 @@ def write_model(model: MorphableModel, path: Path) -> None:
     write_bytes(path, save(arrays, metadata={_ABOUT: about.model_dump_json()}))
 
 
-def read_model(path: Path) -> MorphableModel:
+def read_model(path: str | Path) -> MorphableModel:
     """Read a model file that ``densegen model build``, ``model convert`` or ``synth`` wrote.
 
     Raises :class:`ConfigurationError` if it does not exist, :class:`FormatError` if it is none, has another schema
@@ -280,6 +280,7 @@ def read_model(path: Path) -> MorphableModel:
     """
     from safetensors import SafetensorError, safe_open
 
+    path = Path(path)
     if not path.exists():
         raise ConfigurationError(f"the model {path} does not exist: make it with 'densegen model build' or 'convert'")
     _refuse_others(path)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from densegen.arrays import Float32, Float64, Image
 from densegen.conventions import CROP_SIZE
 from densegen.errors import SampleError
 from densegen.geometry.kernels import kernel
 
-__all__ = ["Crop", "CropRecipe", "crop_generator", "place_crop", "warp"]
+__all__ = ["Crop", "CropRecipe", "box_around", "crop_generator", "crop_of_box", "place_crop", "warp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +23,28 @@ class CropRecipe:
 
     The box of the 68 keypoints has the mean side m = (w + h) / 2. The square has the side ``margin * m * U(1 -
     scale_jitter, 1 + scale_jitter)``; its centre is the box's, moved by ``U(-shift_jitter, shift_jitter) * m`` in x
-    and in y. Its corners map to the centres of the corner pixels: 0 and ``size - 1``.
+    and in y. Its corners map to the centres of the corner pixels: 0 and ``size - 1``. Samples of the split ``test`` are
+    cropped without jitter, as a network's own crops are.
+
+    size : pixels, 64 to 512
+    margin : 0.5 to 5
+    scale_jitter, shift_jitter : 0 to 0.5
     """
 
     size: int = CROP_SIZE
     margin: float = 1.5
     scale_jitter: float = 0.1
     shift_jitter: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("size", 64, 512),
+            ("margin", 0.5, 5),
+            ("scale_jitter", 0, 0.5),
+            ("shift_jitter", 0, 0.5),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"a crop's {name} is {getattr(self, name)}, expected {low} to {high}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,22 +90,51 @@ def crop_generator(seed: int, sample_id: str, flipped: bool) -> np.random.Genera
     return np.random.Generator(np.random.PCG64(int.from_bytes(key[:16], "little")))
 
 
-def place_crop(keypoints_image: Float32, recipe: CropRecipe, generator: np.random.Generator) -> Crop:
-    """Lay the square around (68, 3) keypoints, pixels, image frame; z is not moved yet.
+def box_around(points: npt.NDArray[np.floating]) -> Float64:
+    """(..., 4) left, top, right, bottom of (..., P, 2 or 3) points, in their unit and frame."""
+    xy = points[..., :2].astype(np.float64)
+    return np.concatenate([xy.min(axis=-2), xy.max(axis=-2)], axis=-1)
 
-    Raises :class:`SampleError` where the keypoints are not finite or have no extent.
+
+def crop_of_box(
+    box: npt.NDArray[np.floating],
+    margin: float,
+    size: int,
+    factor: float = 1.0,
+    shift: tuple[float, float] = (0.0, 0.0),
+) -> Crop:
+    """Lay the square about the box of a face; z is not moved yet.
+
+    box : (4,) left, top, right, bottom of the 68 keypoints, pixels, image frame
+    margin : of the square's side, in units of the box's mean side
+    size : of the crop, pixels
+    factor, shift : the jitter: of the side, and of the centre in units of the box's mean side
     """
-    scale_factor = generator.uniform(1 - recipe.scale_jitter, 1 + recipe.scale_jitter)
-    shift = generator.uniform(-recipe.shift_jitter, recipe.shift_jitter, size=2)
-    xy = keypoints_image[:, :2].astype(np.float64)
-    low, high = xy.min(axis=0), xy.max(axis=0)
-    mean_side = float((high - low).mean())
+    left, top, right, bottom = map(float, box)
+    mean_side = ((right - left) + (bottom - top)) / 2
+    side = max(margin * mean_side * factor, 1e-6)
+    scale = (size - 1) / side
+    corner_x = (left + right) / 2 + shift[0] * mean_side - side / 2
+    corner_y = (top + bottom) / 2 + shift[1] * mean_side - side / 2
+    return Crop(scale, -scale * corner_x, -scale * corner_y, size=size)
+
+
+def place_crop(keypoints_image: Float32, recipe: CropRecipe, generator: np.random.Generator | None) -> Crop:
+    """Lay a sample's square around (68, 3) keypoints, pixels, image frame; z is not moved yet.
+
+    generator : draws the jitter; without one there is none
+
+    Raises :class:`SampleError` if the keypoints are not finite or have no extent.
+    """
+    factor, shift = 1.0, (0.0, 0.0)
+    if generator is not None:
+        factor = generator.uniform(1 - recipe.scale_jitter, 1 + recipe.scale_jitter)
+        shift = tuple(generator.uniform(-recipe.shift_jitter, recipe.shift_jitter, size=2).tolist())
+    box = box_around(keypoints_image)
+    mean_side = float(((box[2] - box[0]) + (box[3] - box[1])) / 2)
     if not np.isfinite(mean_side) or mean_side < 1:
         raise SampleError("face-too-small", f"the box of the 68 keypoints has a mean side of {mean_side:g} px")
-    side = recipe.margin * mean_side * scale_factor
-    corner = (low + high) / 2 + shift * mean_side - side / 2
-    scale = (recipe.size - 1) / side
-    return Crop(scale, float(-scale * corner[0]), float(-scale * corner[1]), size=recipe.size)
+    return crop_of_box(box, recipe.margin, recipe.size, factor, shift)
 
 
 AVERAGED_ABOVE = 1.5

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.arrays import Float32, Float64, Int32, Mask
-from densegen.conventions import POSITION_MAP_OFFSET_PX, POSITION_MAP_STEP_PX, UV_SIZE
+from densegen.conventions import CROP_SIZE, UV_SIZE, position_map_grid_px
 from densegen.errors import SampleError
 from densegen.geometry.kernels import kernel
 from densegen.geometry.surface import SurfacePoints
@@ -63,23 +63,31 @@ def make_uv_table(uv: Float64, triangles: Int32, size: int = UV_SIZE) -> UvTable
     )
 
 
-def encode_fixed_point(position_map: Float32, valid: Mask) -> npt.NDArray[np.uint16]:
+def encode_fixed_point(position_map: Float32, valid: Mask, size: int = CROP_SIZE) -> npt.NDArray[np.uint16]:
     """A position map in pixels as uint16: ``value * step + offset`` px, rounded to the nearest (error <= step / 2).
 
-    position_map : (S, S, 3) float32, crop frame; valid : (S, S) bool, elsewhere 0 is stored
-    Raises :class:`SampleError` where a position does not fit into the range.
+    position_map : (S, S, 3) float32, pixels, crop frame
+    valid : (S, S) bool; elsewhere 0 is stored
+    size : of the crop, pixels; step and offset are those of :func:`~densegen.conventions.position_map_grid_px`
+
+    Raises :class:`SampleError` if a position does not fit into the range.
     """
-    steps = np.rint((position_map - np.float32(POSITION_MAP_OFFSET_PX)) * np.float32(1 / POSITION_MAP_STEP_PX))
+    step, offset = position_map_grid_px(size)
+    steps = np.rint((position_map - np.float32(offset)) * np.float32(1 / step))
     steps[~valid] = 0
     if steps.min() < 0 or steps.max() > 65535:
-        raise SampleError("position-out-of-range", "the position map leaves the fixed-point range of -128 to 384 px")
+        raise SampleError(
+            "position-out-of-range",
+            f"the position map leaves the fixed-point range of {offset:g} to {offset + 65536 * step:g} px",
+        )
     encoded: npt.NDArray[np.uint16] = steps.astype(np.uint16)
     return encoded
 
 
-def decode_fixed_point(encoded: npt.NDArray[np.uint16], valid: Mask) -> Float32:
+def decode_fixed_point(encoded: npt.NDArray[np.uint16], valid: Mask, size: int = CROP_SIZE) -> Float32:
     """The reverse of :func:`encode_fixed_point`: (S, S, 3) float32, pixels, crop frame; 0 where not valid."""
-    decoded = encoded * np.float32(POSITION_MAP_STEP_PX) + np.float32(POSITION_MAP_OFFSET_PX)
+    step, offset = position_map_grid_px(size)
+    decoded = encoded * np.float32(step) + np.float32(offset)
     decoded[~valid] = 0
     return decoded
 

@@ -18,10 +18,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from densegen.arrays import Float32, Float64, Int64
-from densegen.conventions import UV_LAYOUT, UV_SIZE
+from densegen.conventions import OWN_INDEX, UV_LAYOUT, UV_SIZE
 from densegen.errors import ConfigurationError, FormatError
 from densegen.face.regions import on_face
-from densegen.files import write_text
+from densegen.files import find_data_file, write_text
 from densegen.geometry.surface import SurfacePoints, UvMesh, locate
 from densegen.geometry.uv import mirror_pixels
 from densegen.ibug68 import KEYPOINTS, ids_of
@@ -224,12 +224,13 @@ def _unique(what: str, values: list[Any]) -> None:
         seen.add(value)
 
 
-def read_index(path: Path) -> VertexIndex:
-    """Read and check a vertex index file (YAML).
+def read_index(path: str | Path | None = None) -> VertexIndex:
+    """Read and check a vertex index file (YAML); by default densegen's own, of 520 landmarks.
 
-    Raises :class:`ConfigurationError` where it does not exist, :class:`FormatError` where it is no index, has another
-    format version or contradicts itself.
+    Raises :class:`ConfigurationError` if it does not exist, :class:`FormatError` if it is no index, has another format
+    version or contradicts itself.
     """
+    path = find_data_file(OWN_INDEX) if path is None else Path(path)
     return _validate(read_yaml(path, "vertex index"), path.name)
 
 

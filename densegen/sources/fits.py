@@ -34,8 +34,8 @@ _OPTIONAL = ("pt2d", "pt3d_68", "roi")
 class Fit:
     """A 3DMM fit of one photograph.
 
-    pose : (7,) float32, see ``schema.POSE_FIELDS``; radians, pixels of the camera frame, pixels per model unit; angles
-        within one turn and a positive scale, see :func:`~densegen.geometry.pose.proper_pose`
+    pose : (7,) float32, see ``conventions.POSE_FIELDS``; radians, pixels of the camera frame, pixels per model unit;
+        angles within one turn and a positive scale, see :func:`~densegen.geometry.pose.proper_pose`
     shape : (Ks,) float32, raw coefficients (``Shape_Para``), never multiplied by standard deviations
     expression : (Ke,) float32, raw coefficients (``Exp_Para``)
     points_2d : (2, n) float32 or None; ``pt2d``, 1-based pixels from the top left, n = 68 (300W-LP), 21
@@ -52,7 +52,7 @@ class Fit:
     roi: Float32 | None = None
 
 
-def read_fit(path: Path, *, optional: bool = True) -> Fit:
+def read_fit(path: str | Path, *, optional: bool = True) -> Fit:
     """Read one 300W-LP or AFLW2000-3D ``.mat`` file.
 
     Real files hold float32, float64 and even uint8 parameters, as rows or as columns; all become float32 vectors.
@@ -63,6 +63,7 @@ def read_fit(path: Path, *, optional: bool = True) -> Fit:
     Raises :class:`SampleError` if the file is missing or truncated, a parameter is missing or not finite, the scale is
     zero, or angles are beyond all sense; ``OSError`` if the disk fails.
     """
+    path = Path(path)
     contents = _read(path, ("Pose_Para", "Shape_Para", "Exp_Para", *(_OPTIONAL if optional else ())))
     pose = _pose(contents, path)
     if pose[6] == 0:

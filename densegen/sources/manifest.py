@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from densegen.conventions import MIRROR_SUFFIX
 from densegen.errors import ConfigurationError
 from densegen.files import find_data_file, stays_below
-from densegen.records import read_validated
+from densegen.geometry.crop import CropRecipe
+from densegen.records import first_problem, read_validated
 
 __all__ = ["BuildSettings", "FitEntry", "FlipPolicy", "Manifest", "list_fits", "named_manifests", "read_manifest"]
 
@@ -171,6 +172,7 @@ class Manifest(_Settings):
     layout : ``300w_lp``, folders of ``.mat`` files with images of the same name beside them
     model : the morphable model, relative to the root, for datasets that bring their own
     flips : the flip policies that make sense here; the first is the default
+    build, crop : defaults of ``densegen build``
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
@@ -182,6 +184,7 @@ class Manifest(_Settings):
     flips: Annotated[tuple[FlipPolicy, ...], Field(min_length=1)] = ("mirror", "none")
     synthetic: Synthetic | None = None
     build: BuildSettings = BuildSettings()
+    crop: CropRecipe = CropRecipe()
     licence: str
     citation: str
 
@@ -229,23 +232,45 @@ class FitEntry:
         return f"{self.sample_id}{MIRROR_SUFFIX}"
 
 
+def choose_settings(manifest: Manifest, **given: Any) -> tuple[BuildSettings, CropRecipe]:
+    """A build's settings: a manifest's defaults, and the fields of :class:`BuildSettings` and
+    :class:`~densegen.geometry.crop.CropRecipe` (its size as ``crop_size``) that are given and not None.
+
+    Raises :class:`ConfigurationError` if one has no such value, TypeError if there is no such field.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    recipe = {name: chosen.pop(key) for name, key in _CROP_FIELDS.items() if key in chosen}
+    if unknown := set(chosen) - set(BuildSettings.model_fields):
+        raise TypeError(f"a build has no setting {min(unknown)!r}")
+    defaults = {"flip": manifest.default_flip} | manifest.build.model_dump(exclude_unset=True)
+    try:
+        return BuildSettings.model_validate(defaults | chosen), replace(manifest.crop, **recipe)
+    except ValidationError as error:
+        raise ConfigurationError(first_problem(error)) from error
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+_CROP_FIELDS = {"size": "crop_size", "margin": "margin", "scale_jitter": "scale_jitter", "shift_jitter": "shift_jitter"}
+
+
 def named_manifests() -> list[str]:
     """Names of the manifests that come with densegen."""
     folder = find_data_file("demo.yaml").parent
     return sorted(path.stem for path in folder.glob("*.yaml") if "\nlayout: " in path.read_text(encoding="utf-8"))
 
 
-def read_manifest(name_or_path: str) -> Manifest:
+def read_manifest(name_or_path: str | Path) -> Manifest:
     """Read a manifest by file, or by the name of one that comes with densegen (``300w_lp``).
 
-    Raises :class:`ConfigurationError` where there is none, :class:`FormatError` where it is not a manifest.
+    Raises :class:`ConfigurationError` if there is none, :class:`FormatError` if it is not a manifest.
     """
     path = Path(name_or_path)
-    if name_or_path in named_manifests():
+    if str(name_or_path) in named_manifests():
         path = find_data_file(f"{name_or_path}.yaml")
     elif not path.is_file():
         known = ", ".join(named_manifests())
-        raise ConfigurationError(f"there is no manifest {name_or_path!r}: give a file, or one of {known}")
+        raise ConfigurationError(f"there is no manifest {str(name_or_path)!r}: give a file, or one of {known}")
     return read_validated(Manifest, path, "manifest")
 
 

@@ -25,8 +25,9 @@ MAX_PIXELS = 64_000_000
 MAX_BYTES = 128 << 20
 
 
-def read_photograph(path: Path, *, upright: bool = False) -> Image:
+def read_photograph(path: str | Path, *, upright: bool = False) -> Image:
     """Read the image at ``path``: (H, W, 3) uint8, RGB. See :func:`decode_photograph`."""
+    path = Path(path)
     try:
         if (size := file_size(path)) > MAX_BYTES:
             raise SampleError("image-too-large", f"{path.name} has {size} bytes, at most {MAX_BYTES} are read")

@@ -16,6 +16,7 @@ from densegen.errors import BuildError, ConfigurationError
 from densegen.executors import INLINE, Pool
 from densegen.face.morphable_model import read_model, write_model
 from densegen.files import LOCK_NAMES, is_leftover, only_one, remove_leftovers, write_bytes
+from densegen.geometry.crop import box_around
 from densegen.geometry.pose import pose_vertices
 from densegen.sources.fits import Fit
 from densegen.synthetic.appearance import Appearance, random_appearance
@@ -57,14 +58,13 @@ def make_portrait(seed: int, number: int) -> tuple[Fit, Image]:
     pose = random_pose(own, vertices)
     image = draw_portrait(vertices, pose, look, random_light(own), own, IMAGE_SIZE, IMAGE_SIZE)
     keypoints = pose_vertices(vertices, pose, IMAGE_SIZE)[model.keypoints68]
-    low, high = keypoints[:, :2].min(axis=0), keypoints[:, :2].max(axis=0)
     fit = Fit(
         pose=pose,
         shape=shape,
         expression=expression,
         points_2d=keypoints[:, :2].T + 1,
         keypoints_3d=keypoints.T + np.array([[1], [1], [0]], np.float32),
-        roi=np.rint(np.concatenate([low, high]) + 1).astype(np.float32),
+        roi=np.rint(box_around(keypoints) + 1).astype(np.float32),
     )
     return fit, image
 
@@ -78,7 +78,7 @@ def _person(seed: int, number: int) -> tuple[Float32, Appearance, Float32]:
 
 
 def write_corpus(
-    out: Path,
+    out: str | Path,
     samples: int,
     seed: int,
     pool: Pool = INLINE,
@@ -89,6 +89,7 @@ def write_corpus(
     The same arguments give the same bytes; an earlier corpus there is drawn again. Raises what
     :func:`check_corpus_folder` raises, and :class:`BuildError` where another process draws there or the disk is full.
     """
+    out = Path(out)
     check_corpus_folder(out, samples)
     try:
         with only_one(out, f"another process is drawing into {out}: wait for it, or choose another folder"):

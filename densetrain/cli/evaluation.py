@@ -136,6 +136,8 @@ _Evaluated = tuple[list["Result"], Callable[[Path], None] | None]
 
 
 def _evaluate_shards(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
+    import numpy as np
+
     from densegen.console import ProgressBar
     from densegen.dataset.shard_set import open_dataset
     from densetrain.evaluation.evaluate import evaluate_shards, worst_cases
@@ -150,9 +152,8 @@ def _evaluate_shards(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
     with ProgressBar("evaluating", "samples") as bar:
         bar.start(len(shards.rows(asked.split)), 0)
         results = [score(regressor, progress=lambda n: bar.advance(n, 0))]
-    mean = getattr(getattr(regressor, "net", None), "mean_landmarks", None)
-    if mean is not None:
-        results.append(score(None, constant=mean.cpu().numpy()))
+    if regressor.about.mean_landmarks is not None:
+        results.append(score(None, constant=np.array(regressor.about.mean_landmarks)))
     worst = dict(worst_cases(results[0], WORST))
     return results, lambda path: draw_held_out(regressor, shards, worst, path)
 
@@ -160,7 +161,7 @@ def _evaluate_shards(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
 def _evaluate_public(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
     from densegen.console import ProgressBar
     from densetrain.evaluation.benchmarks import aflw2000, read_predictions
-    from densetrain.evaluation.evaluate import evaluate_benchmark, predict_benchmark, worst_cases
+    from densetrain.evaluation.evaluate import evaluate_benchmark, made_in_words, predict_benchmark, worst_cases
     from densetrain.prediction.detect import open_detector
     from densetrain.preview import draw_worst_images
 
@@ -184,10 +185,7 @@ def _evaluate_public(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
         with ProgressBar("predicting", "images") as bar:
             bar.start(len(benchmark), 0)
             points, missed = predict_benchmark(regressor, benchmark, detector, lambda n: bar.advance(n, 0))
-        words = "crops around the true boxes"
-        if detector is not None:
-            words = f"crops around the boxes of the detector {asked.box}, around the true box for {missed:,} not found"
-        results = read(points, regressor.name, words)
+        results = read(points, regressor.name, made_in_words(asked.box if detector else None, missed))
     if benchmark.images is None:
         return results, None
     worst = dict(worst_cases(results[0], WORST))

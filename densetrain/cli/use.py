@@ -44,6 +44,7 @@ def predict(paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, devi
     mesh, the landmarks and the 68, and writes coordinates and the head pose.
     """
     from densegen.errors import ConfigurationError, FormatError
+    from densegen.files import remove_leftovers
     from densegen.index.formats.mesh import landmark_triangles
     from densetrain.network.regressor import open_regressor
     from densetrain.prediction.predict import VIDEO_SUFFIXES, list_images, passed_over, read_boxes
@@ -67,6 +68,7 @@ def predict(paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, devi
     boxes = read_boxes(asked.boxes_file) if asked.boxes_file is not None else {}
     regressor = open_regressor(onnx or paths[0], device)
     job = _Job(asked, regressor, landmark_triangles(regressor.index), boxes, inputs)
+    remove_leftovers(asked.out, untouched_s=3600)
     failed = []
     for path in inputs:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import torch
@@ -22,21 +22,46 @@ from densegen.dataset.shard_set import ShardSet
 from densegen.errors import ConfigurationError, DensegenError
 from densetrain.config import FitSettings
 
-__all__ = ["Batch", "BatchDataset", "BatchSampler", "ShardBatches", "decode_all"]
+__all__ = ["Batch", "BatchDataset", "BatchSampler", "ShardBatches", "Truth", "decode_all"]
 
 SHARED_MEMORY = Path("/dev/shm")
 
-Batch = dict[str, Any]
-"""``images`` (B, S, S, 3) uint8 RGB, or None where the device holds them; ``landmarks`` (B, N, 3) float32, pixels, crop
-frame; ``keypoints68`` (B, 68, 3) float32; ``rows`` (B,) int64, of the shard set; ``position`` (B,) int64, among the
-cached images; ``weight`` (B,) float32; ``epoch``, ``number``."""
+
+class Truth(TypedDict):
+    """What a batch holds beside its images.
+
+    landmarks : (B, N, 3) float32, pixels, crop frame
+    keypoints68 : (B, 68, 3) float32, pixels, crop frame
+    rows : (B,) int64, of the shard set
+    position : (B,) int64, among the loader's cached images; equal to ``rows`` if none are cached
+    weight : (B,) float32, 0 for samples that only fill up a process's share
+    epoch, number : of the batch
+    """
+
+    landmarks: Tensor
+    keypoints68: Tensor
+    rows: Tensor
+    position: Tensor
+    weight: Tensor
+    epoch: int
+    number: int
 
 
-class BatchDataset(Dataset[Batch | DensegenError]):
+class Batch(Truth):
+    """A batch as a step gets it.
+
+    images : (B, S, S, 3) uint8 RGB
+    """
+
+    images: Tensor
+
+
+class BatchDataset(Dataset[Truth | DensegenError]):
     """A batch by its key ``(epoch, number, rows, weight)``, as :class:`BatchSampler` makes them.
 
-    cached_rows : (R,) rows whose images are decoded already: ``images`` (R, S, S, 3) uint8, see :func:`decode_all`; or,
-        where ``images`` is None, the trainer's device holds them, and batches say their ``position`` alone
+    cached_rows : (R,) int64, rows whose images are decoded already
+    images : (R, S, S, 3) uint8, those images; without them, batches of cached rows are a :class:`Truth`, and
+        :class:`ShardBatches` adds the images on the device
 
     A damaged sample comes back as the error itself, which the trainer's process raises: an
     exception that crosses from a worker process would lose its type and grow a traceback.
@@ -55,7 +80,7 @@ class BatchDataset(Dataset[Batch | DensegenError]):
             self.position = np.full(len(shards), -1, np.int64)
             self.position[cached_rows] = np.arange(len(cached_rows))
 
-    def __getitem__(self, key: Any) -> Batch | DensegenError:
+    def __getitem__(self, key: Any) -> Truth | DensegenError:
         epoch, number, rows, weight = key
         try:
             landmarks = np.stack([self.reader.landmarks(int(row)) for row in rows])
@@ -63,16 +88,16 @@ class BatchDataset(Dataset[Batch | DensegenError]):
         except DensegenError as error:
             return error
         position = rows if self.position is None else self.position[rows]
-        return {
-            "images": images,
-            "landmarks": torch.from_numpy(landmarks),
-            "keypoints68": torch.from_numpy(self.shards.keypoints68[rows]),
-            "rows": torch.from_numpy(rows),
-            "position": torch.from_numpy(position),
-            "weight": torch.full((len(rows),), weight),
-            "epoch": epoch,
-            "number": number,
-        }
+        truth = Truth(
+            landmarks=torch.from_numpy(landmarks),
+            keypoints68=torch.from_numpy(self.shards.keypoints68[rows]),
+            rows=torch.from_numpy(rows),
+            position=torch.from_numpy(position),
+            weight=torch.full((len(rows),), weight),
+            epoch=epoch,
+            number=number,
+        )
+        return truth if images is None else Batch(**truth, images=images)
 
     def _images(self, rows: Int64) -> Tensor | None:
         if self.position is None:
@@ -164,17 +189,26 @@ class ShardBatches(LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        # The module holds what the device caches: see LandmarkModule.hold_images.
         images = None if self.settings.data.cache == "device" else self.train_images
         return self._loader(self.train_rows, images, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self._loader(self.validation_rows, self.validation_images, shuffle=False)
 
-    def on_before_batch_transfer(self, batch: Batch | DensegenError, dataloader_idx: int) -> Batch:
+    def on_before_batch_transfer(self, batch: Truth | DensegenError, dataloader_idx: int) -> Truth:
         if isinstance(batch, DensegenError):
             raise batch
         return batch
+
+    def on_after_batch_transfer(self, batch: Truth, dataloader_idx: int) -> Batch:
+        """Add the images that the device holds."""
+        if "images" in batch:
+            return cast("Batch", batch)
+        images, place = self.train_images, batch["position"]
+        assert images is not None
+        if images.device != place.device:
+            self.train_images = images = images.to(place.device)
+        return Batch(**batch, images=images[place])
 
     def _sampler(self, rows: Any, *, shuffle: bool) -> BatchSampler:
         trainer = self.trainer

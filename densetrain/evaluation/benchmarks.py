@@ -17,6 +17,7 @@ import numpy.typing as npt
 from densegen.arrays import Float64, Image, Mask
 from densegen.errors import ConfigurationError, FormatError, SampleError
 from densegen.files import file_size, read_text
+from densegen.geometry.crop import box_around
 from densegen.records import read_archive
 from densegen.sources.fits import read_labels
 from densegen.sources.photograph import read_photograph
@@ -156,7 +157,7 @@ def aflw2000(
         visible=np.ones(truth.shape[:2], bool),
         normaliser=box_size(truth),
         yaw_deg=yaw_deg,
-        boxes=np.concatenate([truth.min(axis=1), truth.max(axis=1)], axis=1),
+        boxes=box_around(truth),
         images=images,
         protocol=Protocol(
             benchmark="AFLW2000-3D", faces=len(names), all_faces=AFLW2000, points="68 points", labels=labels, yaw=yaw
@@ -177,8 +178,7 @@ def aflw(root: Path | None, protocol: Path) -> Benchmark:
     roi = _numbers(protocol / "AFLW_GT_crop_roi_box.npy", (len(names), 4))
     yaw_deg = _numbers(protocol / "AFLW_GT_crop_yaws.npy", (len(names),))
     scale = (roi[:, 2:] - roi[:, :2]) / AFLW_CROP
-    low, high = points68.min(axis=1), points68.max(axis=1)
-    boxes = np.concatenate([(low - roi[:, :2]) / scale, (high - roi[:, :2]) / scale], axis=1)
+    boxes = (box_around(points68) - np.tile(roi[:, :2], 2)) / np.tile(scale, 2)
     return Benchmark(
         names=tuple(Path(name).stem for name in names),
         truth=truth,

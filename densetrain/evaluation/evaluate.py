@@ -23,14 +23,16 @@ from densetrain.evaluation.benchmarks import Benchmark
 from densetrain.evaluation.metrics import BINS, Score, box_size, score, yaw_bins
 from densetrain.evaluation.protocol import Protocol, Reading
 from densetrain.network.regressor import Regressor, landmarks_in_image
-from densetrain.prediction.detect import Detector
+from densetrain.prediction.detect import Detector, DetectorName, open_detector
 
 __all__ = [
     "Result",
     "check_belongs",
+    "evaluate",
     "evaluate_benchmark",
     "evaluate_shards",
     "free_stem",
+    "made_in_words",
     "predict_benchmark",
     "read_result",
     "worst_cases",
@@ -75,6 +77,37 @@ class Result(BaseModel):
     def identity(self) -> tuple[str, str, str, float, int]:
         """What two results have in common that are the same evaluation."""
         return (self.method, str(self.protocol), self.made, self.score.threshold, self.score.seed)
+
+
+def evaluate(
+    network: Regressor, on: Benchmark | ShardSet, *, split: str = "validation",
+    detector: DetectorName | Detector | None = None, threshold: float = 10.0, seed: int = 0,
+    progress: Progress = lambda n: None,
+) -> Result:  # fmt: skip
+    """Score a network: by a benchmark's protocol, geometrically, or on a split of finished builds.
+
+    split : of builds
+    detector : lays the crops of a benchmark; by default they lie around the true boxes
+    threshold : of the area under the curve and of failures, percent
+    seed : of the balanced subsets
+    progress : gets the number of faces that were done
+
+    Raises :class:`ConfigurationError` if the images are missing, or the builds are not those of the network.
+    """
+    if isinstance(on, ShardSet):
+        return evaluate_shards(network, on, split, threshold=threshold, seed=seed, progress=progress)
+    opened = open_detector(detector) if isinstance(detector, str) else detector
+    points, missed = predict_benchmark(network, on, opened, progress)
+    named = detector if detector is None or isinstance(detector, str) else "given"
+    made = made_in_words(named, missed)
+    return evaluate_benchmark(on, points, network.name, made, threshold=threshold, seed=seed)
+
+
+def made_in_words(detector: str | None, missed: int) -> str:
+    """What predictions were made from: crops around true boxes, or around a detector's."""
+    if detector is None:
+        return "crops around the true boxes"
+    return f"crops around the boxes of the detector {detector}, around the true box for {missed:,} not found"
 
 
 def predict_benchmark(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from densegen.arrays import Float64, Int64, Mask
 from densegen.conventions import YAW_EDGES_DEG
+from densegen.geometry.crop import box_around
 from densegen.ibug68 import AFLW21, ids_of
 
 __all__ = [
@@ -31,8 +32,8 @@ BALANCED_DRAWS = 100
 
 def box_size(points: npt.NDArray[np.floating]) -> Float64:
     """(n,) sqrt(w h) of the box around (n, P, 2 or 3) points: the normaliser, pixels."""
-    extent = np.ptp(points[..., :2].astype(np.float64), axis=-2)
-    size: Float64 = np.sqrt(extent[..., 0] * extent[..., 1])
+    box = box_around(points)
+    size: Float64 = np.sqrt((box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1]))
     return size
 
 

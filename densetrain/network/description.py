@@ -27,6 +27,7 @@ class Description(BaseModel):
     vertex_index : the text of the index file; crop_size : S
     margin : a crop's side in units of the face box's mean side
     reference_face : (N, 3) mean frontal face of the training set, model frame's directions, no unit; for head poses
+    mean_landmarks : (N, 3) of the training set, pixels, crop frame: what a network predicts that has learnt nothing
     datasets, shards_fingerprint : what it was trained on
     validation_nme : percent, of all landmarks in 2D, at the checkpoint's epoch; see ``LandmarkModule``
     """
@@ -41,6 +42,7 @@ class Description(BaseModel):
     crop_size: Annotated[int, Field(ge=32, le=1024)]
     margin: Annotated[float, Field(gt=0, le=10)]
     reference_face: tuple[tuple[float, float, float], ...] | None = None
+    mean_landmarks: tuple[tuple[float, float, float], ...] | None = None
     datasets: tuple[str, ...] = ()
     shards_fingerprint: str = ""
     validation_nme: float | None = None
@@ -65,6 +67,8 @@ def read_description(contents: Any, name: str) -> tuple[Description, VertexIndex
     except ValidationError as error:
         raise FormatError(f"{name}: {first_problem(error)}") from error
     index = parse_index(about.vertex_index, f"{name}: vertex index")
-    if about.reference_face is not None and len(about.reference_face) != len(index):
-        raise FormatError(f"{name}: reference_face has {len(about.reference_face)} points, expected {len(index)}")
+    for what in ("reference_face", "mean_landmarks"):
+        points = getattr(about, what)
+        if points is not None and len(points) != len(index):
+            raise FormatError(f"{name}: {what} has {len(points)} points, expected {len(index)}")
     return about, index

@@ -14,12 +14,12 @@ import numpy.typing as npt
 from densegen.arrays import Float32, Image
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import read_bytes
-from densegen.geometry.crop import Crop, warp
+from densegen.geometry.crop import crop_of_box, warp
 from densegen.index.vertex_index import VertexIndex
 from densetrain.network.description import Description, read_description
 from densetrain.network.onnx_graph import REFUSED, operators
 
-__all__ = ["ONNX_METADATA", "OnnxRegressor", "Regressor", "crop_of_box", "landmarks_in_image", "open_regressor"]
+__all__ = ["ONNX_METADATA", "OnnxRegressor", "Regressor", "landmarks_in_image", "open_regressor"]
 
 MAX_ONNX_BYTES = 2 << 30
 
@@ -110,8 +110,15 @@ def _in_short(error: Exception) -> str:
     return words if len(words) <= 200 else f"… {words[-200:]}"
 
 
-def open_regressor(path: Path, device: str = "cpu") -> Regressor:
-    """A run's folder or an export's, a checkpoint, a ``.safetensors`` or an ``.onnx`` file as a network."""
+def open_regressor(path: str | Path, device: str = "cpu") -> Regressor:
+    """A run's folder or an export's, a checkpoint, a ``.safetensors`` or an ``.onnx`` file as a network.
+
+    device : torch's name of it; an ``.onnx`` file runs on the CPU
+
+    Raises :class:`ConfigurationError` if there is none or torch is needed and not installed, :class:`FormatError` if
+    it is damaged.
+    """
+    path = Path(path)
     onnx = path / "model.onnx"
     if onnx.is_file() and (find_spec("torch") is None or not (path / "model.safetensors").is_file()):
         path = onnx
@@ -126,18 +133,6 @@ def open_regressor(path: Path, device: str = "cpu") -> Regressor:
             "checkpoints need torch: pip install 'densegen[train]', or give an .onnx file"
         ) from error
     return load_regressor(path, device)
-
-
-def crop_of_box(box: npt.NDArray[np.floating], margin: float, size: int) -> Crop:
-    """The square about a face box, as in training but without its jitter.
-
-    box : (4,) left, top, right, bottom of the 68 keypoints, pixels, image frame. The square's side is ``margin`` times
-    the box's mean side.
-    """
-    left, top, right, bottom = map(float, box)
-    side = margin * ((right - left) + (bottom - top)) / 2
-    scale = (size - 1) / max(side, 1e-6)
-    return Crop(scale, -scale * ((left + right) / 2 - side / 2), -scale * ((top + bottom) / 2 - side / 2), size=size)
 
 
 def landmarks_in_image(regressor: Regressor, image: Image, boxes: npt.NDArray[np.floating]) -> Float32:

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from densegen.arrays import Float32, Float64, Image, Int64
 from densegen.drawing import KEYPOINT_COLOUR, depth_colours, draw_points, png_bytes
 from densegen.errors import ConfigurationError, FormatError, SampleError
 from densegen.files import is_leftover, replace_files
+from densegen.geometry.crop import box_around
 from densegen.index.formats.mesh import mesh_bytes
 from densegen.records import read_json
 from densegen.sources.photograph import read_photograph
 from densetrain.head_pose import head_pose
 from densetrain.network.regressor import Regressor, landmarks_in_image
-from densetrain.prediction.detect import Detector
+from densetrain.prediction.detect import Detector, DetectorName, open_detector
 
 __all__ = [
     "OUTPUTS",
@@ -34,6 +36,7 @@ __all__ = [
     "find_faces",
     "list_images",
     "passed_over",
+    "predict",
     "read_boxes",
     "read_image",
     "write_faces",
@@ -138,7 +141,7 @@ def find_faces(
     landmarks = landmarks_in_image(regressor, image, boxes)
     for _ in range(refine if has68 else 0):
         points = regressor.index.subset("ibug68", landmarks)[..., :2]
-        again = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1).astype(np.float64)
+        again = box_around(points)
         # A face that got lost keeps the box that it had.
         plausible = np.all(again[:, 2:] - again[:, :2] >= 8, axis=1, keepdims=True)
         boxes = np.where(plausible, again, boxes)
@@ -146,6 +149,29 @@ def find_faces(
     keypoints = regressor.index.subset("ibug68", landmarks) if has68 else [None] * len(boxes)
     poses = [None] * len(boxes) if reference is None else list(head_pose(landmarks, reference))
     return [Face(*parts) for parts in zip(boxes, landmarks, keypoints, poses, strict=True)]
+
+
+def predict(
+    network: Regressor, image: Image | str | Path, boxes: npt.ArrayLike | None = None, *,
+    detector: DetectorName | Detector = "cascade", refine: int | None = None,
+) -> list[Face]:  # fmt: skip
+    """The faces of an image and their landmarks, in pixels of the image.
+
+    image : (H, W, 3) uint8 RGB, or a file
+    boxes : (n, 4) left, top, right, bottom of the faces, pixels; by default ``detector`` finds them
+    refine : how often the crop is laid again, around the 68 that were found; by default once for detected boxes
+
+    Raises :class:`FormatError` if the image cannot be read or the detector finds no face.
+    """
+    name = "the image"
+    if isinstance(image, str | Path):
+        name, image = Path(image).name, read_image(Path(image))
+    if boxes is not None:
+        given, times = check_boxes(np.asarray(boxes, np.float64).reshape(-1, 4)), refine or 0
+    else:
+        detect = open_detector(detector) if isinstance(detector, str) else detector
+        given, times = detect_boxes(detect, image, name), 1 if refine is None else refine
+    return find_faces(network, image, given, refine=times, reference=network.about.reference)
 
 
 def read_image(path: Path) -> Image:

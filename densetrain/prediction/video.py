@@ -15,6 +15,7 @@ import numpy as np
 from densegen.arrays import Float64, Image, Int64
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import file_size, replace_files
+from densegen.geometry.crop import box_around
 from densetrain.head_pose import head_pose
 from densetrain.network.regressor import Regressor
 from densetrain.prediction.detect import Detector
@@ -80,10 +81,9 @@ class Follower:
             box, refine = found[0], self.refine
         (face,) = find_faces(self.regressor, image, box[None], refine=refine, reference=self.reference)
         assert face.keypoints68 is not None  # the index has them
-        low, high = face.keypoints68[:, :2].min(axis=0), face.keypoints68[:, :2].max(axis=0)
-        self.box = np.concatenate([low, high]).astype(np.float64)
-        (height, width), middle = image.shape[:2], (low + high) / 2
-        plausible = 0.4 < float((high - low).mean() / (box[2:] - box[:2]).mean()) < 2.5
+        self.box = now = box_around(face.keypoints68)
+        (height, width), middle = image.shape[:2], (now[:2] + now[2:]) / 2
+        plausible = 0.4 < float((now[2:] - now[:2]).mean() / (box[2:] - box[:2]).mean()) < 2.5
         inside = 0 <= middle[0] < width and 0 <= middle[1] < height
         return face if plausible and inside else None
 

@@ -24,7 +24,7 @@ from densegen.dataset.shard_set import ShardSet, open_dataset
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import only_one, remove_leftovers, write_text
 from densegen.records import read_yaml
-from densetrain.config import FitSettings
+from densetrain.config import FitSettings, read_settings
 from densetrain.data.augment import check_flips
 from densetrain.data.batches import ShardBatches
 from densetrain.errors import TrainingError
@@ -153,15 +153,19 @@ def _processes(settings: FitSettings) -> tuple[int | str, int]:
 
 
 def fit(
-    folders: Sequence[Path],
-    settings: FitSettings,
-    out: Path,
+    folders: str | Path | Sequence[str | Path],
+    settings: FitSettings | str | Path | None,
+    out: str | Path,
     *,
     progress: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, float]:
     """Train on finished builds, or go on where an earlier run in ``out`` was cut off; the last epoch's metrics.
 
+    folders : of the builds, one or several
+    settings : settings, a file of them, or the name of ready ones; None for the defaults
+    out : the run's folder
+    progress : whether to show a progress bar
     say : gets a line an epoch and a summary, in the first process alone; a finished run has no metrics, and is left as
         it is
 
@@ -171,7 +175,8 @@ def fit(
     """
     _quieten()
     say = rank_zero_only(say)
-    shards = open_dataset(*folders)
+    shards = open_dataset(*([folders] if isinstance(folders, str | Path) else folders))
+    settings, out = settings if isinstance(settings, FitSettings) else read_settings(settings), Path(out)
     with _alone(out):
         return _fit(shards, settings, out, progress=progress, say=say)
 
@@ -196,8 +201,6 @@ def _fit(
     module = make_module(shards, settings, start=earlier is None, say=say)
     batches = ShardBatches(shards, settings, first_epoch)
     batches.check_shared_memory()
-    if settings.data.cache == "device":
-        module.hold_images(batches.train_images)
     trainer = make_trainer(settings, out, progress=progress, say=say)
     say(
         f"{len(batches.train_rows):,} samples to train on; validation on the split {settings.data.validate_on}, "

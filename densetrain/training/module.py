@@ -42,21 +42,14 @@ class LandmarkModule(pl.LightningModule):
         self.net = LandmarkNet(self.settings.model, len(index), about.crop_size)
         self.loss = LandmarkLoss(self.settings.loss, index)
         self.register_buffer("mirror", torch.from_numpy(index.mirror), persistent=False)
-        self._outside: dict[str, Any] = {"sample_ids": sample_ids, "images": None, "compiled": None}
+        self._outside: dict[str, Any] = {"sample_ids": sample_ids, "compiled": None}
         self._watched: list[tuple[Tensor, Tensor]] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        # Weight averaging copies the module: the weights alone, not the images and names beside them.
+        # Weight averaging copies the module: the weights alone, not the names beside them.
         return dict(super().__getstate__()) | {"_outside": {}, "_watched": []}
 
-    def hold_images(self, images: Tensor | None) -> None:
-        """Keep the training set's decoded images for the device."""
-        self._outside["images"] = images
-
     def on_fit_start(self) -> None:
-        images = self._outside.get("images")
-        if images is not None and images.device != self.device:
-            self._outside["images"] = images.to(self.device)
         if self.settings.trainer.compile:
             self._outside["compiled"] = torch.compile(self.net)
 
@@ -155,15 +148,17 @@ class LandmarkModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         nme = self.trainer.callback_metrics.get("val_nme")
-        about = self.about.model_copy(update={"validation_nme": None if nme is None else float(nme)})
+        about = self.about.model_copy(
+            update={
+                "validation_nme": None if nme is None else float(nme),
+                "mean_landmarks": tuple(map(tuple, self.net.mean_landmarks.double().cpu().numpy().round(3).tolist())),
+            }
+        )
         checkpoint[CHECKPOINT_KEY] = about.model_dump(mode="json")
 
     def _images(self, batch: Batch) -> Tensor:
         """(B, 3, S, S) uint8 on the device."""
-        images = batch["images"]
-        if images is None:
-            images = self._outside["images"][batch["position"]]
-        return images.permute(0, 3, 1, 2)  # type: ignore[no-any-return]
+        return batch["images"].permute(0, 3, 1, 2)
 
     def _raise_if_not_finite(self) -> None:
         """Look at the losses since the last look."""

@@ -141,7 +141,6 @@ def throughput(shards: ShardSet, settings: FitSettings, out: Path, window: Windo
     trainer = make_trainer(settings, out, progress=False, limit_val_batches=0, enable_checkpointing=False,
                            callbacks=[window])  # fmt: skip
     module, batches = make_module(shards, settings), ShardBatches(shards, settings)
-    module.hold_images(batches.train_images)
     trainer.fit(module, batches)
     device, count = module.device, settings.data.batch_size
     net = make_module(shards, settings).to(device).train()

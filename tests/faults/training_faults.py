@@ -15,6 +15,7 @@ from typing import cast
 
 import torch
 
+from densegen.files import is_leftover
 from densetrain.evaluation.evaluate import read_result
 from densetrain.evaluation.report import write_report
 from densetrain.network.checkpoint import load_regressor
@@ -34,6 +35,11 @@ def weights(folder: Path) -> dict[str, str]:
         _add(load_torch(path), digest)
         found[path.name] = digest.hexdigest()
     return found
+
+
+def results(folder: Path) -> dict[str, str]:
+    """What a prediction gave; what a killed one left beside it is removed when it has lain for an hour."""
+    return {name: digest for name, digest in digests(folder).items() if not is_leftover(Path(name))}
 
 
 def _add(value: object, digest: hashlib._Hash) -> None:
@@ -70,7 +76,7 @@ def jobs(
         faces = find_faces(regressor, image, np.array([[120.0, 120.0, 320.0, 320.0]]))
         write_faces(faces, image, out / "face", ("png", "json", "csv", "ply"), np.array([[0, 1, 2]]), regressor)
 
-    return predict, digests
+    return predict, results
 
 
 def main(what: str, dataset: str, run: str, folder: str, kind: str, moments: str) -> None:

@@ -21,13 +21,15 @@ from scipy.io import loadmat, savemat
 
 from densegen.dataset.build import Plan, build, plan_build
 from densegen.dataset.build_record import ShardRecord, read_dataset_manifest
+from densegen.dataset.shard_set import open_dataset
 from densegen.dataset.shard_task import ShardTask, build_shard
 from densegen.dataset.shards import ShardReader
 from densegen.dataset.verify import verify_dataset
 from densegen.errors import BuildError, ConfigurationError, FormatError
 from densegen.face.morphable_model import read_model, write_model
 from densegen.files import find_data_file, sha256_of
-from densegen.sources.manifest import BuildSettings, Manifest
+from densegen.geometry.crop import box_around
+from densegen.sources.manifest import BuildSettings, Manifest, Split, choose_settings, read_manifest
 
 INDEX = find_data_file("vertex_index_520.yaml")
 
@@ -392,3 +394,49 @@ def test_limit_takes_the_first_fits_and_the_same_samples(
     ):
         assert shard.sample_ids == whole.sample_ids[:2]
         assert (shard.array("landmarks") == whole.array("landmarks")[:2]).all()
+
+
+def test_a_crop_has_the_size_and_margin_that_are_asked_for(corpus: Path, tmp_path: Path) -> None:
+    manifest = read_manifest("demo")
+    settings, crop = choose_settings(
+        manifest, limit=4, position_maps=True, crop_size=128, margin=2.0, scale_jitter=0, shift_jitter=0
+    )
+    build(plan_build(manifest, str(corpus), settings=settings, crop=crop), str(tmp_path / "out"))
+    verify_dataset(tmp_path / "out")
+    samples = open_dataset(tmp_path / "out")
+    assert (samples.crop_size, samples.margin) == (128, 2.0)
+    for sample in samples:
+        assert sample.image.shape == (128, 128, 3)
+        left, top, right, bottom = box_around(sample.keypoints68)
+        np.testing.assert_allclose([(left + right) / 2, (top + bottom) / 2], 63.5, atol=0.01)
+        assert (right - left + bottom - top) / 2 == pytest.approx(127 / 2, rel=1e-4)
+    with ShardReader(next((tmp_path / "out").glob("shard-*.h5"))) as shard:
+        maps = shard.file["position_maps"].attrs
+        assert (maps["step_px"], maps["offset_px"]) == (1 / 256, -64)
+
+
+def test_samples_for_testing_have_no_jitter(corpus: Path, manifest: Manifest, tmp_path: Path) -> None:
+    testing = manifest.model_copy(update={"split": Split(test=1.0)})
+    settings, _ = choose_settings(manifest, limit=4)
+    build(plan_build(testing, corpus, settings=settings), tmp_path / "out")
+    for sample in open_dataset(tmp_path / "out"):
+        left, top, right, bottom = box_around(sample.keypoints68)
+        np.testing.assert_allclose([(left + right) / 2, (top + bottom) / 2], 127.5, atol=0.01)
+        assert (right - left + bottom - top) / 2 == pytest.approx(255 / 1.5, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("crop_size", 63), ("crop_size", 513), ("margin", 0.1), ("shift_jitter", 1)]
+)
+def test_a_crop_out_of_range_is_refused(manifest: Manifest, name: str, value: float) -> None:
+    with pytest.raises(ConfigurationError, match="a crop's"):
+        choose_settings(manifest, **{name: value})
+
+
+def test_a_plan_needs_to_know_where_its_files_are(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="where is AFLW2000-3D"):
+        plan_build("aflw2000_3d")
+    with pytest.raises(ConfigurationError, match="which morphable model"):
+        plan_build("aflw2000_3d", corpus)
+    with pytest.raises(ConfigurationError, match="no manifest 'nonsense'"):
+        plan_build("nonsense", tmp_path)

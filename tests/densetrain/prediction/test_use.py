@@ -18,11 +18,12 @@ import trimesh
 from click.testing import CliRunner, Result
 
 from densegen.errors import FormatError
+from densegen.geometry.crop import crop_of_box
 from densetrain.cli import main
 from densetrain.evaluation.evaluate import read_result
 from densetrain.network.checkpoint import TorchRegressor, load_regressor
 from densetrain.network.export import ParityError, export_onnx
-from densetrain.network.regressor import OnnxRegressor, crop_of_box, open_regressor
+from densetrain.network.regressor import OnnxRegressor, open_regressor
 from densetrain.prediction.predict import Smoother, draw_faces, find_faces
 from densetrain.prediction.video import Filmed, Follower, process_video
 

@@ -1,0 +1,84 @@
+"""A finished build as one sequence."""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densegen.dataset.build import build, plan_build
+from densegen.dataset.build_record import read_dataset_manifest
+from densegen.dataset.shard_set import ShardSet, StoredSample, open_dataset
+from densegen.dataset.shards import ShardReader
+from densegen.errors import ConfigurationError
+from densegen.sources.manifest import Manifest, Split
+
+
+@pytest.fixture(scope="module")
+def samples(dataset: Path) -> ShardSet:
+    return open_dataset(str(dataset))
+
+
+def same(one: StoredSample, other: StoredSample) -> bool:
+    return one.sample_id == other.sample_id and all(
+        np.array_equal(getattr(one, name), getattr(other, name))
+        for name in ("image", "landmarks", "keypoints68", "pose", "mirrored", "split")
+    )
+
+
+def test_every_sample_is_the_one_in_its_shard(samples: ShardSet, dataset: Path) -> None:
+    read = iter(samples)
+    for record in read_dataset_manifest(dataset).shards:
+        with ShardReader(dataset / record.file) as shard:
+            for row, sample_id in enumerate(shard.sample_ids):
+                sample = next(read)
+                assert (sample.sample_id, sample.split) == (sample_id, shard.splits[row])
+                assert sample.mirrored == sample_id.endswith("+mirror")
+                assert np.array_equal(sample.image, shard.image(row))
+                for name in ("landmarks", "keypoints68", "pose"):
+                    assert np.array_equal(getattr(sample, name), shard.array(name)[row])
+    assert next(read, None) is None
+
+
+def test_it_counts_as_a_sequence_does(samples: ShardSet) -> None:
+    assert len(samples) == 32
+    assert same(samples[-1], samples[31])
+    assert [one.sample_id for one in samples[3:9:2]] == [samples[n].sample_id for n in (3, 5, 7)]
+    assert same(samples[3:9][-1], samples[np.int64(8)])
+    for beyond in (32, -33):
+        with pytest.raises(IndexError, match="of 32"):
+            samples[beyond]
+    with pytest.raises(IndexError, match="of 6"):
+        samples[3:9][6]
+
+
+def test_an_order_is_a_function_of_seed_and_epoch(samples: ShardSet) -> None:
+    def order(seed: int, epoch: int = 0) -> list[str]:
+        return [samples.sample_ids[row] for row in samples.shuffled(seed, epoch).rows]
+
+    assert order(1) == order(1)
+    assert sorted(order(1)) == sorted(samples.sample_ids)
+    assert len({tuple(order(1)), tuple(order(2)), tuple(order(1, 1))}) == 3
+
+
+def test_a_split_holds_its_samples(corpus: Path, manifest: Manifest, tmp_path: Path) -> None:
+    halves = manifest.model_copy(update={"split": Split(seed=2, validation=0.3)})
+    build(plan_build(halves, corpus), tmp_path / "out")
+    samples = open_dataset(tmp_path / "out")
+    train, validation = samples.of_split("train"), samples.of_split("validation")
+    assert len(train) + len(validation) == len(samples)
+    assert {one.split for one in validation} == {"validation"}
+    assert {one.split for one in train.shuffled(3)[:4]} == {"train"}
+    with pytest.raises(ConfigurationError, match="no sample of the split 'test'"):
+        samples.of_split("test")
+
+
+def test_other_processes_and_threads_read_the_same(samples: ShardSet) -> None:
+    first = samples[7]
+    assert same(pickle.loads(pickle.dumps(samples))[7], first)  # noqa: S301
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(lambda _: same(samples[7], first), range(32)))
+    assert same(samples.shuffled(0)[0], pickle.loads(pickle.dumps(samples.shuffled(0)))[0])  # noqa: S301
