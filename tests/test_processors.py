@@ -48,7 +48,10 @@ def build_small(folder: Path, jobs: str, environment: dict[str, str]) -> str:
 @pytest.mark.parametrize(
     ("jobs", "environment"),
     [
-        pytest.param("1", OTHERS[0], 
+        ("1", OTHERS[0]),
+        pytest.param("1", OTHERS[1], marks=pytest.mark.long),
+        pytest.param("1", OTHERS[2], marks=pytest.mark.long),
+        pytest.param("2", OTHERS[3], marks=pytest.mark.long),
     ],
 )
 def test_a_build_has_the_same_digest_on_another_processor(
