@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from densegen.errors import DensegenError
+from densegen.extras import EXTRA_OF, install_line
 
 __all__ = ["OneLineErrors", "ProgressBar", "as_markdown", "one_line", "plain", "prepare_streams", "say"]
 
@@ -91,6 +92,12 @@ class OneLineErrors(click.Group):
             )
             say("; ".join(filter(None, [f"{ctx.find_root().command.name}: interrupted", then])), err=True)
             ctx.exit(130)
+        except ModuleNotFoundError as error:
+            name = (error.name or "").partition(".")[0]
+            if name not in EXTRA_OF:
+                raise
+            command = " ".join(filter(None, [ctx.find_root().command.name, ctx.invoked_subcommand]))
+            _fail(ctx, f"'{command}' needs {name}: {install_line(EXTRA_OF[name])}")
         except MemoryError as error:
             _fail(ctx, f"out of memory{f': {error}' if str(error) else ''}")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from densegen.errors import BuildError, ConfigurationError
+from densegen.extras import install_line
 from densegen.files import interrupt_ignored
 
 __all__ = ["INLINE", "Pool", "open_pool"]
@@ -142,7 +143,7 @@ def _dask_executor(scheduler: str) -> Iterator[Executor]:
     try:
         from distributed import CancelledError, Client, KilledWorker
     except ImportError as error:
-        raise ConfigurationError("--scheduler needs Dask: pip install 'densegen[cluster]'") from error
+        raise ConfigurationError(f"--scheduler needs Dask: {install_line('cluster')}") from error
     try:
         client = Client(scheduler, timeout="10s")
     except (OSError, ValueError) as error:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from densegen.editor.page import EditorPage
 from densegen.editor.session import EditSession
 from densegen.errors import ConfigurationError
+from densegen.extras import install_line
 
 __all__ = ["is_own_host", "serve"]
 
@@ -30,7 +31,7 @@ def serve(
     try:
         import viser
     except ImportError as error:
-        raise ConfigurationError("the page needs viser: pip install 'densegen[editor]'") from error
+        raise ConfigurationError(f"the page needs viser: {install_line('editor')}") from error
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

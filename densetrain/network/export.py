@@ -13,6 +13,7 @@ import numpy as np
 
 from densegen.arrays import Image
 from densegen.errors import ConfigurationError, DensegenError
+from densegen.extras import install_line
 from densegen.files import replace_file, replace_into, write_bytes, write_text
 from densetrain.network.checkpoint import TorchRegressor
 from densetrain.network.regressor import ONNX_METADATA, OnnxRegressor
@@ -152,7 +153,7 @@ def _onnx() -> Any:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ConfigurationError("ONNX export needs more: pip install 'densegen[export]'") from error
+        raise ConfigurationError(f"ONNX export needs more: {install_line('export')}") from error
     return onnx
 
 

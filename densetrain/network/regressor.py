@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from densegen.arrays import Float32, Image
 from densegen.errors import ConfigurationError, FormatError
+from densegen.extras import install_line
 from densegen.files import read_bytes
 from densegen.geometry.crop import crop_of_box, warp
 from densegen.index.vertex_index import VertexIndex
@@ -59,7 +60,7 @@ class OnnxRegressor:
         try:
             import onnxruntime
         except ModuleNotFoundError as error:
-            raise ConfigurationError("ONNX files need ONNX Runtime: pip install 'densegen[export]'") from error
+            raise ConfigurationError(f"ONNX files need ONNX Runtime: {install_line('export')}") from error
         except ImportError as error:
             raise ConfigurationError(f"ONNX Runtime is installed, but does not load: {error}") from error
         try:
@@ -129,9 +130,7 @@ def open_regressor(path: str | Path, device: str = "cpu") -> Regressor:
     try:
         from densetrain.network.checkpoint import load_regressor
     except ImportError as error:
-        raise ConfigurationError(
-            "checkpoints need torch: pip install 'densegen[train]', or give an .onnx file"
-        ) from error
+        raise ConfigurationError(f"checkpoints need torch: {install_line('train')}, or give an .onnx file") from error
     return load_regressor(path, device)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from densegen.arrays import Float64, Image
 from densegen.errors import ConfigurationError
+from densegen.extras import install_line
 
 __all__ = ["DETECTORS", "Detector", "DetectorName", "open_detector"]
 
@@ -55,7 +56,7 @@ def _cascade() -> Detector:
 
 
 def _opencv() -> Detector:
-    cv2 = _import("cv2", "opencv", "CascadeClassifier", "pip install 'densegen[detect]'")
+    cv2 = _import("cv2", "opencv", "CascadeClassifier", install_line("detect"))
     classifier = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_alt2.xml")
 
     def detect(image: Image) -> Float64:
@@ -67,7 +68,7 @@ def _opencv() -> Detector:
 
 
 def _mediapipe() -> Detector:
-    mediapipe = _import("mediapipe", "mediapipe", "solutions", "pip install 'densegen[mediapipe]'")
+    mediapipe = _import("mediapipe", "mediapipe", "solutions", install_line("mediapipe"))
     finder = mediapipe.solutions.face_detection.FaceDetection(model_selection=1)
 
     def detect(image: Image) -> Float64:

@@ -14,6 +14,7 @@ import numpy as np
 
 from densegen.arrays import Float64, Image, Int64
 from densegen.errors import ConfigurationError, FormatError
+from densegen.extras import install_line
 from densegen.files import file_size, replace_files
 from densegen.geometry.crop import box_around
 from densetrain.head_pose import head_pose
@@ -211,7 +212,7 @@ def _import_opencv() -> Any:
     try:
         import cv2
     except ModuleNotFoundError as error:
-        raise ConfigurationError("video needs OpenCV: pip install 'densegen[video]'") from error
+        raise ConfigurationError(f"video needs OpenCV: {install_line('video')}") from error
     except ImportError as error:  # installed, and a library of the system that it needs is not
         raise ConfigurationError(f"OpenCV is installed, but does not load: {error}") from error
     return cv2

@@ -1,0 +1,42 @@
+"""Optional libraries: which extra brings one, and the command that installs it from where densegen came from."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import PackageNotFoundError, distribution
+from urllib.parse import unquote, urlsplit
+
+__all__ = ["EXTRA_OF", "install_line"]
+
+EXTRA_OF = {
+    "cv2": "video",
+    "dask": "cluster",
+    "distributed": "cluster",
+    "lightning": "train",
+    "mediapipe": "mediapipe",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "tensorboard": "train",
+    "torch": "train",
+    "torchvision": "train",
+    "viser": "editor",
+}
+"""The extra of each library that densegen can do without."""
+
+
+def install_line(extra: str) -> str:
+    """The pip command for an extra. From a checkout or a repository that is that place (PEP 610): a registry may have
+    something else of the same name.
+    """
+    try:
+        source = json.loads(distribution("densegen").read_text("direct_url.json") or "{}")
+        url = str(source["url"])
+    except (PackageNotFoundError, ValueError, KeyError, TypeError):
+        return f"pip install 'densegen[{extra}]'"
+    if "vcs_info" in source:
+        return f"pip install 'densegen[{extra}] @ {source['vcs_info']['vcs']}+{url}'"
+    if "dir_info" not in source:
+        return f"pip install 'densegen[{extra}] @ {url}'"
+    editable = "--editable " if source["dir_info"].get("editable") else ""
+    return f"pip install {editable}'{unquote(urlsplit(url).path)}[{extra}]'"
