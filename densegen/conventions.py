@@ -1,6 +1,6 @@
 """What is the same in every room: sizes, names, frames, and the version of the shard schema."""
 
-from typing import Final
+from typing import Final, Literal
 
 __all__ = [
     "CROP_SIZE",
@@ -13,6 +13,7 @@ __all__ = [
     "UV_LAYOUT",
     "UV_SIZE",
     "YAW_EDGES_DEG",
+    "FlipPolicy",
     "landmark_range_px",
     "position_map_grid_px",
 ]
@@ -33,6 +34,9 @@ OWN_INDEX: Final = "vertex_index_520.yaml"
 
 POSE_FIELDS: Final = ("pitch_rad", "yaw_rad", "roll_rad", "tx_px", "ty_px", "tz_px", "scale")
 """The seven numbers of ``Pose_Para``, in order; tx, ty, tz are in the camera frame."""
+
+FlipPolicy = Literal["mirror", "shipped", "none"]
+"""Mirror images: made here, read from the dataset's own folders, or none."""
 
 SPLITS: Final = ("train", "validation", "test")
 """Names of the splits; a shard stores a sample's split as the position in this tuple."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from densegen.console import ProgressBar, say
-from densegen.conventions import OWN_INDEX
+from densegen.conventions import OWN_INDEX, FlipPolicy
 from densegen.outputs import check_output
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ JOBS = click.option(
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, for several machines with a shared disk")
 @click.option(
     "--flip",
-    type=click.Choice(["mirror", "shipped", "none"]),
+    type=click.Choice(get_args(FlipPolicy)),
     help="make mirror images, use *_Flip, or neither",
 )
 @click.option("--position-maps/--no-position-maps", default=None, help="store the UV position maps as well")

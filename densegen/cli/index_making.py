@@ -45,13 +45,23 @@ def sample(out: Path, model_path: Path, seeds: str, rounds: int) -> None:
 @click.argument("candidates", type=PATH)
 @click.argument("out", type=PATH)
 @MODEL
-@click.option("--count", type=click.IntRange(68), default=520, show_default=True, help="landmarks that there shall be")
+@click.option(
+    "--count",
+    type=click.IntRange(68),
+    help="landmarks that there shall be [default: as many as densegen's own index has]",
+)
 @click.option("--spacing", type=click.FloatRange(0), default=9.0, show_default=True, help="mm between candidates")
 @click.option("--weight", "weights", multiple=True, metavar="REGION=FACTOR", help="of a region's gaps; may be repeated "
               "[default: lid 1.5, eye 1.3, lips 1.7, brow 1.4, nose 1.3]")  # fmt: skip
 @click.option("--name", default="my-landmarks", show_default=True, help="of the index")
 def suggest(
-    candidates: Path, out: Path, model_path: Path, count: int, spacing: float, weights: tuple[str, ...], name: str
+    candidates: Path,
+    out: Path,
+    model_path: Path,
+    count: int | None,
+    spacing: float,
+    weights: tuple[str, ...],
+    name: str,
 ) -> None:
     """Suggest corrections to CANDIDATES: thin out what is too near, fill the largest gaps; write them to OUT (YAML).
 
@@ -62,8 +72,10 @@ def suggest(
     from densegen.index.candidates import read_candidates
     from densegen.index.corrections import format_corrections
     from densegen.index.suggestions import MOVING, suggest_corrections
+    from densegen.index.vertex_index import read_index
 
     check_output(out, candidates, model_path)
+    count = count or len(read_index())
     chosen = _parse_weights(weights) if weights else MOVING
     made = suggest_corrections(
         read_candidates(candidates), read_model(model_path), name=name, count=count, spacing_mm=spacing, weights=chosen

@@ -20,6 +20,7 @@ from densegen.editor.picking import hit_vertex
 from densegen.editor.session import EditSession
 from densegen.errors import DensegenError
 from densegen.face.regions import valid_uv_region
+from densegen.index.landmark import without_side
 from densegen.index.quality import face_surface
 
 __all__ = ["EditorPage"]
@@ -149,7 +150,7 @@ class EditorPage:
 
         ball = trimesh.creation.icosphere(subdivisions=1, radius=0.14)
         colours = np.array([_rgb(REGION_COLOURS[self.region_of(vertex)]) for _, vertex in names], np.uint8)
-        chosen = np.array([_without_side(landmark) == self.selected for landmark, _ in names])
+        chosen = np.array([without_side(landmark) == self.selected for landmark, _ in names])
         colours[chosen] = (255, 255, 255)
         sizes = np.where(chosen, 2.0, 1.0)
         self.server.scene.add_batched_meshes_simple(
@@ -172,7 +173,7 @@ class EditorPage:
             )
 
     def _describe_selected(self, names: list[tuple[str, int]]) -> str:
-        rows = [(name, vertex) for name, vertex in names if _without_side(name) == self.selected]
+        rows = [(name, vertex) for name, vertex in names if without_side(name) == self.selected]
         if not rows:
             return "Click a landmark."
         origin = self.session.state[str(self.selected)].origin if self.selected in self.session.state else "iBUG 68"
@@ -217,7 +218,7 @@ class EditorPage:
             places = shown[[vertex for _, vertex in names]]
             distance = np.linalg.norm(places - point, axis=1)
             nearest = int(np.argmin(distance))
-            self.selected = _without_side(names[nearest][0]) if distance[nearest] <= SELECT_WITHIN else None
+            self.selected = without_side(names[nearest][0]) if distance[nearest] <= SELECT_WITHIN else None
             self.draw()
 
     def _edit(self, action: Callable[[], str]) -> None:
@@ -291,11 +292,6 @@ def _face_triangles(session: EditSession) -> Int32:
     triangles = session.model.outward_triangles
     face: Int32 = triangles[inside[triangles].any(axis=1)]
     return face
-
-
-def _without_side(name: str) -> str:
-    """A landmark's name as corrections say it; the iBUG 68 have no side."""
-    return name[:-2] if name[-2:] in ("-r", "-l", "-m") else name
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

@@ -26,6 +26,7 @@ from densegen.index.corrections import (
     read_corrections,
 )
 from densegen.index.half_plane import FacePlane
+from densegen.index.landmark import name_on, origin_of_person, reason_of
 from densegen.index.vertex_index import VertexIndex
 
 __all__ = ["EditSession"]
@@ -110,7 +111,7 @@ class EditSession:
         while f"{region}-edit-{number:02d}" in self.state or f"{region}-edit-{number:02d}" in self.states[0]:
             number += 1
         name = f"{region}-edit-{number:02d}"
-        self._push(self.state | {name: Draft(name, half, f"manual: {_reason(reason)}")})
+        self._push(self.state | {name: Draft(name, half, origin_of_person(_reason(reason)))})
         return name
 
     def move(self, name: str, vertex: int, reason: str, *, midline: bool = False) -> None:
@@ -119,7 +120,7 @@ class EditSession:
         half = self._half(vertex, midline)
         if half != self.state[name].half:
             self._free(half)
-            self._push(self.state | {name: Draft(name, half, f"manual: {_reason(reason)}")})
+            self._push(self.state | {name: Draft(name, half, origin_of_person(_reason(reason)))})
 
     def remove(self, name: str, reason: str) -> None:
         """Take a landmark, named without its side, and its mirror image out."""
@@ -144,7 +145,7 @@ class EditSession:
             return (round(float(pixels[draft.half, 0]), 4), round(float(pixels[draft.half, 1]), 4))
 
         def why(draft: Draft) -> str:
-            return draft.origin.removeprefix("manual: ")
+            return reason_of(draft.origin)
 
         removed = [name for name in before if name not in after]
         moved = [draft for name, draft in after.items() if name in before and before[name].half != draft.half]
@@ -185,9 +186,9 @@ class EditSession:
         for draft in self.state.values():
             partner = int(self.model.mirror[draft.half])
             if partner == draft.half:
-                rows.append((f"{draft.name}-m", draft.half))
+                rows.append((name_on("middle", draft.name), draft.half))
             else:
-                rows += [(f"{draft.name}-r", draft.half), (f"{draft.name}-l", partner)]
+                rows += [(name_on("right", draft.name), draft.half), (name_on("left", draft.name), partner)]
         return rows
 
     def region_of(self, vertex: int) -> str:
@@ -240,9 +241,11 @@ class EditSession:
         for move in corrections.move:
             if move.name not in state:
                 raise ConfigurationError(f"{self.path.name} moves {move.name}, which {self.base.name} has not")
-            state[move.name] = Draft(move.name, self.plane.nearest(move.uv, move.name), f"manual: {move.reason}")
+            state[move.name] = Draft(move.name, self.plane.nearest(move.uv, move.name), origin_of_person(move.reason))
         for added in corrections.add:
-            state[added.name] = Draft(added.name, self.plane.nearest(added.uv, added.name), f"manual: {added.reason}")
+            state[added.name] = Draft(
+                added.name, self.plane.nearest(added.uv, added.name), origin_of_person(added.reason)
+            )
         self.states.append(state)
         self.position = len(self.states) - 1
 

@@ -22,7 +22,14 @@ from densegen.files import find_data_file
 from densegen.ibug68 import AFLW21, KEYPOINT_MIRROR, KEYPOINTS, NAMES, REGIONS_OF_KEYPOINTS
 from densegen.index.candidates import Candidates, Position, read_candidates
 from densegen.index.half_plane import FacePlane
-from densegen.index.landmark import Landmark
+from densegen.index.landmark import (
+    Landmark,
+    name_on,
+    origin_of_keypoint,
+    origin_of_person,
+    origin_of_round,
+    without_side,
+)
 from densegen.index.vertex_index import VertexIndex, read_index
 from densegen.records import read_validated, read_yaml
 
@@ -129,12 +136,12 @@ def correct(base: Candidates | VertexIndex, corrections: Corrections, model: Mor
         drafts = _each_vertex_once(drafts, plane)
     for move in corrections.move:
         draft = _known(move.name, drafts, "move")
-        drafts[move.name] = Draft(draft.name, plane.nearest(move.uv, move.name), f"manual: {move.reason}")
+        drafts[move.name] = Draft(draft.name, plane.nearest(move.uv, move.name), origin_of_person(move.reason))
     for addition in corrections.add:
         if addition.name in drafts:
             raise ConfigurationError(f"add names {addition.name}, which exists already")
         half = plane.nearest(addition.uv, addition.name)
-        drafts[addition.name] = Draft(addition.name, half, f"manual: {addition.reason}")
+        drafts[addition.name] = Draft(addition.name, half, origin_of_person(addition.reason))
     before = base.changelog if isinstance(base, VertexIndex) else ()
     return _finish(list(drafts.values()), corrections, before, plane)
 
@@ -164,12 +171,12 @@ def drafts_near_index(index: VertexIndex, plane: FacePlane) -> dict[str, Draft]:
 def _drafts_of_landmarks(index: VertexIndex, vertex_of: Callable[[Landmark], int | None]) -> dict[str, Draft]:
     drafts: dict[str, Draft] = {}
     for landmark in index.landmarks:
-        name, side = landmark.name[:-2], landmark.name[-2:]
+        name = without_side(landmark.name)
         if landmark.vertex is None or landmark.mirror is None:
             raise ConfigurationError(f"{landmark.name} is no vertex with a mirror partner: it cannot be corrected")
-        if landmark.origin.startswith("ibug68:") or side == "-l":
+        if landmark.is_keypoint or landmark.side == "left":
             continue
-        if side not in ("-r", "-m"):
+        if landmark.name != name_on(landmark.side, name):
             raise ConfigurationError(f"{landmark.name} does not say its side: names end in -r, -m or -l")
         vertex = vertex_of(landmark)
         assert vertex is not None  # checked above
@@ -184,7 +191,7 @@ def drafts_of_candidates(candidates: Candidates, plane: FacePlane) -> dict[str, 
         for position, (x, y) in enumerate(points):
             if x <= MIDLINE + 1 and plane.valid[int(y), int(x)]:
                 name = f"d{number}-{position:03d}"
-                drafts[name] = Draft(name, plane.nearest((min(x, MIDLINE), y), name), f"delaunay:{number}")
+                drafts[name] = Draft(name, plane.nearest((min(x, MIDLINE), y), name), origin_of_round(number))
     return drafts
 
 
@@ -208,17 +215,17 @@ def _each_vertex_once(drafts: dict[str, Draft], plane: FacePlane) -> dict[str, D
 def _finish(drafts: list[Draft], corrections: Corrections, changelog: tuple[str, ...], plane: FacePlane) -> VertexIndex:
     model = plane.model
     rows: list[tuple[str, int, int, str]] = [  # name, vertex, mirror partner, origin
-        (f"{NAMES[k]}-{k:02d}", int(model.keypoints68[k]), int(KEYPOINT_MIRROR[k]), f"ibug68:{k}")
+        (f"{NAMES[k]}-{k:02d}", int(model.keypoints68[k]), int(KEYPOINT_MIRROR[k]), origin_of_keypoint(k))
         for k in range(KEYPOINTS)
     ]
     for draft in drafts:
         partner = int(model.mirror[draft.half])
         first = len(rows)
         if partner == draft.half:
-            rows.append((f"{draft.name}-m", draft.half, first, draft.origin))
+            rows.append((name_on("middle", draft.name), draft.half, first, draft.origin))
         else:
-            rows.append((f"{draft.name}-r", draft.half, first + 1, draft.origin))
-            rows.append((f"{draft.name}-l", partner, first, draft.origin))
+            rows.append((name_on("right", draft.name), draft.half, first + 1, draft.origin))
+            rows.append((name_on("left", draft.name), partner, first, draft.origin))
     if len(rows) != corrections.count:
         raise ConfigurationError(f"the corrections lead to {len(rows)} landmarks, they promise {corrections.count}")
     owner: dict[int, str] = {}

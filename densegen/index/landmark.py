@@ -7,9 +7,20 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from densegen.conventions import UV_SIZE
-from densegen.face.regions import REGIONS
+from densegen.face.regions import MIDLINE, REGIONS
 
-__all__ = ["KnownPoint", "Landmark", "Subset"]
+__all__ = [
+    "KnownPoint",
+    "Landmark",
+    "Side",
+    "Subset",
+    "name_on",
+    "origin_of_keypoint",
+    "origin_of_person",
+    "origin_of_round",
+    "reason_of",
+    "without_side",
+]
 
 Pixel = Annotated[float, Field(ge=0, le=UV_SIZE - 1)]
 Vertex = Annotated[int, Field(ge=0)]
@@ -17,6 +28,40 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Subset = tuple[int | Annotated[tuple[int, ...], Field(min_length=1)], ...]
 
 KnownPoint = tuple[tuple[int, int, int], tuple[float, float, float]] | None
+
+
+Side = Literal["right", "middle", "left"]
+"""Of the face, the subject's own."""
+
+
+def name_on(side: Side, name: str) -> str:
+    """A landmark's full name: that of a mirrored pair, or of a point on the midline, and its side."""
+    return f"{name}-{side[0]}"
+
+
+def without_side(name: str) -> str:
+    """The reverse of :func:`name_on`; the iBUG 68 have no side in their names."""
+    return name[:-2] if name[-2:] in ("-r", "-m", "-l") else name
+
+
+def origin_of_keypoint(number: int) -> str:
+    """The origin of a landmark that is one of the iBUG 68."""
+    return f"ibug68:{number}"
+
+
+def origin_of_round(number: int) -> str:
+    """The origin of a landmark that a round of triangulation gave."""
+    return f"delaunay:{number}"
+
+
+def origin_of_person(reason: str) -> str:
+    """The origin of a landmark that a person put where it is."""
+    return f"manual: {reason}"
+
+
+def reason_of(origin: str) -> str:
+    """The reason that a person gave, or the origin itself if nobody did."""
+    return origin.removeprefix("manual: ")
 
 
 class Landmark(BaseModel):
@@ -51,6 +96,18 @@ class Landmark(BaseModel):
         if self.weights is not None and abs(sum(self.weights) - 1) > 1e-4:
             raise ValueError(f"the weights of {self.name} add up to {sum(self.weights):g}, expected 1")
         return self
+
+    @property
+    def is_keypoint(self) -> bool:
+        """Whether it is one of the iBUG 68."""
+        return self.origin.startswith("ibug68:")
+
+    @property
+    def side(self) -> Side:
+        """Where it lies: on the midline if it is its own mirror image, else by its column."""
+        if self.mirror == self.id:
+            return "middle"
+        return "right" if self.uv[0] < MIDLINE else "left"
 
     def surface_point(self) -> KnownPoint:
         """Three vertices of the index's topology and their weights, or None where only the UV position is known."""

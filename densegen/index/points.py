@@ -14,6 +14,7 @@ from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import region_of
 from densegen.geometry.uv import mirror_pixels, uv_pixels
 from densegen.ibug68 import AFLW21, KEYPOINT_MIRROR, KEYPOINTS, ids_of
+from densegen.index.landmark import origin_of_keypoint
 from densegen.index.vertex_index import VertexIndex
 from densegen.records import first_problem
 
@@ -58,7 +59,7 @@ def name_points(
             "name": f"p-{row:03d}",
             "region": region_of(uv[row], keypoints),
             "mirror": mirror[row],
-            "origin": f"ibug68:{number_of[row]}" if row in number_of else source,
+            "origin": origin_of_keypoint(number_of[row]) if row in number_of else source,
             **point._asdict(),
         }
         for row, point in enumerate(points)

@@ -12,15 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from densegen.conventions import MIRROR_SUFFIX
+from densegen.conventions import MIRROR_SUFFIX, FlipPolicy
 from densegen.errors import ConfigurationError
 from densegen.files import find_data_file, stays_below
 from densegen.geometry.crop import CropRecipe
 from densegen.records import first_problem, read_validated
 
 __all__ = ["BuildSettings", "FitEntry", "FlipPolicy", "Manifest", "list_fits", "named_manifests", "read_manifest"]
-
-FlipPolicy = Literal["mirror", "shipped", "none"]
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -175,6 +173,8 @@ class Manifest(_Settings):
     build, crop : defaults of ``densegen build``
     """
 
+    format: Literal["densegen manifest"] = "densegen manifest"
+    format_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
     title: str
     layout: Literal["300w_lp"]
@@ -257,7 +257,11 @@ _CROP_FIELDS = {"size": "crop_size", "margin": "margin", "scale_jitter": "scale_
 def named_manifests() -> list[str]:
     """Names of the manifests that come with densegen."""
     folder = find_data_file("demo.yaml").parent
-    return sorted(path.stem for path in folder.glob("*.yaml") if "\nlayout: " in path.read_text(encoding="utf-8"))
+    return sorted(
+        path.stem
+        for path in folder.glob("*.yaml")
+        if f"\nformat: {Manifest.model_fields['format'].default}\n" in path.read_text("utf-8")
+    )
 
 
 def read_manifest(name_or_path: str | Path) -> Manifest:

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import click
 
 from densegen.console import say
+from densegen.conventions import SPLITS
+from densetrain.choices import DetectorName, Labels, YawSource
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,13 +21,11 @@ if TYPE_CHECKING:
 
     from densetrain.evaluation.benchmarks import Benchmark
     from densetrain.evaluation.evaluate import Result
-    from densetrain.evaluation.protocol import Labels, YawSource
     from densetrain.network.regressor import Regressor
 
 __all__ = ["evaluate", "profile", "report"]
 
 PATH = click.Path(path_type=Path)
-LABEL_SETS = ("original", "reannotated")
 WORST = 12
 
 READ = {
@@ -48,13 +48,13 @@ class _Benchmark(click.Choice[str]):
 @click.option("--benchmark", type=_Benchmark(["aflw2000-3d", "aflw", "shards"]), default="shards", show_default=True)
 @click.option("--root", type=PATH, help="folder of the benchmark's images (and .mat files)")
 @click.option("--protocol", type=PATH, help="folder of the benchmark's public label, yaw and list files")
-@click.option("--labels", type=click.Choice(LABEL_SETS), default="original", show_default=True)
-@click.option("--yaw", type=click.Choice(["pose", "new-pose", "fit"]), help="[default: pose with --protocol, else fit]")
-@click.option("--box", type=click.Choice(["truth", "cascade", "opencv", "mediapipe"]), default="truth",
+@click.option("--labels", type=click.Choice(get_args(Labels)), default="original", show_default=True)
+@click.option("--yaw", type=click.Choice(get_args(YawSource)), help="[default: pose with --protocol, else fit]")
+@click.option("--box", type=click.Choice(["truth", *get_args(DetectorName)]), default="truth",
               show_default=True, help="what crops are laid around: the true box, or a detector's")  # fmt: skip
 @click.option("--predictions", help=".npz of names and landmarks (n, 68, 2|3), or a label set: original, reannotated")
 @click.option("--shards", "folders", multiple=True, type=PATH, help="finished build; may be repeated")
-@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="validation", show_default=True)
+@click.option("--split", type=click.Choice(SPLITS), default="validation", show_default=True)
 @click.option("--threshold", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="of AUC, %")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of the balanced subsets")
 @click.option("--device", default="cpu", show_default=True, help="torch's name of it")
@@ -101,7 +101,7 @@ class _Asked:
     protocol: Path | None
     labels: Labels
     yaw: YawSource | None
-    box: Literal["truth", "cascade", "opencv", "mediapipe"]
+    box: Literal["truth"] | DetectorName
     predictions: str | None
     folders: tuple[Path, ...]
     split: str
@@ -172,7 +172,7 @@ def _evaluate_public(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
     def read(points: npt.NDArray[np.floating[Any]], method: str, made: str) -> list[Result]:
         return [score(points, method, made, reading=reading) for reading in benchmark.readings]
 
-    if asked.benchmark == "aflw2000-3d" and asked.predictions in ("original", "reannotated"):
+    if asked.benchmark == "aflw2000-3d" and asked.predictions in get_args(Labels):
         other = aflw2000(asked.root, asked.protocol, cast("Labels", asked.predictions), asked.yaw)
         points = other.truth
         results = [score(other.raw, f"labels {asked.predictions}", "a file", as_labels=True)]
@@ -225,10 +225,12 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
     sheets = [sheet for folder in folders if folder.is_dir() for sheet in sorted(folder.glob("*-worst.png"))]
     profiles = []
     if backbones:
+        from densegen.index.vertex_index import read_index
         from densetrain.config import ModelSettings
         from densetrain.network.profile import profile as measure
 
-        profiles = [measure(ModelSettings(backbone=name), 520) for name in backbones]
+        count = len(read_index())
+        profiles = [measure(ModelSettings(backbone=name), count) for name in backbones]
     write_report(results, profiles, out, sheets)
     say(f"{out / 'report.md'}, {out / 'report.html'}")
 
@@ -237,13 +239,15 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
 @click.argument("backbones", nargs=-1)
 @click.option("--input-size", type=click.IntRange(32, 1024), default=256, show_default=True)
 @click.option("--width", type=click.FloatRange(0, 16, min_open=True), default=1.0, show_default=True)
-@click.option("--landmarks", type=click.IntRange(1), default=520, show_default=True)
-def profile(backbones: tuple[str, ...], input_size: int, width: float, landmarks: int) -> None:
+@click.option("--landmarks", type=click.IntRange(1), help="[default: those of densegen's own index]")
+def profile(backbones: tuple[str, ...], input_size: int, width: float, landmarks: int | None) -> None:
     """Print parameters, MACs and latency of BACKBONES [default: mobilenet_v2 resnet18 resnet50]."""
+    from densegen.index.vertex_index import read_index
     from densetrain.config import ModelSettings
     from densetrain.evaluation.report import profile_table
     from densetrain.network.profile import profile as measure
 
     names = backbones or ("mobilenet_v2", "resnet18", "resnet50")
     settings = [ModelSettings(backbone=name, width=width, input_size=input_size) for name in names]
-    say(profile_table([measure(one, landmarks) for one in settings]).as_markdown())
+    count = landmarks or len(read_index())
+    say(profile_table([measure(one, count) for one in settings]).as_markdown())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from densegen.console import say
+from densetrain.choices import DetectorName, Variant, Written
 
 if TYPE_CHECKING:
     from densegen.arrays import Float64, Int64
@@ -28,10 +29,10 @@ PATH = click.Path(path_type=Path)
 @click.option("--out", type=PATH, default=Path("landmarks"), show_default=True, help="folder for what is written")
 @click.option("--box", type=float, nargs=4, help="left top right bottom of the face's 68 points, pixels")
 @click.option("--boxes", "boxes_file", type=PATH, help='JSON file: {"a.jpg": [[left, top, right, bottom], ...]}')
-@click.option("--detector", type=click.Choice(["cascade", "opencv", "mediapipe"]), default="cascade", show_default=True)
+@click.option("--detector", type=click.Choice(get_args(DetectorName)), default="cascade", show_default=True)
 @click.option("--refine", type=click.IntRange(0, 5), help="lay the crop again around what was found "
               "[default: 1 for a detector's box, 0 for a given one]")  # fmt: skip
-@click.option("--write", "outputs", multiple=True, type=click.Choice(["png", "json", "csv", "ply", "obj"]),
+@click.option("--write", "outputs", multiple=True, type=click.Choice(get_args(Written)),
               help="may be repeated  [default: png, json]")  # fmt: skip
 @click.option("--webcam", type=click.IntRange(0, 99), help="number of a webcam; Ctrl-C ends the recording")
 @click.option("--smooth/--no-smooth", default=True, show_default=True, help="landmarks of video over time")
@@ -91,9 +92,9 @@ class _Asked:
     out: Path
     box: tuple[float, float, float, float] | None
     boxes_file: Path | None
-    detector: Literal["cascade", "opencv", "mediapipe"]
+    detector: DetectorName
     refine: int | None
-    outputs: tuple[str, ...]
+    outputs: tuple[Written, ...]
     smooth: bool
     limit: int | None
 
@@ -195,7 +196,7 @@ class _Job:
 @click.command()
 @click.argument("run", type=PATH)
 @click.option("--out", type=PATH, required=True, help="folder for the files")
-@click.option("--variant", "variants", multiple=True, type=click.Choice(["fp32", "fp16", "int8"]),
+@click.option("--variant", "variants", multiple=True, type=click.Choice(get_args(Variant)),
               help="of ONNX; may be repeated  [default: fp32]")  # fmt: skip
 @click.option("--calibrate", type=PATH, help="finished build: its crops calibrate int8 and check the files")
 @click.option("--samples", type=click.IntRange(1), default=64, show_default=True, help="crops of --calibrate")

@@ -21,8 +21,9 @@ from densegen.geometry.crop import box_around
 from densegen.records import read_archive
 from densegen.sources.fits import read_labels
 from densegen.sources.photograph import read_photograph
+from densetrain.choices import Labels, Reading, YawSource
 from densetrain.evaluation.metrics import box_size, nme, points21
-from densetrain.evaluation.protocol import Labels, Protocol, Reading, YawSource
+from densetrain.evaluation.protocol import Protocol
 
 __all__ = ["AFLW2000", "Benchmark", "aflw", "aflw2000", "read_predictions"]
 

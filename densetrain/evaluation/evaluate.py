@@ -19,11 +19,12 @@ from densegen.errors import ConfigurationError, FormatError
 from densegen.files import write_text
 from densegen.geometry.pose import yaw_degrees
 from densegen.records import first_problem, read_json
+from densetrain.choices import DetectorName, Reading
 from densetrain.evaluation.benchmarks import Benchmark
 from densetrain.evaluation.metrics import BINS, Score, box_size, score, yaw_bins
-from densetrain.evaluation.protocol import Protocol, Reading
+from densetrain.evaluation.protocol import Protocol
 from densetrain.network.regressor import Regressor, landmarks_in_image
-from densetrain.prediction.detect import Detector, DetectorName, open_detector
+from densetrain.prediction.detect import Detector, open_detector
 
 __all__ = [
     "Result",

@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Comparison", "Labels", "Protocol", "Reading", "YawSource"]
+from densetrain.choices import Labels, YawSource
 
-Labels = Literal["original", "reannotated"]
-YawSource = Literal["pose", "new-pose", "fit"]
-Reading = Literal["geometric", "public script"]
+__all__ = ["Comparison", "Protocol"]
+
 Comparison = Literal["geometric", "public script", "label files"]
 
 _COMPARISONS: dict[Comparison, str] = {

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from densegen.arrays import Float64, Image
 from densegen.errors import ConfigurationError
 from densegen.extras import install_line
+from densetrain.choices import DetectorName
 
-__all__ = ["DETECTORS", "Detector", "DetectorName", "open_detector"]
-
-DetectorName = Literal["cascade", "opencv", "mediapipe"]
-DETECTORS: tuple[DetectorName, ...] = ("cascade", "opencv", "mediapipe")
+__all__ = ["Detector", "open_detector"]
 
 Detector = Callable[[Image], Float64]
 """(H, W, 3) uint8 RGB -> (n, 4) left, top, right, bottom of the 68 keypoints, pixels, the largest face first."""

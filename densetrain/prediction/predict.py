@@ -20,12 +20,12 @@ from densegen.geometry.crop import box_around
 from densegen.index.formats.mesh import mesh_bytes
 from densegen.records import read_json
 from densegen.sources.photograph import read_photograph
+from densetrain.choices import DetectorName, Written
 from densetrain.head_pose import head_pose
 from densetrain.network.regressor import Regressor, landmarks_in_image
-from densetrain.prediction.detect import Detector, DetectorName, open_detector
+from densetrain.prediction.detect import Detector, open_detector
 
 __all__ = [
-    "OUTPUTS",
     "VIDEO_SUFFIXES",
     "Face",
     "Smoother",
@@ -47,7 +47,6 @@ VIDEO_SUFFIXES = (
     ".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".3gp", ".ts", ".mts", ".wmv", ".mpg", ".mpeg", ".mjpeg", ".gif",
 )  # fmt: skip
 OTHER_SUFFIXES = (".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl")
-OUTPUTS = ("png", "json", "csv", "ply", "obj")
 
 FARTHEST_PX = 100_000
 """Larger coordinates of a box are no pixels of a photograph."""
@@ -215,7 +214,7 @@ def draw_faces(image: Image, faces: list[Face], triangles: Int64 | None, *, scal
 
 
 def write_faces(
-    faces: list[Face], image: Image, stem: Path, outputs: tuple[str, ...], triangles: Int64,
+    faces: list[Face], image: Image, stem: Path, outputs: tuple[Written, ...], triangles: Int64,
     regressor: Regressor,
 ) -> list[Path]:  # fmt: skip
     """Write the faces of one image: ``STEM.png``, ``STEM.json``, ``STEM.csv``, ``STEM-0.ply``, ``STEM-0.obj``; all of

@@ -11,6 +11,7 @@ from densegen.ibug68 import KEYPOINTS
 from densegen.index.formats.mesh import index_as_mesh, points_of_mesh
 from densegen.index.formats.numbers import Numbering, points_of_numbers, read_numbers
 from densegen.index.formats.table import format_csv, format_npz, landmark_fields, mesh_of_rows, read_csv, read_npz
+from densegen.index.landmark import origin_of_keypoint
 from densegen.index.points import checked_index, name_points, subsets_of
 from densegen.index.vertex_index import VertexIndex, read_index
 
@@ -84,7 +85,7 @@ def _from_rows(rows: list[dict[str, str]], path: Path, model: MorphableModel, na
     """Landmarks from a table; the 68 are those whose origin says so."""
     landmarks = landmark_fields(rows, path.name)
     origins = {str(landmark["origin"]): row for row, landmark in enumerate(landmarks)}
-    ibug68 = [origins.get(f"ibug68:{k}") for k in range(KEYPOINTS)]
+    ibug68 = [origins.get(origin_of_keypoint(k)) for k in range(KEYPOINTS)]
     placed = any(landmark["vertex"] is not None or landmark["triangle"] is not None for landmark in landmarks)
     return checked_index(
         f"import:{path.name}",

@@ -1,0 +1,25 @@
+"""What options of the commands and arguments of the functions can be, declared once; loads nothing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+__all__ = ["DetectorName", "Labels", "Reading", "Variant", "Written", "YawSource"]
+
+DetectorName = Literal["cascade", "opencv", "mediapipe"]
+"""What finds faces: scikit-image's cascade, OpenCV's, MediaPipe."""
+
+Labels = Literal["original", "reannotated"]
+"""The label sets of AFLW2000-3D."""
+
+YawSource = Literal["pose", "new-pose", "fit"]
+"""Where AFLW2000-3D's yaw angles come from: the public files, or the fits."""
+
+Reading = Literal["geometric", "public script"]
+"""How predictions and labels are compared; see ``Benchmark.errors``."""
+
+Variant = Literal["fp32", "fp16", "int8"]
+"""Of an exported ONNX file."""
+
+Written = Literal["png", "json", "csv", "ply", "obj"]
+"""What a prediction is written as."""
