@@ -132,7 +132,7 @@ LINE_EVERY_S = 30.0
 
 
 class ProgressBar:
-    """A progress bar with rate, time left and rejects; where stderr is no terminal, a line every half minute."""
+    """A progress bar with rate, time left and rejects; if stderr is no terminal, a line every half minute."""
 
     def __init__(self, verb: str, unit: str) -> None:
         from rich.console import Console

@@ -9,7 +9,7 @@
     ├── BuildError           a build had to stop: too many rejects, no space left, another build in the folder
     └── VerificationError    a finished dataset does not hold what its manifest says
 
-Each message says what is, what was expected and, where there is one, what to do. The command line prints it on
+Each message says what is, what was expected and, if there is one, what to do. The command line prints it on
 one line and exits with 1.
 """
 

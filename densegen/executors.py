@@ -67,7 +67,7 @@ INLINE = Pool(InlineExecutor(), in_flight=1)
 def open_pool(jobs: int, scheduler: str | None = None) -> Iterator[Pool]:
     """A pool of ``jobs`` processes, or the Dask cluster whose scheduler listens at ``scheduler``.
 
-    Raises :class:`ConfigurationError` where Dask is not installed or does not answer, :class:`BuildError` where a
+    Raises :class:`ConfigurationError` if Dask is not installed or does not answer, :class:`BuildError` if a
     worker process dies.
     """
     if scheduler is not None:

@@ -199,7 +199,7 @@ def stays_below(path: str) -> bool:
 
 
 def file_size(path: Path) -> int:
-    """Bytes of a file; raises ``OSError`` where it is none: a device or a pipe would never end."""
+    """Bytes of a file; raises ``OSError`` if it is none: a device or a pipe would never end."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
@@ -217,7 +217,7 @@ _OF_THE_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.E
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal; raises ``OSError`` where it cannot be read or is no file."""
+    """SHA-256 of a file's bytes, as hexadecimal; raises ``OSError`` if it cannot be read or is no file."""
     file_size(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

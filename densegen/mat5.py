@@ -29,8 +29,8 @@ _STRUCT, _TEXT, _OPAQUE, _NUMERIC = 2, 4, 17, range(6, 16)
 def read_mat(path: Path, names: tuple[str, ...], max_bytes: int) -> dict[str, Any]:
     """Those of the variables ``names`` that a MATLAB 5 file holds, as scipy gives them.
 
-    Raises :class:`FormatError` where the file, or what it unpacks to, is larger than ``max_bytes``, cut off or damaged;
-    ``OSError`` where it cannot be read at all.
+    Raises :class:`FormatError` if the file, or what it unpacks to, is larger than ``max_bytes``, cut off or damaged;
+    ``OSError`` if it cannot be read at all.
     """
     from scipy.io import loadmat
 
@@ -168,7 +168,7 @@ def _check_struct(data: bytes, at: int, end: int, count: int) -> None:
     if kind != 1 or start == stop or (stop - start) % length:
         raise ValueError(f"no field names at byte {start}")
     for _ in range(count * ((stop - start) // length)):
-        kind, start, stop, at = _tag(data, at, end)  # ends where there are fewer
+        kind, start, stop, at = _tag(data, at, end)  # ends if there are fewer
         if kind != _MATRIX or start == stop:
             raise ValueError(f"no field at byte {start}")
         _check_array(data, start, stop)

@@ -160,7 +160,7 @@ def read_validated(kind: type[Kind], path: Path, what: str) -> Kind:
 def first_problem(error: ValidationError, kind: type[BaseModel] | None = None) -> str:
     """The first thing that is wrong, on one line, with its place: ``landmarks.3.uv: Field required``.
 
-    kind : what was validated, where an unknown name shall bring the known one that it resembles
+    kind : what was validated, if an unknown name shall bring the known one that it resembles
     """
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))

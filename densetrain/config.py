@@ -44,7 +44,7 @@ class DataSettings(_Settings):
     workers : processes that decode, a GPU or training process
     cache : ``memory`` keeps the decoded images in memory, ``device`` on the accelerator; both are made once
     limit : only the first so many training samples
-    validate_on : the split of the validation NME; ``train`` where a network shall learn its samples by heart
+    validate_on : the split of the validation NME; ``train`` if a network shall learn its samples by heart
     """
 
     batch_size: Count = 128
@@ -145,7 +145,7 @@ class ScheduleSettings(_Settings):
 class TrainerSettings(_Settings):
     """How long, how exactly, and on what.
 
-    devices, nodes : ``torchrun`` decides both where it starts the processes
+    devices, nodes : ``torchrun`` decides both if it starts the processes
     clip : largest norm of the gradient; accumulate : batches a step
     ema_decay : of the averaged weights, which are validated and kept; it grows to that over the first steps
     patience : epochs without a better validation NME before training stops
@@ -185,7 +185,7 @@ def read_settings(source: str | Path | None, changes: Sequence[str] = ()) -> Fit
 
     changes : ``trainer.epochs=5``, ``loss.axis_weights=[1, 1, 2]``; the value is YAML
 
-    Raises :class:`ConfigurationError` where the file does not exist or a setting is unknown or out of range.
+    Raises :class:`ConfigurationError` if the file does not exist or a setting is unknown or out of range.
     """
     contents: Any = {}
     if source is not None:

@@ -91,7 +91,7 @@ def draw_worst_images(
 
 
 def _in_space(points: npt.NDArray[np.floating]) -> Float32:
-    """(P, 3) of (P, 2 or 3) points: z is 0 where it is not known."""
+    """(P, 3) of (P, 2 or 3) points: z is 0 if it is not known."""
     return np.pad(points, ((0, 0), (0, 3 - points.shape[1]))).astype(np.float32)
 
 

@@ -145,7 +145,7 @@ def index_pictures() -> None:
 
 
 def editor(folder: Path) -> None:
-    """The editing page, in a headless Chromium where there is one."""
+    """The editing page, in a headless Chromium if there is one."""
     from tests.browser import find_browser, visit
 
     if find_browser() is None:

@@ -1,4 +1,4 @@
-"""Shared fixtures: a small corpus of procedural faces, a dataset built from it, and the real files where present."""
+"""Shared fixtures: a small corpus of procedural faces, a dataset built from it, and the real files if present."""
 
 from __future__ import annotations
 

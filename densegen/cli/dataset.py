@@ -126,7 +126,7 @@ def verify(folder: Path) -> None:
 @click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--sample", "sample_id", help="id of the sample, AFW/AFW_134212_1_0+mirror  [default: the first]")
 @click.option("--list", "listed", is_flag=True, help="print every sample's id, split and yaw instead")
-@click.option("--model", "model_path", type=PATH, help="draws the position map where the shards hold none")
+@click.option("--model", "model_path", type=PATH, help="draws the position map if the shards hold none")
 @click.option("--out", type=PATH, help="PNG to write [default: the id, with - for /]")
 def inspect(folder: Path, sample_id: str | None, listed: bool, model_path: Path | None, out: Path | None) -> None:
     """Draw a sample: image, 68, 520, position map, and the texture unwrapped through it."""
@@ -152,7 +152,7 @@ def inspect(folder: Path, sample_id: str | None, listed: bool, model_path: Path 
 @click.option("--out", type=PATH, required=True, help="folder for the maps, one NumPy file a sample")
 @click.option("--sample", "sample_ids", multiple=True, help="only this sample; may be repeated")
 def rebuild_maps(folder: Path, model_path: Path, out: Path, sample_ids: tuple[str, ...]) -> None:
-    """Render position maps again from the shards and the model: (256, 256, 3) float32, NaN where not valid."""
+    """Render position maps again from the shards and the model: (256, 256, 3) float32, NaN if not valid."""
     from densegen.dataset.build_record import read_dataset_manifest
     from densegen.dataset.rebuild import write_position_maps
     from densegen.face.morphable_model import read_model

@@ -189,7 +189,7 @@ def build(
     Complete shards are checked by their SHA-256 and kept. ``scheduler`` is the address of a Dask scheduler; otherwise
     ``jobs`` local processes work.
 
-    Raises :class:`BuildError` where the folder holds another build or is in use, the disk is full, or more than
+    Raises :class:`BuildError` if the folder holds another build or is in use, the disk is full, or more than
     ``max_rejects`` of the fits had to be set aside; what is complete stays.
     """
     progress, folder = progress or Silent(), BuildFolder(Path(out).resolve())

@@ -45,7 +45,7 @@ class BuildFolder:
     def check(self, configuration: BuildConfiguration) -> None:
         """Refuse a folder that holds a build of another configuration, or files but no build; writes nothing.
 
-        Raises :class:`BuildError`, and :class:`FormatError` where the folder's own manifest is damaged.
+        Raises :class:`BuildError`, and :class:`FormatError` if the folder's own manifest is damaged.
         """
         self.refuse_foreign()
         found, wanted = self._configuration(), configuration.as_text()
@@ -67,7 +67,7 @@ class BuildFolder:
     def open(self, configuration: BuildConfiguration) -> Iterator[None]:
         """Make this the folder of one build, for one process at a time.
 
-        Raises what :meth:`check` raises, and :class:`BuildError` where another build is running in it, the disk is
+        Raises what :meth:`check` raises, and :class:`BuildError` if another build is running in it, the disk is
         full, or the system refuses to read or write.
         """
         self.refuse_foreign()
@@ -86,9 +86,9 @@ class BuildFolder:
             yield
 
     def finished(self, number: int, entries: Sequence[FitEntry]) -> ShardRecord | None:
-        """The record of a shard that is complete and intact; None where it has to be built.
+        """The record of a shard that is complete and intact; None if it has to be built.
 
-        A shard from which fits were set aside is built again where one of their files has changed since.
+        A shard from which fits were set aside is built again if one of their files has changed since.
         """
         record, shard = read_record(self._record_path(number)), self.path / shard_name(number)
         if record is None or not shard.is_file() or shard.stat().st_size != record.bytes:
@@ -122,7 +122,7 @@ class BuildFolder:
         return self._progress / f"shard-{number:05d}.json"
 
     def _configuration(self) -> str | None:
-        """The configuration of the build that is there, as text; None where there is none."""
+        """The configuration of the build that is there, as text; None if there is none."""
         kept = self._progress / "configuration.json"
         if (self.path / MANIFEST_NAME).is_file():
             return read_dataset_manifest(self.path).configuration.as_text()

@@ -136,7 +136,7 @@ def inputs_digest(entry: FitEntry) -> str:
 
 
 def read_dataset_manifest(folder: Path) -> DatasetManifest:
-    """The manifest of a finished build; raises :class:`FormatError` where there is none or it is damaged."""
+    """The manifest of a finished build; raises :class:`FormatError` if there is none or it is damaged."""
     path = folder / MANIFEST_NAME
     if not path.is_file():
         where = "is the build finished?" if folder.is_dir() else f"there is no folder {folder}"
@@ -155,7 +155,7 @@ def write_dataset_manifest(manifest: DatasetManifest, folder: Path) -> None:
 
 
 def read_record(path: Path) -> ShardRecord | None:
-    """The record of a shard; None where there is none or it is damaged."""
+    """The record of a shard; None if there is none or it is damaged."""
     try:
         return ShardRecord.model_validate(read_json(path))
     except ValidationError:
@@ -163,7 +163,7 @@ def read_record(path: Path) -> ShardRecord | None:
 
 
 def find_sample(folder: Path, sample_id: str) -> tuple[Path, int]:
-    """The shard and the row of a sample; raises :class:`ConfigurationError` where the dataset has no such sample."""
+    """The shard and the row of a sample; raises :class:`ConfigurationError` if the dataset has no such sample."""
     first: str | None = None
     for record in read_dataset_manifest(folder).shards:
         with ShardReader(folder / record.file) as shard:

@@ -102,7 +102,7 @@ class _AmongNeeded:
 
 
 def check_components(fit: Fit, model: MorphableModel, name: str) -> None:
-    """Raise :class:`SampleError` where the fit's coefficients are not as many as the model's components."""
+    """Raise :class:`SampleError` if the fit's coefficients are not as many as the model's components."""
     found = (fit.shape.size, fit.expression.size)
     expected = (len(model.shape_basis), len(model.expression_basis))
     if found != expected:
@@ -218,7 +218,7 @@ def _check_range(size: int, *points: Float32) -> None:
 
 
 def _check_in_picture(keypoints_image: Float32, photograph: Image) -> None:
-    """A face is in the picture where the centre of its keypoints' box and half of the keypoints are."""
+    """A face is in the picture if the centre of its keypoints' box and half of the keypoints are."""
     height, width = photograph.shape[:2]
     xy = keypoints_image[:, :2]
     if not np.isfinite(xy).all():

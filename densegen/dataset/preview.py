@@ -21,7 +21,7 @@ __all__ = ["draw_sample", "list_samples", "unwrap_texture"]
 
 
 def unwrap_texture(image: Image, position_map: Float32, valid: Mask) -> Image:
-    """What the image shows at every UV pixel: (256, 256, 3) uint8; black outside the image and where not valid.
+    """What the image shows at every UV pixel: (256, 256, 3) uint8; black outside the image and if not valid.
 
     image : (H, W, 3) uint8; position_map : (256, 256, 3) float32, pixels of ``image``. Hidden parts of the face show
     what hides them.
@@ -45,8 +45,8 @@ def list_samples(folder: Path) -> Iterator[tuple[str, str, float]]:
 def draw_sample(folder: Path, sample_id: str, path: Path, model: MorphableModel | None = None) -> None:
     """Draw a sample of the dataset in ``folder`` side by side, as PNG.
 
-    The position map comes from the shard; where the shard has none, from the model, and without a model it is left out.
-    Raises :class:`ConfigurationError` where there is no such sample, or the model is another one.
+    The position map comes from the shard; if the shard has none, from the model, and without a model it is left out.
+    Raises :class:`ConfigurationError` if there is no such sample, or the model is another one.
     """
     from matplotlib.figure import Figure
 

@@ -22,7 +22,7 @@ __all__ = ["check_model", "rebuild_position_map", "write_position_maps"]
 
 
 def check_model(shard: ShardReader, model: MorphableModel) -> None:
-    """Raise :class:`ConfigurationError` where ``model`` is not the one that the shard was made with."""
+    """Raise :class:`ConfigurationError` if ``model`` is not the one that the shard was made with."""
     if shard.attributes["model_fingerprint"] != model.fingerprint:
         raise ConfigurationError(
             f"{shard.path.name} was made with {shard.attributes['model_name']} "
@@ -34,7 +34,7 @@ def rebuild_position_map(shard: ShardReader, row: int, model: MorphableModel, ta
     """Render the position map of sample ``row`` as the build did, to 1e-3 px.
 
     table : ``make_uv_table(model.uv, model.triangles)``
-    returns : (256, 256, 3) float32, pixels, crop frame, 0 where not valid; and (256, 256) bool, the valid pixels
+    returns : (256, 256, 3) float32, pixels, crop frame, 0 if not valid; and (256, 256) bool, the valid pixels
     """
     file = shard.file
     size = int(shard.attributes["crop_size"])
@@ -62,8 +62,8 @@ def write_position_maps(
 ) -> int:
     """Render the position maps of a dataset, or of some of its samples, into ``out`` and return how many.
 
-    A sample's file is ``out/<sample id>.npy``: (256, 256, 3) float32, pixels, crop frame, NaN where not valid.
-    Raises :class:`ConfigurationError` where a sample does not exist or the model is another one.
+    A sample's file is ``out/<sample id>.npy``: (256, 256, 3) float32, pixels, crop frame, NaN if not valid.
+    Raises :class:`ConfigurationError` if a sample does not exist or the model is another one.
     """
     table = make_uv_table(model.uv, model.triangles)
     if sample_ids:

@@ -207,7 +207,7 @@ class RowReader:
         return self._read(number, shard.image_at + int(start), int(stop - start), row)
 
     def image(self, row: int) -> Image:
-        """(S, S, 3) uint8, RGB; raises :class:`FormatError`, naming shard and sample, where it is damaged."""
+        """(S, S, 3) uint8, RGB; raises :class:`FormatError`, naming shard and sample, if it is damaged."""
         return decode_crop(self.jpeg(row), self.shards.crop_size, self._name(row))
 
     def landmarks(self, row: int) -> Float32:
@@ -252,8 +252,8 @@ def open_dataset(*folders: str | Path) -> ShardSet:
     What all shards say, and where their samples lie, is read now; images and landmarks are read when they are asked
     for.
 
-    Raises :class:`FormatError` where a shard is damaged or has another size than its manifest says,
-    :class:`ConfigurationError` where the builds hold no samples, differ in vertex index, crop size, margin or number of
+    Raises :class:`FormatError` if a shard is damaged or has another size than its manifest says,
+    :class:`ConfigurationError` if the builds hold no samples, differ in vertex index, crop size, margin or number of
     expression components, have put a photograph into different splits, or are given twice.
     """
     paths = [Path(folder) for folder in folders]

@@ -221,7 +221,7 @@ def _open_position_maps(file: Any, valid: Mask, crop_size: int) -> Any:
 
 
 def _without_map(sample: Sample, maps: Any) -> Sample:
-    """Write a sample's position map as the next row of ``maps``, where there are any, and let go of it."""
+    """Write a sample's position map as the next row of ``maps``, if there are any, and let go of it."""
     if maps is None or sample.position_map is None:
         return sample
     append_row(maps, sample.position_map)
@@ -242,7 +242,7 @@ def decode_crop(jpeg: bytes, size: int, name: str) -> Image:
 class ShardReader:
     """A shard, open for reading; a context manager. Arrays are read when they are asked for.
 
-    Raises :class:`FormatError` where the file is no shard, is damaged, or has a schema version that this densegen
+    Raises :class:`FormatError` if the file is no shard, is damaged, or has a schema version that this densegen
     does not know.
     """
 
@@ -329,7 +329,7 @@ class ShardReader:
 
     @cached_property
     def sample_ids(self) -> list[str]:
-        """Raises :class:`FormatError` where one is no text or leads out of a folder."""
+        """Raises :class:`FormatError` if one is no text or leads out of a folder."""
         ids = self._texts("sample_id")
         if outside := [sample_id for sample_id in ids if not stays_below(sample_id)]:
             raise FormatError(f"{self.path.name}: the sample id {outside[0]!r} leads out of the dataset's folder")
@@ -359,7 +359,7 @@ class ShardReader:
 
     @cached_property
     def image_offsets(self) -> Int64:
-        """(S + 1,) int64; raises :class:`FormatError` where they lead out of the images."""
+        """(S + 1,) int64; raises :class:`FormatError` if they lead out of the images."""
         offsets = np.asarray(self.file["image/offsets"][()])
         if (
             len(offsets) != len(self) + 1
@@ -381,7 +381,7 @@ class ShardReader:
     def byte_offset(self, name: str) -> int:
         """Where a dataset's bytes begin in the file; rows follow one another, little-endian, without padding.
 
-        A reader of many rows in random order saves HDF5's cost per access. Raises :class:`FormatError` where the
+        A reader of many rows in random order saves HDF5's cost per access. Raises :class:`FormatError` if the
         dataset is not stored in one piece.
         """
         offset = self.file[name].id.get_offset()
@@ -395,7 +395,7 @@ class ShardReader:
         return bytes(self.file["image/bytes"][start:stop].tobytes())
 
     def image(self, row: int) -> Image:
-        """(S, S, 3) uint8, RGB; raises :class:`FormatError` where it does not decode or has another size."""
+        """(S, S, 3) uint8, RGB; raises :class:`FormatError` if it does not decode or has another size."""
         size = self.attributes["crop_size"]
         return decode_crop(self.jpeg(row), size, f"{self.path.name}: the image of {self.sample_ids[row]}")
 

@@ -34,7 +34,7 @@ def verify_dataset(folder: str | Path, advance: Callable[[int], None] = lambda s
     split, finite landmarks in range, mirrored pairs that are each other's mirror image, images that decode to the right
     size.
 
-    Raises :class:`VerificationError` that names every shard, and the sample where one can be named, that fails.
+    Raises :class:`VerificationError` that names every shard, and the sample if one can be named, that fails.
     """
     folder = Path(folder)
     manifest = read_dataset_manifest(folder)

@@ -39,7 +39,7 @@ VIEWS = {
     "left": ((87.0, -1.0, 28.0), (0.0, -1.0, 5.0)),
     "UV": ((21.0, 0.0, 75.0), (21.0, 0.0, 0.0)),
 }
-"""Where the camera stands and what it turns about: face and plane, the subject's sides, the plane."""
+"""If the camera stands and what it turns about: face and plane, the subject's sides, the plane."""
 
 LOOK, MOVE, ADD = "Look", "Move", "Add"
 HINTS = {
@@ -266,7 +266,7 @@ class EditorPage:
             self.draw()
 
     def step(self) -> None:
-        """Show the next sample face, where the person lets them play."""
+        """Show the next sample face, if the person lets them play."""
         if self.play.value:
             self.sample.value = (int(self.sample.value) + 1) % (SAMPLE_FACES + 1)
             self._show_sample()

@@ -10,7 +10,7 @@ __all__ = ["hit_vertex"]
 
 
 def hit_vertex(vertices: Float64, triangles: Int32, origin: Float64, direction: Float64) -> tuple[int, Float64] | None:
-    """Where a ray first meets a mesh: the nearest corner of the triangle, and the point; None where it misses.
+    """Where a ray first meets a mesh: the nearest corner of the triangle, and the point; None if it misses.
 
     vertices : (V, 3), triangles : (F, 3); Moeller and Trumbore (1997), all triangles at once.
     """

@@ -26,7 +26,7 @@ def serve(
 ) -> None:
     """Serve the page until Ctrl-C.
 
-    Raises :class:`ConfigurationError` where viser is not installed or the port is taken.
+    Raises :class:`ConfigurationError` if viser is not installed or the port is taken.
     """
     try:
         import viser

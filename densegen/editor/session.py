@@ -59,9 +59,9 @@ class EditSession:
 
     @classmethod
     def open(cls, base: VertexIndex, model: MorphableModel, path: Path) -> EditSession:
-        """Start on ``base``, going on from the corrections in ``path`` and from unsaved edits, where there are any.
+        """Start on ``base``, going on from the corrections in ``path`` and from unsaved edits, if there are any.
 
-        Raises :class:`ConfigurationError` where the index is not one of mirrored vertices, or the corrections there do
+        Raises :class:`ConfigurationError` if the index is not one of mirrored vertices, or the corrections there do
         not belong to it.
         """
         plane = FacePlane(model)

@@ -53,7 +53,7 @@ _INNER_MOUTH = (
 def assemble_model(folder: Path) -> MorphableModel:
     """Assemble the trimmed model (53,215 vertices) from the downloads in ``folder``; see :data:`RAW_FILES`.
 
-    Raises :class:`ConfigurationError` that names every missing file and its source, :class:`FormatError` where a
+    Raises :class:`ConfigurationError` that names every missing file and its source, :class:`FormatError` if a
     file is truncated or holds other counts.
     """
     missing = [name for name in RAW_FILES if not (folder / name).is_file()]
@@ -85,7 +85,7 @@ def assemble_model(folder: Path) -> MorphableModel:
 def convert_model(path: Path, uv_path: Path) -> MorphableModel:
     """Convert face3d's ``BFM.mat`` and its ``BFM_UV.mat`` (53,215 rows).
 
-    Raises :class:`ConfigurationError` where a file is missing, :class:`FormatError` where one is truncated or holds
+    Raises :class:`ConfigurationError` if a file is missing, :class:`FormatError` if one is truncated or holds
     other counts.
     """
     for file in (path, uv_path):

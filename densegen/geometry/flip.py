@@ -37,7 +37,7 @@ def flip_position_map(position_map: Float32, valid: Mask, size: int = CROP_SIZE)
     """The position map of the mirrored face: ``P'[r, c] = (size - 1 - X, Y, Z)`` of ``P[r, W - 1 - c]``.
 
     position_map : (S, S, 3) float32, pixels, crop frame; valid : (S, S) bool
-    returns : the flipped map, 0 where not valid, and its valid pixels
+    returns : the flipped map, 0 if not valid, and its valid pixels
     """
     flipped_valid = flip_image(valid)
     flipped = flip_points(flip_image(position_map), size)

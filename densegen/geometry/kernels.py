@@ -1,4 +1,4 @@
-"""Compiled kernels: numba, with a cache on disk where there is a place for one."""
+"""Compiled kernels: numba, with a cache on disk if there is a place for one."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class UvTable:
         """Render the position map of a posed mesh.
 
         mesh : (V, 3) float32, any frame (the crop frame in a build)
-        returns : (S, S, 3) float32, the mesh's frame and unit; 0 where not valid
+        returns : (S, S, 3) float32, the mesh's frame and unit; 0 if not valid
         """
         size = len(self.valid)
         result = np.zeros((size, size, 3), np.float32)
@@ -48,7 +48,7 @@ class UvTable:
 def make_uv_table(uv: Float64, triangles: Int32, size: int = UV_SIZE) -> UvTable:
     """Rasterise the UV plane once: each pixel centre belongs to the first triangle that contains it.
 
-    A centre p is inside where, with ``p - p0 = u (p2 - p0) + v (p1 - p0)``, ``u >= 0, v >= 0, u + v < 1`` (the
+    A centre p is inside if, with ``p - p0 = u (p2 - p0) + v (p1 - p0)``, ``u >= 0, v >= 0, u + v < 1`` (the
     rule of face3d's and PRNet's rasteriser). That rule leaves out a centre that lies just on the third edges of its
     triangles; it is given to the first of them. Pixels beyond every triangle are not valid: the public rasteriser
     extrapolates into the outermost two rows and columns, with weights from -3.5 to 3.
@@ -85,7 +85,7 @@ def encode_fixed_point(position_map: Float32, valid: Mask, size: int = CROP_SIZE
 
 
 def decode_fixed_point(encoded: npt.NDArray[np.uint16], valid: Mask, size: int = CROP_SIZE) -> Float32:
-    """The reverse of :func:`encode_fixed_point`: (S, S, 3) float32, pixels, crop frame; 0 where not valid."""
+    """The reverse of :func:`encode_fixed_point`: (S, S, 3) float32, pixels, crop frame; 0 if not valid."""
     step, offset = position_map_grid_px(size)
     decoded = encoded * np.float32(step) + np.float32(offset)
     decoded[~valid] = 0

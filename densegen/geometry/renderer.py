@@ -22,7 +22,7 @@ def rasterise(
     """Draw a mesh in orthographic projection, nearest surface first (largest z).
 
     points_image : (V, 3) float32, pixels, image frame; attributes : (V, K) float32
-    returns : (H, W, K) float32 attributes interpolated over the visible triangles, and (H, W) float32 depth, -inf where
+    returns : (H, W, K) float32 attributes interpolated over the visible triangles, and (H, W) float32 depth, -inf if
         nothing was drawn
     """
     values, depth = _rasterise(points_image.astype(np.float32), triangles, attributes.astype(np.float32), height, width)

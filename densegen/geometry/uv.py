@@ -33,7 +33,7 @@ def mirror_from_uv(uv: Float64) -> Int32:
     Basel layout, all inside the mouth) are paired among themselves, nearest first. Against the model's own symmetry
     list (``symlist``), which the downloads carry but face3d's file does not, this differs in 9 vertices.
 
-    Raises :class:`FormatError` where too many vertices have no mirror image.
+    Raises :class:`FormatError` if too many vertices have no mirror image.
     """
     from scipy.spatial import cKDTree
     from scipy.spatial.distance import cdist

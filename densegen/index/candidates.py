@@ -58,7 +58,7 @@ def sample_candidates(model: MorphableModel, seeds: tuple[str, ...], rounds: int
     Each round triangulates all points so far (Delaunay) and adds the triangles' centroids, rounded to whole pixels of
     the 256x256 map; a pixel counts once.
 
-    Raises :class:`ConfigurationError` where a seed group is unknown.
+    Raises :class:`ConfigurationError` if a seed group is unknown.
     """
     from scipy.spatial import Delaunay
 
@@ -82,7 +82,7 @@ def sample_candidates(model: MorphableModel, seeds: tuple[str, ...], rounds: int
 
 
 def read_candidates(path: Path) -> Candidates:
-    """Read what ``densegen index sample`` wrote; raises :class:`FormatError` where it is something else."""
+    """Read what ``densegen index sample`` wrote; raises :class:`FormatError` if it is something else."""
     return read_validated(Candidates, path, "candidates file")
 
 

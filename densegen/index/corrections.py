@@ -120,7 +120,7 @@ def correct(base: Candidates | VertexIndex, corrections: Corrections, model: Mor
     points within a pixel of the midline go onto it. From an index: its landmarks, which must be vertices of the model
     and mirrored; the iBUG 68 stay where the model has them.
 
-    Raises :class:`ConfigurationError` where a correction names no landmark, puts one onto another or outside the face,
+    Raises :class:`ConfigurationError` if a correction names no landmark, puts one onto another or outside the face,
     or the result has not ``corrections.count`` landmarks.
     """
     if base.uv_layout != model.uv_layout:
@@ -149,7 +149,7 @@ def correct(base: Candidates | VertexIndex, corrections: Corrections, model: Mor
 def drafts_of_index(index: VertexIndex, model: MorphableModel) -> dict[str, Draft]:
     """The landmarks of an index beyond the iBUG 68, one a mirrored pair, by their names without a side.
 
-    Raises :class:`ConfigurationError` where one is no vertex of the model, has no mirror partner, or its name does not
+    Raises :class:`ConfigurationError` if one is no vertex of the model, has no mirror partner, or its name does not
     say its side.
     """
     if index.topology != model.topology:

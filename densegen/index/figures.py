@@ -142,7 +142,7 @@ def face_view(model: MorphableModel, points: Float32, yaw_deg: float, size: int 
     )
     picture = np.where(np.isfinite(depth), shaded[..., 0], 255).astype(np.float32)
     columns, rows = np.rint(placed[:, :2]).astype(np.int64).clip(0, size - 1).T
-    # Nearer than the surface by a hair's breadth counts as on it: 2 % of the face's width.
+    # Visible unless the surface lies in front of it by more than 2 % of the picture's width.
     seen = placed[:, 2] >= depth[rows, columns] - 0.02 * size
     return picture, placed[:, :2].astype(np.float32), seen
 

@@ -42,7 +42,7 @@ class FacePlane:
     def nearest(self, uv: Position, name: str) -> int:
         """The vertex for a UV position on either half, as the one on the right half or on the midline.
 
-        Raises :class:`ConfigurationError`, which names ``name``, where the position lies outside the face.
+        Raises :class:`ConfigurationError`, which names ``name``, if the position lies outside the face.
         """
         pixel = np.array(uv)
         if pixel[0] > MIDLINE:

@@ -110,7 +110,7 @@ class Landmark(BaseModel):
         return "right" if self.uv[0] < MIDLINE else "left"
 
     def surface_point(self) -> KnownPoint:
-        """Three vertices of the index's topology and their weights, or None where only the UV position is known."""
+        """Three vertices of the index's topology and their weights, or None if only the UV position is known."""
         if self.vertex is not None:
             return (self.vertex, self.vertex, self.vertex), (1.0, 0.0, 0.0)
         if self.triangle is not None and self.weights is not None:

@@ -33,12 +33,12 @@ class BarePoint(NamedTuple):
 def name_points(
     points: Sequence[BarePoint], model: MorphableModel, name: str, source: str, ibug68: Sequence[int] | None = None
 ) -> VertexIndex:
-    """Give bare points ids, names, regions, mirror partners and, where they can be found, the 68.
+    """Give bare points ids, names, regions, mirror partners and, if they can be found, the 68.
 
     source : the origin of every other point, ``import:FILE`` or a word
-    ibug68 : the rows of the iBUG 68; where None, a point within a UV pixel of each of the model's is looked for
+    ibug68 : the rows of the iBUG 68; if None, a point within a UV pixel of each of the model's is looked for
 
-    Raises :class:`FormatError` where the points are no consistent index.
+    Raises :class:`FormatError` if the points are no consistent index.
     """
     uv = np.array([point.uv for point in points]).reshape(-1, 2)
     keypoints = uv_pixels(model.uv[model.keypoints68])
@@ -76,7 +76,7 @@ def name_points(
 
 
 def checked_index(source: str, **content: Any) -> VertexIndex:
-    """An index of these contents; raises :class:`FormatError`, which names ``source``, where they contradict."""
+    """An index of these contents; raises :class:`FormatError`, which names ``source``, if they contradict."""
     try:
         return VertexIndex.model_validate({"version": "1.0.0", "changelog": [f"1.0.0: {source}"], **content})
     except ValidationError as error:

@@ -42,7 +42,7 @@ class IndexQuality:
 
     coverage_mm : largest, 99th percentile and mean distance from a point of the face's surface to its nearest landmark
     spacing_mm : smallest and median distance from a landmark to its nearest neighbour
-    added_spacing_mm : the smallest where at least one of the two is not among the iBUG 68
+    added_spacing_mm : the smallest if at least one of the two is not among the iBUG 68
     mirrored : how many landmarks have a mirror partner
     recovery_mm : see :func:`recovery_error`: of identity alone, and of identity with expression
     regions : landmarks a region; region_spacing_mm : the median distance to the nearest neighbour, a region
@@ -72,7 +72,7 @@ def face_surface(model: MorphableModel) -> tuple[SurfacePoints, Mask]:
 def measure(index: VertexIndex, model: MorphableModel, std: npt.NDArray[np.floating] | None = None) -> IndexQuality:
     """Measure an index on the model's mean face.
 
-    std : (Ks + Ke,) standard deviations of the raw coefficients for the recovery; the model's own where None
+    std : (Ks + Ke,) standard deviations of the raw coefficients for the recovery; the model's own if None
     """
     from scipy.spatial import cKDTree
 
@@ -166,7 +166,7 @@ def _components_at(points: SurfacePoints, basis: Float32, scale: Float64) -> Flo
 def coefficient_spread(folder: Path, model: MorphableModel) -> Float64:
     """(Ks + Ke,) standard deviations of the raw coefficients over the fits in ``folder`` and below it.
 
-    Raises :class:`ConfigurationError` where fewer than two fits there belong to the model.
+    Raises :class:`ConfigurationError` if fewer than two fits there belong to the model.
     """
     rows = []
     for path in sorted(folder.rglob("*.mat")):

@@ -41,7 +41,7 @@ def suggest_corrections(
     face whose distance to the nearest landmark, times its region's weight, is the largest (farthest-point sampling,
     Gonzalez 1985), and at least half of ``spacing_mm`` and 2.5 pixels of the UV map from every other.
 
-    Raises :class:`ConfigurationError` where the face has no room for so many.
+    Raises :class:`ConfigurationError` if the face has no room for so many.
     """
     plane = FacePlane(model)
     taken = _Taken(plane)

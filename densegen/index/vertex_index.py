@@ -53,7 +53,7 @@ class VertexIndex(BaseModel):
 
     Made, it is consistent: ids count from 0, names and positions are unique, positions lie on the face (in the layout
     that the project speaks), the mirror is an involution, subsets name landmarks that exist, and ``ibug68`` and
-    ``aflw21``, where present, have as many points as their names say.
+    ``aflw21``, if present, have as many points as their names say.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -107,14 +107,14 @@ class VertexIndex(BaseModel):
 
     @cached_property
     def mirror(self) -> Int64:
-        """(N,) int64: each landmark's mirror partner, -1 where it has none."""
+        """(N,) int64: each landmark's mirror partner, -1 if it has none."""
         return np.array([-1 if landmark.mirror is None else landmark.mirror for landmark in self.landmarks])
 
     @property
     def vertices(self) -> list[int]:
         """The vertices of the index's topology that the landmarks are.
 
-        Raises :class:`ConfigurationError` where one lies between vertices.
+        Raises :class:`ConfigurationError` if one lies between vertices.
         """
         vertices = [landmark.vertex for landmark in self.landmarks if landmark.vertex is not None]
         if len(vertices) < len(self):
@@ -130,9 +130,9 @@ class VertexIndex(BaseModel):
         return bool((self.mirror >= 0).all())
 
     def subset(self, name: str, landmarks: npt.NDArray[Number]) -> npt.NDArray[Number]:
-        """The points of a subset: (..., N, D) landmarks -> (..., M, D), means where the subset asks for them.
+        """The points of a subset: (..., N, D) landmarks -> (..., M, D), means if the subset asks for them.
 
-        Raises :class:`ConfigurationError` where the index has no such subset.
+        Raises :class:`ConfigurationError` if the index has no such subset.
         """
         if name not in self.subsets:
             raise ConfigurationError(f"{self.name} has no subset {name!r}: it has {', '.join(self.subsets) or 'none'}")
@@ -146,9 +146,9 @@ class VertexIndex(BaseModel):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def resolve(self, mesh: UvMesh) -> SurfacePoints:
-        """The landmarks as surface points of ``mesh``: its vertices where the topology is the index's own.
+        """The landmarks as surface points of ``mesh``: its vertices if the topology is the index's own.
 
-        Raises :class:`ConfigurationError` where the UV layouts differ or a landmark lies outside the mesh.
+        Raises :class:`ConfigurationError` if the UV layouts differ or a landmark lies outside the mesh.
         """
         self._check_layout(mesh)
         return self._place(mesh, self.uv, [landmark.surface_point() for landmark in self.landmarks])
@@ -156,7 +156,7 @@ class VertexIndex(BaseModel):
     def resolve_mirrored(self, mesh: UvMesh) -> SurfacePoints:
         """The surface points that become the landmarks when the face is mirrored.
 
-        A landmark's mirror partner where it has one, else its mirrored vertices or UV position: right for an index
+        A landmark's mirror partner if it has one, else its mirrored vertices or UV position: right for an index
         that is not closed under the mirror, too.
         """
         direct = self.resolve(mesh)
@@ -179,7 +179,7 @@ class VertexIndex(BaseModel):
         """Read the landmarks off a position map, bilinear between its pixels.
 
         position_map : (256, 256, 3) float32, any frame
-        returns : (N, 3) float32, the map's frame; exact where a landmark's UV position is a pixel centre
+        returns : (N, 3) float32, the map's frame; exact if a landmark's UV position is a pixel centre
         """
         corner = np.clip(np.floor(self.uv).astype(np.int64), 0, UV_SIZE - 2)
         (x, y), column, row = (self.uv - corner).astype(np.float32).T[..., None], corner[:, 0], corner[:, 1]
@@ -196,7 +196,7 @@ class VertexIndex(BaseModel):
             )
 
     def _place(self, mesh: UvMesh, pixels: Float64, known: list[KnownPoint]) -> SurfacePoints:
-        """Points by their vertices where the topology is the index's own, by their UV position elsewhere."""
+        """Points by their vertices if the topology is the index's own, by their UV position elsewhere."""
         points, found = locate(pixels, mesh)
         corners, weights = points.vertices.copy(), points.weights.copy()
         if mesh.topology == self.topology:

@@ -131,7 +131,7 @@ class Split(_Settings):
 
 
 class Synthetic(_Settings):
-    """The embedded corpus that ``densegen build`` writes first where its root does not hold it yet."""
+    """The embedded corpus that ``densegen build`` writes first if its root does not hold it yet."""
 
     samples: Annotated[int, Field(ge=1)]
     seed: Seed = 0
@@ -281,7 +281,7 @@ def read_manifest(name_or_path: str | Path) -> Manifest:
 def list_fits(manifest: Manifest, root: Path, flip: FlipPolicy) -> list[FitEntry]:
     """Every fit under ``root``, sorted by sample id; with ``flip="shipped"`` those of the ``_Flip`` folders, too.
 
-    Raises :class:`ConfigurationError` where the policy is not the dataset's, the root or every folder is missing, or
+    Raises :class:`ConfigurationError` if the policy is not the dataset's, the root or every folder is missing, or
     two fits have the same id.
     """
     if flip not in manifest.flips:

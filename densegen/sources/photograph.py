@@ -50,7 +50,7 @@ def decode_photograph(data: bytes, name: str, *, upright: bool = False) -> Image
     Colour and grey JPEG take the fast way (libjpeg-turbo); CMYK JPEG and PNG go through Pillow.
     16-bit grey becomes 8-bit by its high byte.
 
-    Raises :class:`SampleError` where the file is truncated or no image, or has more than ``MAX_PIXELS`` pixels.
+    Raises :class:`SampleError` if the file is truncated or no image, or has more than ``MAX_PIXELS`` pixels.
     """
     if not data.startswith(b"\xff\xd8"):
         if (kind := _other_kind(data)) is not None:
@@ -126,7 +126,7 @@ def _check_complete(data: bytes, name: str) -> None:
 
 
 def _orientation(data: bytes, name: str, upright: bool) -> int:
-    """The EXIF orientation, 1 to 8, 1 where there is none; refused where it is another and not to be obeyed."""
+    """The EXIF orientation, 1 to 8, 1 if there is none; refused if it is another and not to be obeyed."""
     import io
 
     from PIL import Image

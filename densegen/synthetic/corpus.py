@@ -87,7 +87,7 @@ def write_corpus(
     """Write ``samples`` portraits to ``out/SYNTH`` and the model to ``out/model.safetensors``.
 
     The same arguments give the same bytes; an earlier corpus there is drawn again. Raises what
-    :func:`check_corpus_folder` raises, and :class:`BuildError` where another process draws there or the disk is full.
+    :func:`check_corpus_folder` raises, and :class:`BuildError` if another process draws there or the disk is full.
     """
     out = Path(out)
     check_corpus_folder(out, samples)

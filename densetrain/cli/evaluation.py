@@ -59,7 +59,7 @@ class _Benchmark(click.Choice[str]):
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of the balanced subsets")
 @click.option("--device", default="cpu", show_default=True, help="torch's name of it")
 @click.option("--out", type=PATH, help="folder for the result, its CED curve and the worst cases "
-              "[default: RUN/evaluation where RUN is a folder]")  # fmt: skip
+              "[default: RUN/evaluation if RUN is a folder]")  # fmt: skip
 def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) -> None:
     """Score RUN (as 'predict' takes it), or --predictions, by a public protocol."""
     from densegen.files import replace_into
@@ -119,7 +119,7 @@ class _Asked:
 
 
 def _refuse_unread(asked: _Asked) -> None:
-    """An option that is given and not read would make a number look like another."""
+    """Refuse options that this benchmark ignores: the result would look as if they had been applied."""
     context = click.get_current_context()
     unread = {name for names in READ.values() for name in names} - set(READ[asked.benchmark])
     what = asked.benchmark
@@ -132,7 +132,7 @@ def _refuse_unread(asked: _Asked) -> None:
 
 
 _Evaluated = tuple[list["Result"], Callable[[Path], None] | None]
-"""Results, and what draws the worst of their faces, where there are images to draw on."""
+"""Results, and what draws the worst of their faces, if there are images to draw on."""
 
 
 def _evaluate_shards(regressor: Regressor | None, asked: _Asked) -> _Evaluated:

@@ -117,7 +117,7 @@ class BatchSampler(Sampler[Any]):
     """The keys of an epoch's batches for this process.
 
     shuffle : another order every epoch, and the last, smaller batch is left out (unless it is the only one);
-        otherwise all samples in order, with batches of weight 0 where the processes would not come out even
+        otherwise all samples in order, with batches of weight 0 if the processes would not come out even
     epoch : asked when an epoch's first batch is. Being told (Lightning's ``set_epoch``) comes too late in a resumed
         run, whose workers have fetched ahead by then.
     """
@@ -247,7 +247,7 @@ def _validation_rows(shards: ShardSet, split: str) -> Int64:
 def decode_all(shards: ShardSet, rows: Int64) -> Tensor:
     """(R, S, S, 3) uint8: the images of ``rows``, decoded once.
 
-    Raises :class:`ConfigurationError` before anything is decoded where they do not fit into the free memory.
+    Raises :class:`ConfigurationError` before anything is decoded if they do not fit into the free memory.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -272,7 +272,7 @@ def decode_all(shards: ShardSet, rows: Int64) -> Tensor:
 
 
 def _free_memory() -> int | None:
-    """Bytes that this process can still take, where the system says so: of the machine, or of its container."""
+    """Bytes that this process can still take, if the system says so: of the machine, or of its container."""
     free = [int(line.split()[1]) * 1024 for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvailable:")]
     group = Path("/sys/fs/cgroup")
     limits, used = _lines(group / "memory.max"), _lines(group / "memory.current")

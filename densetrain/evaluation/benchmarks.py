@@ -47,8 +47,8 @@ class Benchmark:
     truth : (n, P, 2) pixels of ``image``, centres from 0; raw : the same as the label file has it
     visible : (n, P); normaliser : (n,) pixels; yaw_deg : (n,)
     boxes : (n, 4) left, top, right, bottom of the 68-point truth, pixels of the images
-    images : the image files, or None where only labels are here
-    to_truth : (n, 4) scale_x, scale_y, x, y that take image pixels to the truth's, or None where they are the same
+    images : the image files, or None if only labels are here
+    to_truth : (n, 4) scale_x, scale_y, x, y that take image pixels to the truth's, or None if they are the same
     protocol : what a number made with it must be printed with, but for how the points are compared
     script_pixel : what the benchmark's public script calls the centre of the first pixel of a prediction, whatever the
         labels call it; None if it is not known to differ
@@ -99,7 +99,7 @@ class Benchmark:
         return nme(points, self.raw if as_labels else self.truth, self.normaliser, self.visible)
 
     def truth_in_image(self, row: int) -> Float64:
-        """(P, 2) true points of a face in pixels of its image, centres from 0; NaN where not visible."""
+        """(P, 2) true points of a face in pixels of its image, centres from 0; NaN if not visible."""
         points = self.truth[row]
         if self.to_truth is not None:
             points = (points - self.to_truth[row, 2:]) / self.to_truth[row, :2]
@@ -125,7 +125,7 @@ def aflw2000(
     protocol : folder of the public label, yaw and list files; needed for ``reannotated``, ``pose`` and ``new-pose``
     yaw : which file the bins come from; by default ``pose`` with a protocol folder, else the fit's own
 
-    Raises :class:`ConfigurationError` where files are missing, :class:`FormatError` where they are something else.
+    Raises :class:`ConfigurationError` if files are missing, :class:`FormatError` if they are something else.
     """
     yaw = yaw or ("pose" if protocol is not None else "fit")
     if protocol is None and (labels == "reannotated" or yaw != "fit"):
@@ -197,7 +197,7 @@ def aflw(root: Path | None, protocol: Path) -> Benchmark:
 def read_predictions(path: Path, names: tuple[str, ...]) -> Float64:
     """(n, 68, 2 or 3) predictions in the order of ``names``, from an ``.npz`` of ``names`` and ``landmarks``.
 
-    Raises :class:`FormatError` where it is something else, holds numbers that are not finite, or lacks a face.
+    Raises :class:`FormatError` if it is something else, holds numbers that are not finite, or lacks a face.
     """
     if not path.exists():
         raise ConfigurationError(f"the predictions {path} do not exist")

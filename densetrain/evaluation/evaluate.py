@@ -116,7 +116,7 @@ def predict_benchmark(
 ) -> tuple[Float32, int]:
     """(n, 68, 3) keypoints in pixels of the benchmark's images, and how many faces the detector did not find.
 
-    Crops are laid around the true boxes, or around the detector's where one is given; a face that it does not find
+    Crops are laid around the true boxes, or around the detector's if one is given; a face that it does not find
     is cropped by its true box, and counted.
     """
     found: list[Float32] = []
@@ -174,13 +174,13 @@ def evaluate_shards(
     regressor : a network whose vertex index is the shards'; or None, and ``constant``, (N, 3) landmarks that are
         "predicted" for every sample
 
-    Raises :class:`ConfigurationError` where the indices differ or the split is empty.
+    Raises :class:`ConfigurationError` if the indices differ or the split is empty.
     """
     if regressor is not None:
         check_belongs(regressor, shards)
     rows, reader = shards.rows(split), shards.open()
     size = box_size(shards.keypoints68[rows])
-    # By axis, so that sums over faces need no second pass: distances in 2D and 3D of every landmark.
+    # (n, N) distances of every landmark, in 2D and in 3D, pixels of the crop.
     flat, solid = np.empty((len(rows), len(shards.index))), np.empty((len(rows), len(shards.index)))
     for first in range(0, len(rows), BATCH):
         batch = rows[first : first + BATCH]
@@ -220,7 +220,7 @@ def evaluate_shards(
 
 
 def check_belongs(regressor: Regressor, shards: ShardSet) -> None:
-    """Raise :class:`ConfigurationError` where a network sees other crops than the shards hold, or other landmarks."""
+    """Raise :class:`ConfigurationError` if a network sees other crops than the shards hold, or other landmarks."""
     about = regressor.about
     for what, mine, theirs in (
         ("vertex index", regressor.index.fingerprint[:12], shards.index.fingerprint[:12]),
@@ -275,7 +275,7 @@ def free_stem(result: Result, stem: Path) -> Path:
 
 
 def read_result(path: Path) -> Result:
-    """Read what :func:`write_result` wrote; raises :class:`FormatError` where it is something else."""
+    """Read what :func:`write_result` wrote; raises :class:`FormatError` if it is something else."""
     contents: Any = read_json(path)
     if not isinstance(contents, dict) or contents.pop("format", None) != RESULT_FORMAT:
         raise FormatError(f"{path} is no result of 'densetrain evaluate'")

@@ -72,7 +72,7 @@ def yaw_bins(yaw_deg: npt.NDArray[np.floating]) -> Int64:
 class Score:
     """What a protocol's errors say, in percent.
 
-    bins, counts : NME and number of faces in each yaw bin; NaN and 0 where a bin is empty
+    bins, counts : NME and number of faces in each yaw bin; NaN and 0 if a bin is empty
     mean, std : unweighted mean of the bins and their population standard deviation
     all_images : mean over all faces
     balanced, balanced_std : mean over random subsets with an equal number from each bin, and its spread over the draws

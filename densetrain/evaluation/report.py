@@ -181,7 +181,7 @@ def _plain(text: str) -> str:
 
 
 def tell_apart(results: Sequence[tuple[str, Result]]) -> list[Result]:
-    """Results from several places, where two methods of one name have their place added to it."""
+    """Results from several places; if two methods have one name, their place is added to it."""
     places: dict[tuple[Protocol, str], set[str]] = {}
     for place, result in results:
         places.setdefault((result.protocol, result.method), set()).add(place)
@@ -200,7 +200,7 @@ def write_report(
 
     sheets : pictures of the worst cases, which are copied
 
-    Raises :class:`ConfigurationError` where there is nothing to report.
+    Raises :class:`ConfigurationError` if there is nothing to report.
     """
     if not results and not profiles:
         raise ConfigurationError("nothing to report: run 'densetrain evaluate' first")

@@ -43,7 +43,7 @@ class TorchRegressor:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of ``densetrain fit`` as plain values and tensors; nothing in it is executed.
 
-    Raises :class:`ConfigurationError` where it does not exist, :class:`FormatError` where it is no checkpoint of
+    Raises :class:`ConfigurationError` if it does not exist, :class:`FormatError` if it is no checkpoint of
     densetrain or of a version that this densetrain does not know.
     """
     if not path.is_file():
@@ -60,7 +60,7 @@ def load_regressor(path: Path, device: str = "cpu") -> TorchRegressor:
 
     device : torch's name of it
 
-    Raises what :func:`read_checkpoint` raises, and :class:`ConfigurationError` where there is no such device.
+    Raises what :func:`read_checkpoint` raises, and :class:`ConfigurationError` if there is no such device.
     """
     try:
         torch.empty(1, device=device).cpu()

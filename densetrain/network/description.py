@@ -56,7 +56,7 @@ class Description(BaseModel):
 def read_description(contents: Any, name: str) -> tuple[Description, VertexIndex]:
     """A description from plain values, and its vertex index; ``name`` is the file's, for errors.
 
-    Raises :class:`FormatError` where it is of an unknown version, incomplete or contradicts itself.
+    Raises :class:`FormatError` if it is of an unknown version, incomplete or contradicts itself.
     """
     if not isinstance(contents, dict):
         raise FormatError(f"{name} is not a network of densetrain")

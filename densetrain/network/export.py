@@ -111,13 +111,13 @@ def export_onnx(
     variants: tuple[str, ...] = ("fp32",),
     crops: Image | None = None,
 ) -> list[Parity]:
-    """Write ``model.onnx`` and, where asked, ``model-fp16.onnx`` and ``model-int8.onnx`` made from it; each is compared
+    """Write ``model.onnx`` and, if asked, ``model-fp16.onnx`` and ``model-int8.onnx`` made from it; each is compared
     with torch on the same crops.
 
-    crops : (n, S, S, 3) uint8 for the comparison, and to calibrate int8, which needs them; smooth noise where None
+    crops : (n, S, S, 3) uint8 for the comparison, and to calibrate int8, which needs them; smooth noise if None
 
-    Raises :class:`ParityError`, and writes none of them, where a variant's landmarks differ by more than ``LIMITS_PX``;
-    :class:`ConfigurationError` where int8 is asked for without crops or a library is missing.
+    Raises :class:`ParityError`, and writes none of them, if a variant's landmarks differ by more than ``LIMITS_PX``;
+    :class:`ConfigurationError` if int8 is asked for without crops or a library is missing.
     """
     if "int8" in variants and crops is None:
         raise ConfigurationError("int8 is calibrated on crops: give shards with --calibrate")

@@ -125,7 +125,7 @@ def load_pretrained(net: LandmarkNet, source: str) -> tuple[int, int]:
     """Load a backbone's weights from a file, or ``torchvision``'s from its cache; nothing is downloaded.
 
     Layers of another shape, the classifier above all, keep their start. Returns how many tensors were taken, of how
-    many the backbone has. Raises :class:`ConfigurationError` where the file is not there, :class:`FormatError` where it
+    many the backbone has. Raises :class:`ConfigurationError` if the file is not there, :class:`FormatError` if it
     holds no weights of this backbone.
     """
     path = _cached_weights(net.settings.backbone) if source == "torchvision" else Path(source)
@@ -157,7 +157,7 @@ def _cached_weights(backbone: str) -> Path:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Named tensors from a ``.safetensors`` file or a ``torch.save`` file; nothing in it is executed.
 
-    Raises :class:`ConfigurationError` where it does not exist, :class:`FormatError` where it is something else.
+    Raises :class:`ConfigurationError` if it does not exist, :class:`FormatError` if it is something else.
     """
     if not path.exists():
         raise ConfigurationError(f"the weights {path} do not exist")

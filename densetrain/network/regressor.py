@@ -53,8 +53,8 @@ class OnnxRegressor:
     def open(cls, path: Path) -> OnnxRegressor:
         """Open an ``.onnx`` file of ``densetrain export``.
 
-        Raises :class:`ConfigurationError` where it does not exist or ONNX Runtime is not installed,
-        :class:`FormatError` where it is another network or damaged.
+        Raises :class:`ConfigurationError` if it does not exist or ONNX Runtime is not installed,
+        :class:`FormatError` if it is another network or damaged.
         """
         data = read_bytes(path, "model", MAX_ONNX_BYTES)
         try:

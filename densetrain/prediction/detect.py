@@ -17,7 +17,7 @@ __all__ = ["Detector", "open_detector"]
 Detector = Callable[[Image], Float64]
 """(H, W, 3) uint8 RGB -> (n, 4) left, top, right, bottom of the 68 keypoints, pixels, the largest face first."""
 
-# Where the box of the 68 lies in a detector's square: centre and side, in units of the square's. The cascade's were
+# If the box of the 68 lies in a detector's square: centre and side, in units of the square's. The cascade's were
 # measured: medians over the faces of AFLW2000-3D below 30 degrees of yaw. The other two frame a face much alike.
 SHIFT_DOWN, SIDE = 0.14, 0.90
 
@@ -28,7 +28,7 @@ SMALLEST_SHARE = 0.12
 def open_detector(name: DetectorName) -> Detector:
     """A detector by name: ``cascade`` comes with scikit-image and finds frontal faces.
 
-    Raises :class:`ConfigurationError` where the library that it needs is not installed.
+    Raises :class:`ConfigurationError` if the library that it needs is not installed.
     """
     return {"cascade": _cascade, "opencv": _opencv, "mediapipe": _mediapipe}[name]()
 

@@ -65,7 +65,7 @@ class Face:
 
     box : (4,) left, top, right, bottom that the crop was laid around, pixels
     landmarks : (N, 3) float32; keypoints68 : (68, 3) float32 or None; pixels, image frame, z without an origin
-    pose_deg : (3,) pitch, yaw, roll in degrees, or None where the model knows no reference face
+    pose_deg : (3,) pitch, yaw, roll in degrees, or None if the model knows no reference face
     """
 
     box: Float64
@@ -75,7 +75,7 @@ class Face:
 
 
 def list_images(inputs: tuple[Path, ...], *, video: bool = True) -> list[Path]:
-    """The image and video files among files and folders; raises :class:`ConfigurationError` where there are none."""
+    """The image and video files among files and folders; raises :class:`ConfigurationError` if there are none."""
     found: list[Path] = []
     for path in inputs:
         if path.is_dir():
@@ -116,7 +116,7 @@ def read_boxes(path: Path) -> dict[str, Float64]:
 
 
 def check_boxes(boxes: Float64) -> Float64:
-    """The boxes; raises ``ValueError`` where they are not (n, 4) with right > left and bottom > top."""
+    """The boxes; raises ``ValueError`` if they are not (n, 4) with right > left and bottom > top."""
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
         raise ValueError("a box is four numbers: left, top, right, bottom")
     if not ((boxes[:, 2:] - boxes[:, :2]) >= 1).all() or not (np.abs(boxes) <= FARTHEST_PX).all():
@@ -174,7 +174,7 @@ def predict(
 
 
 def read_image(path: Path) -> Image:
-    """(H, W, 3) uint8 RGB, upright; raises :class:`FormatError` where it cannot be read."""
+    """(H, W, 3) uint8 RGB, upright; raises :class:`FormatError` if it cannot be read."""
     try:
         return read_photograph(path, upright=True)
     except SampleError as error:
@@ -182,7 +182,7 @@ def read_image(path: Path) -> Image:
 
 
 def detect_boxes(detector: Detector, image: Image, name: str) -> Float64:
-    """Boxes of all faces; raises :class:`FormatError` where the detector finds none."""
+    """Boxes of all faces; raises :class:`FormatError` if the detector finds none."""
     boxes = detector(image)
     if not len(boxes):
         raise FormatError(f"{name}: no face found; give its box with --box or --boxes, or try another --detector")
@@ -190,7 +190,7 @@ def detect_boxes(detector: Detector, image: Image, name: str) -> Float64:
 
 
 def draw_faces(image: Image, faces: list[Face], triangles: Int64 | None, *, scale: int = 2) -> Image:
-    """The image with the landmark mesh, the landmarks by depth, and the 68 in white; ``scale`` times as large where it
+    """The image with the landmark mesh, the landmarks by depth, and the 68 in white; ``scale`` times as large if it
     is not large itself.
     """
     from PIL import Image, ImageDraw

@@ -34,12 +34,12 @@ TIMED_FRAMES = 240
 class Follower:
     """Follows the largest face from frame to frame.
 
-    Each frame's crop is laid around the last frame's landmarks; where they are lost, the detector is asked again.
+    Each frame's crop is laid around the last frame's landmarks; if they are lost, the detector is asked again.
 
     start : (4,) box of the face in the first frame, else the detector's
     refine : how often the crop of a detector's box is laid again
 
-    Raises :class:`ConfigurationError` where the vertex index has no subset ibug68 to follow.
+    Raises :class:`ConfigurationError` if the vertex index has no subset ibug68 to follow.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Follower:
         self.rate_hz = rate_hz
 
     def __call__(self, image: Image) -> list[Face]:
-        """The face in the next frame, (H, W, 3) uint8 RGB; none where it is lost."""
+        """The face in the next frame, (H, W, 3) uint8 RGB; none if it is lost."""
         face = self._find(image)
         if face is None:
             self.box = self.smoother = None

@@ -47,9 +47,9 @@ def make_module(
     shards: ShardSet, settings: FitSettings, *, start: bool = True, say: Callable[[str], None] = lambda line: None
 ) -> LandmarkModule:
     """The module for a set of shards; with ``start`` its network begins at the training set's mean landmarks, and at
-    pretrained weights where the settings name them.
+    pretrained weights if the settings name them.
 
-    Raises :class:`ConfigurationError` where the settings ask for flips that the shards do not allow.
+    Raises :class:`ConfigurationError` if the settings ask for flips that the shards do not allow.
     """
     check_flips(settings.augment, shards)
     about = Description(
@@ -95,7 +95,7 @@ def make_trainer(
 ) -> pl.Trainer:
     """Lightning's trainer as the settings have it, writing checkpoints and logs to ``out``.
 
-    Raises :class:`ConfigurationError` where this machine has no such devices.
+    Raises :class:`ConfigurationError` if this machine has no such devices.
     """
     trainer = settings.trainer
     devices, nodes = _processes(settings)
@@ -169,7 +169,7 @@ def fit(
     say : gets a line an epoch and a summary, in the first process alone; a finished run has no metrics, and is left as
         it is
 
-    Raises :class:`ConfigurationError` where ``out`` holds a run of other settings or other shards, and what
+    Raises :class:`ConfigurationError` if ``out`` holds a run of other settings or other shards, and what
     :func:`open_dataset` raises; :class:`TrainingError` if the loss is not finite or a checkpoint cannot be written;
     :class:`BuildError` if another run is training into ``out``.
     """
@@ -262,7 +262,7 @@ def _earlier_run(out: Path, settings: FitSettings, shards: ShardSet) -> dict[str
     """The checkpoint to go on from, or None in a new folder."""
     path, last = out / SETTINGS_FILE, out / LAST
     mine = settings.model_dump(mode="json")
-    if not last.is_file():  # nothing is learnt yet: settings that failed bind nobody
+    if not last.is_file():  # the run may start over with other settings
         return None
     if not path.is_file():
         raise ConfigurationError(f"{out} holds checkpoints, but no {SETTINGS_FILE}: choose another folder")

@@ -27,7 +27,7 @@ def wing(difference: Tensor, w: float, eps: float) -> Tensor:
 class LandmarkLoss(torch.nn.Module):
     """The loss that the settings name: a weighted mean over samples, landmarks and axes.
 
-    Raises :class:`ConfigurationError` where the settings weigh a region, or ask for a subset, that the index lacks.
+    Raises :class:`ConfigurationError` if the settings weigh a region, or ask for a subset, that the index lacks.
     """
 
     weights: Tensor

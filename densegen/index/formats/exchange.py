@@ -35,7 +35,7 @@ def import_index(
     ibug68 : a text file of 68 numbers, the rows of the iBUG 68 among the landmarks; without it a landmark within a UV
         pixel of each of the model's 68 keypoint vertices is looked for
 
-    Raises :class:`ConfigurationError` or :class:`FormatError` where the file does not exist, is no such thing, or a
+    Raises :class:`ConfigurationError` or :class:`FormatError` if the file does not exist, is no such thing, or a
     number or point does not belong to the model.
     """
     if not path.exists():
@@ -63,7 +63,7 @@ def export_index(index: VertexIndex, path: Path, model: MorphableModel, *, whole
 
     ``.txt`` holds vertex ids, for an index of vertices. ``.ply`` and ``.obj`` hold the landmark mesh (landmarks on
     the mean face in millimetres, joined by UV Delaunay triangles), or with ``whole_mesh`` the model's mean face with
-    the landmarks' vertices coloured. Raises :class:`ConfigurationError` where the index has points that the format
+    the landmarks' vertices coloured. Raises :class:`ConfigurationError` if the index has points that the format
     cannot hold.
     """
     suffix = path.suffix.lower()

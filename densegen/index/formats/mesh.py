@@ -53,9 +53,9 @@ def points_of_mesh(path: Path, model: MorphableModel) -> list[BarePoint]:
     """The landmarks in a PLY or OBJ file, on the mean face in millimetres.
 
     The whole mesh with the landmarks' vertices painted, or the landmarks alone as vertices: those become vertices of
-    the model where they are some, else points of its triangles.
+    the model if they are some, else points of its triangles.
 
-    Raises :class:`FormatError` where it is no mesh, nothing in it is painted, or a vertex lies off the face.
+    Raises :class:`FormatError` if it is no mesh, nothing in it is painted, or a vertex lies off the face.
     """
     vertices, colours = _read_mesh(path)
     pixels = uv_pixels(model.uv)
@@ -123,7 +123,7 @@ def _vertex(vertex: np.integer[Any], pixels: Float64) -> BarePoint:
 
 
 def _points_on_surface(points: Float64, path: Path, model: MorphableModel, pixels: Float64) -> list[BarePoint]:
-    """The nearest points of the mean face, as vertices where they are vertices."""
+    """The nearest points of the mean face, as vertices if they are vertices."""
     import trimesh
     from scipy.spatial import cKDTree
 
@@ -162,7 +162,7 @@ def _points_on_surface(points: Float64, path: Path, model: MorphableModel, pixel
 def index_as_mesh(index: VertexIndex, model: MorphableModel, kind: str, *, whole: bool) -> bytes:
     """The landmark mesh on the mean face in millimetres, or, ``whole``, that face with the landmarks' vertices painted.
 
-    Raises :class:`ConfigurationError` where the whole mesh is asked for and a landmark is no vertex of it.
+    Raises :class:`ConfigurationError` if the whole mesh is asked for and a landmark is no vertex of it.
     """
     mean_mm = model.mean.astype(np.float64) * model.unit_mm
     if not whole:

@@ -26,7 +26,7 @@ MAX_BYTES = 1 << 20
 
 
 def read_numbers(path: Path) -> list[int]:
-    """The whole numbers in a text file; raises :class:`FormatError` where it holds something else."""
+    """The whole numbers in a text file; raises :class:`FormatError` if it holds something else."""
     text = read_text(path, "list of numbers", MAX_BYTES)
     try:
         numbers = [float(word) for word in text.split()]
@@ -40,8 +40,8 @@ def read_numbers(path: Path) -> list[int]:
 def points_of_numbers(path: Path, model: MorphableModel, numbering: Numbering | None) -> list[BarePoint]:
     """The landmarks that the numbers in ``path`` name.
 
-    Raises :class:`ConfigurationError` where it is not said what they count or the model is another one,
-    :class:`FormatError` where a number is out of range.
+    Raises :class:`ConfigurationError` if it is not said what they count or the model is another one,
+    :class:`FormatError` if a number is out of range.
     """
     numbers = read_numbers(path)
     if numbering is None:

@@ -72,7 +72,7 @@ MAX_BYTES = 2 << 20
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of what :func:`format_csv` made; raises :class:`FormatError` where it is no CSV."""
+    """The rows of what :func:`format_csv` made; raises :class:`FormatError` if it is no CSV."""
     try:
         return list(csv.DictReader(io.StringIO(read_text(path, "table of landmarks", MAX_BYTES))))
     except csv.Error as error:
@@ -80,7 +80,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def read_npz(path: Path) -> list[dict[str, str]]:
-    """The rows of what :func:`format_npz` made; raises :class:`FormatError` where it is something else."""
+    """The rows of what :func:`format_npz` made; raises :class:`FormatError` if it is something else."""
     columns = read_archive(path, COLUMNS, "table of landmarks")
     for name, column in columns.items():
         dtype, count = _NUMBERS.get(name, ("<U0", 1))
@@ -101,9 +101,9 @@ def _text_of(cell: Any) -> str:
 
 
 def mesh_of_rows(rows: list[dict[str, str]], name: str, column: str, default: str | None) -> str | None:
-    """What every row says in ``uv_layout`` or ``topology``; ``default`` where a table has no such column.
+    """What every row says in ``uv_layout`` or ``topology``; ``default`` if a table has no such column.
 
-    Raises :class:`FormatError` where the rows disagree.
+    Raises :class:`FormatError` if the rows disagree.
     """
     said = {row.get(column, default) for row in rows}
     if len(said) > 1:
