@@ -91,7 +91,11 @@ def crop_generator(seed: int, sample_id: str, flipped: bool) -> np.random.Genera
 
 
 def box_around(points: npt.NDArray[np.floating]) -> Float64:
-    """(..., 4) left, top, right, bottom of (..., P, 2 or 3) points, in their unit and frame."""
+    """(..., 4) left, top, right, bottom of (..., P, 2 or 3) points, in their unit and frame.
+
+    >>> box_around(np.array([[3, 9, 0], [7, 1, 5]])).tolist()
+    [3.0, 1.0, 7.0, 9.0]
+    """
     xy = points[..., :2].astype(np.float64)
     return np.concatenate([xy.min(axis=-2), xy.max(axis=-2)], axis=-1)
 
@@ -109,6 +113,12 @@ def crop_of_box(
     margin : of the square's side, in units of the box's mean side
     size : of the crop, pixels
     factor, shift : the jitter: of the side, and of the centre in units of the box's mean side
+
+    The box of 100 px fills two thirds of a crop of margin 1.5, whose corners lie at 25 and 175:
+
+    >>> crop = crop_of_box(np.array([50, 50, 150, 150]), margin=1.5, size=256)
+    >>> crop.apply(np.array([[25, 25, 0], [175, 100, 0]], np.float32)).tolist()
+    [[0.0, 0.0, 0.0], [255.0, 127.5, 0.0]]
     """
     left, top, right, bottom = map(float, box)
     mean_side = ((right - left) + (bottom - top)) / 2

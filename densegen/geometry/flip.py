@@ -22,7 +22,11 @@ def flip_image(image: npt.NDArray[Pixel]) -> npt.NDArray[Pixel]:
 
 
 def flip_points(points_crop: Float32, size: int = CROP_SIZE) -> Float32:
-    """(..., 3) float32 points, pixels, crop frame: x -> size - 1 - x. Which point is which is the caller's matter."""
+    """(..., 3) float32 points, pixels, crop frame: x -> size - 1 - x. Which point is which is the caller's matter.
+
+    >>> flip_points(np.array([[0, 10, 20]], np.float32)).tolist()
+    [[255.0, 10.0, 20.0]]
+    """
     flipped = points_crop.copy()
     flipped[..., 0] = np.float32(size - 1) - flipped[..., 0]
     return flipped

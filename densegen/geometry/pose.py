@@ -41,6 +41,9 @@ def proper_pose(pose: npt.NDArray[np.floating]) -> Float32:
 
     pose : (7,) pitch, yaw, roll [rad], tx, ty, tz [px, camera frame], scale [px per model unit], as a file has it
     returns : (7,) float32, the same units
+
+    >>> proper_pose(np.array([0.25, 0.5, math.pi, 10, 20, 30, -0.125])).round(6).tolist()
+    [-0.25, -0.5, 0.0, 10.0, 20.0, 30.0, 0.125]
     """
     pitch, yaw, roll, tx, ty, tz, scale = map(float, pose)
     if scale < 0:
@@ -89,6 +92,9 @@ def yaw_degrees(poses: Float32, mirrored: Mask | None = None) -> Float64:
     """Yaw in degrees of (..., 7) poses, as the pictures show it.
 
     mirrored : (...) bool, samples that were mirrored after their fit: their pose is that of the fit as it was
+
+    >>> yaw_degrees(np.array([[0, math.pi / 2, 0, 0, 0, 0, 1]]), np.array([True])).round(6).tolist()
+    [-90.0]
     """
     yaw: Float64 = np.rad2deg(poses[..., 1].astype(np.float64))
     return yaw if mirrored is None else np.where(mirrored, -yaw, yaw)

@@ -12,7 +12,11 @@ __all__ = ["mirror_from_uv", "mirror_pixels", "uv_from_pixels", "uv_pixels"]
 
 
 def uv_pixels(uv: Float64, size: int = UV_SIZE) -> Float64:
-    """UV coordinates as sub-pixel positions: (N, 2) in [0, 1], v up -> (N, 2) (column, row) in [0, size - 1]."""
+    """UV coordinates as sub-pixel positions: (N, 2) in [0, 1], v up -> (N, 2) (column, row) in [0, size - 1].
+
+    >>> uv_pixels(np.array([[0.0, 1.0], [0.5, 0.5]])).tolist()
+    [[0.0, 0.0], [127.5, 127.5]]
+    """
     return np.stack([uv[:, 0] * (size - 1), (1 - uv[:, 1]) * (size - 1)], axis=1)
 
 
@@ -22,7 +26,11 @@ def uv_from_pixels(pixels: Float64, size: int = UV_SIZE) -> Float64:
 
 
 def mirror_pixels(pixels: Float64, size: int = UV_SIZE) -> Float64:
-    """Mirrored sub-pixel positions: column -> size - 1 - column. The face's midline lies at (size - 1) / 2."""
+    """Mirrored sub-pixel positions: column -> size - 1 - column. The face's midline lies at (size - 1) / 2.
+
+    >>> mirror_pixels(np.array([[10.0, 40.0]])).tolist()
+    [[245.0, 40.0]]
+    """
     return pixels * [-1, 1] + [size - 1, 0]
 
 
