@@ -32,8 +32,9 @@ from densegen.files import find_data_file, write_text
 from densegen.geometry.crop import CropRecipe
 from densegen.geometry.uv import uv_pixels
 from densegen.index.vertex_index import VertexIndex, read_index
+from densegen.sources.fit_list import FitEntry, list_fits
 from densegen.sources.fits import read_fit
-from densegen.sources.manifest import BuildSettings, FitEntry, Manifest, choose_settings, list_fits, read_manifest
+from densegen.sources.manifest import BuildSettings, Manifest, choose_settings, read_manifest
 from densegen.sources.photograph import jpeg_codec
 
 __all__ = ["Plan", "Progress", "build", "plan_build"]

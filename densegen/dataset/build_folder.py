@@ -29,7 +29,7 @@ from densegen.dataset.build_record import (
 )
 from densegen.errors import BuildError
 from densegen.files import LOCK_NAMES, only_one, remove_leftovers, sha256_of, write_text
-from densegen.sources.manifest import FitEntry
+from densegen.sources.fit_list import FitEntry
 
 __all__ = ["BuildFolder"]
 

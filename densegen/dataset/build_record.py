@@ -14,7 +14,8 @@ from densegen.errors import ConfigurationError, FormatError
 from densegen.files import is_about_the_file, sha256_of, write_text
 from densegen.geometry.crop import CropRecipe
 from densegen.records import first_problem, read_json
-from densegen.sources.manifest import BuildSettings, FitEntry, Split
+from densegen.sources.fit_list import FitEntry
+from densegen.sources.manifest import BuildSettings, Split
 
 __all__ = [
     "MANIFEST_NAME",

@@ -21,9 +21,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from densegen.dataset.lzf import pack_lzf, unpack_lzf
 from densegen.errors import FormatError
 from densegen.files import file_size
-from densegen.geometry.kernels import kernel
 
 __all__ = ["append_row", "check_structure", "create_group", "hdf5_series", "new_file", "open_checked", "read_row"]
 
@@ -121,7 +121,7 @@ def append_row(dataset: Any, numbers: npt.NDArray[np.uint16]) -> None:
     # HDF5's shuffle: all low bytes, then all high ones.
     raw = np.ascontiguousarray(numbers.astype("<u2", copy=False).reshape(-1, 1).view(np.uint8).T).reshape(-1)
     packed = np.empty(len(raw), np.uint8)
-    size = _pack_lzf(raw, packed)
+    size = pack_lzf(raw, packed)
     place = (row, *([0] * (dataset.ndim - 1)))
     if size < 0:
         dataset.id.write_direct_chunk(place, raw.tobytes(), _NOT_PACKED)
@@ -140,90 +140,11 @@ def read_row(dataset: Any, row: int) -> npt.NDArray[np.uint16]:
     raw = np.zeros(2 * math.prod(shape), np.uint8)
     if len(packed) == len(raw) and mask == _NOT_PACKED:
         raw = packed
-    elif mask != 0 or _unpack_lzf(packed, raw) != len(raw):
+    elif mask != 0 or unpack_lzf(packed, raw) != len(raw):
         raise FormatError(f"the position map of row {row} is damaged: rebuild it with 'densegen build'")
     # HDF5's shuffle: all low bytes, then all high ones.
     numbers: npt.NDArray[np.uint16] = np.ascontiguousarray(raw.reshape(2, -1).T).view("<u2").reshape(shape)
     return numbers
-
-
-@kernel
-def _pack_lzf(raw: Any, out: Any) -> int:
-    """The bytes of ``raw`` in the format that :func:`_unpack_lzf` reads: at every byte the nearest earlier place with
-    the same three bytes (by their hash) is copied from. The number of bytes written, or -1 if ``out`` is too short.
-    """
-    places = np.full(1 << 16, -1, np.int64)
-    at, to, run = 0, 0, 0  # run: bytes since the last copy, that go out as they are
-    while at < len(raw):
-        length, distance = 0, 0
-        if at + 2 < len(raw):
-            three = (int(raw[at]) << 16) | (int(raw[at + 1]) << 8) | int(raw[at + 2])
-            place = ((three * 2654435761) >> 13) & 0xFFFF
-            source, places[place] = places[place], at
-            distance = at - source
-            if source >= 0 and distance <= 8192:
-                longest = min(264, len(raw) - at)
-                while length < longest and raw[source + length] == raw[at + length]:
-                    length += 1
-        if length < 3:
-            run, at = run + 1, at + 1
-            if run < 32 and at < len(raw):
-                continue
-        if run > 0:
-            if to + 1 + run > len(out):
-                return -1
-            start = at - run
-            out[to] = run - 1
-            for k in range(run):
-                out[to + 1 + k] = raw[start + k]
-            to, run = to + 1 + run, 0
-        if length >= 3:
-            if to + 3 > len(out):
-                return -1
-            code, back = length - 2, distance - 1
-            out[to] = (min(code, 7) << 5) | (back >> 8)
-            to += 1
-            if code >= 7:
-                out[to] = code - 7
-                to += 1
-            out[to] = back & 255
-            to, at = to + 1, at + length
-    return to if to < len(raw) else -1
-
-
-@kernel
-def _unpack_lzf(packed: Any, out: Any) -> int:
-    """LibLZF's format: runs of up to 32 bytes as they are, and copies of up to 264 bytes from up to 8 KiB before. The
-    number of bytes that came out; -1 if they do not fit, or the input is damaged.
-    """
-    at, to = 0, 0
-    while at < len(packed):
-        control = int(packed[at])
-        at += 1
-        if control < 32:
-            count = control + 1
-            if at + count > len(packed) or to + count > len(out):
-                return -1
-            for _ in range(count):
-                out[to] = packed[at]
-                at, to = at + 1, to + 1
-            continue
-        count = (control >> 5) + 2
-        if count == 9:
-            if at >= len(packed):
-                return -1
-            count += int(packed[at])
-            at += 1
-        if at >= len(packed):
-            return -1
-        source = to - ((control & 31) << 8) - int(packed[at]) - 1
-        at += 1
-        if source < 0 or to + count > len(out):
-            return -1
-        for _ in range(count):
-            out[to] = out[source]
-            source, to = source + 1, to + 1
-    return to
 
 
 class _RefusedError(Exception):

@@ -22,8 +22,9 @@ from densegen.geometry.pose import pose_vertices
 from densegen.geometry.position_map import UvTable, encode_fixed_point, make_uv_table
 from densegen.geometry.surface import SurfacePoints
 from densegen.index.vertex_index import VertexIndex
+from densegen.sources.fit_list import FitEntry
 from densegen.sources.fits import Fit, read_fit
-from densegen.sources.manifest import FitEntry, FlipPolicy
+from densegen.sources.manifest import FlipPolicy
 from densegen.sources.photograph import read_photograph
 
 __all__ = ["BATCH", "Recipe", "check_components", "make_samples", "mesh_in_image", "samples_of_fit"]

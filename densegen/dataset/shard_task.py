@@ -17,7 +17,7 @@ from densegen.errors import BuildError, SampleError
 from densegen.face.morphable_model import read_model
 from densegen.files import write_bytes
 from densegen.index.vertex_index import format_index, read_index
-from densegen.sources.manifest import FitEntry
+from densegen.sources.fit_list import FitEntry
 
 __all__ = ["ShardTask", "build_shard"]
 

@@ -21,8 +21,9 @@ from densegen.dataset.pipeline import BATCH, Recipe, make_samples
 from densegen.face.morphable_model import MorphableModel, read_model, write_model
 from densegen.files import find_data_file
 from densegen.index.vertex_index import read_index
+from densegen.sources.fit_list import FitEntry, list_fits
 from densegen.sources.fits import read_fit
-from densegen.sources.manifest import FitEntry, list_fits, read_manifest
+from densegen.sources.manifest import read_manifest
 from densegen.synthetic.corpus import SUBSET
 
 

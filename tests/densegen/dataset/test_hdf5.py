@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from densegen.dataset.hdf5 import _pack_lzf, _unpack_lzf, append_row, read_row
+from densegen.dataset.hdf5 import append_row, read_row
+from densegen.dataset.lzf import pack_lzf, unpack_lzf
 
 SHAPE = (16, 16, 3)
 
@@ -63,9 +64,9 @@ def test_the_bytes_of_a_row_do_not_depend_on_the_rows_before() -> None:
 def test_whatever_is_packed_comes_out_again(few: list[int], repeats: int) -> None:
     raw = np.array(few * repeats, np.uint8)[:20_000]
     packed = np.empty(len(raw), np.uint8)
-    size = _pack_lzf(raw, packed)
+    size = pack_lzf(raw, packed)
     assert size < max(len(raw), 1)
     if size >= 0:
         out = np.zeros(len(raw), np.uint8)
-        assert _unpack_lzf(packed[:size], out) == len(raw)
+        assert unpack_lzf(packed[:size], out) == len(raw)
         assert np.array_equal(out, raw)

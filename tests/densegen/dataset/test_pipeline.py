@@ -18,8 +18,8 @@ from densegen.geometry.flip import flip_points
 from densegen.geometry.position_map import decode_fixed_point
 from densegen.ibug68 import KEYPOINT_MIRROR
 from densegen.index.vertex_index import VertexIndex
+from densegen.sources.fit_list import FitEntry
 from densegen.sources.fits import Fit
-from densegen.sources.manifest import FitEntry
 from tests.densegen.index.test_vertex_index import pixel_index
 
 ENTRY = FitEntry("A/a", Path("a.mat"), Path("a.jpg"), "A/a", "train", False, "A/a.jpg")

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from densegen.errors import ConfigurationError, FormatError
-from densegen.sources.manifest import Manifest, Split, list_fits, named_manifests, read_manifest
+from densegen.sources.fit_list import list_fits
+from densegen.sources.manifest import Manifest, Split, named_manifests, read_manifest
 
 BASE: dict[str, Any] = {
     "name": "test",

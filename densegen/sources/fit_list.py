@@ -1,0 +1,117 @@
+"""The fits of a dataset, as they lie in its folders: what a build goes through."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+
+from densegen.conventions import MIRROR_SUFFIX, FlipPolicy
+from densegen.errors import ConfigurationError
+from densegen.files import stays_below
+from densegen.sources.manifest import Manifest, Subset
+
+__all__ = ["FitEntry", "list_fits"]
+
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class FitEntry:
+    """One fit of a dataset: where it lies, and what it counts as.
+
+    flipped : whether it comes from a shipped flip folder
+    source : the image's path below the root, with ``/``
+    """
+
+    sample_id: str
+    fit: Path
+    image: Path
+    group: str
+    split: str
+    flipped: bool
+    source: str
+
+    @property
+    def mirrored_id(self) -> str:
+        """The id of the sample that mirroring makes of it."""
+        return f"{self.sample_id}{MIRROR_SUFFIX}"
+
+
+def list_fits(manifest: Manifest, root: Path, flip: FlipPolicy) -> list[FitEntry]:
+    """Every fit under ``root``, sorted by sample id; with ``flip="shipped"`` those of the ``_Flip`` folders, too.
+
+    Raises :class:`ConfigurationError` if the policy is not the dataset's, the root or every folder is missing, or
+    two fits have the same id.
+    """
+    if flip not in manifest.flips:
+        raise ConfigurationError(f"{manifest.name} has no {flip!r} flips: use one of {', '.join(manifest.flips)}")
+    if not root.is_dir():
+        raise ConfigurationError(f"the root {root} is not a folder: give the dataset's with --root")
+    entries: list[FitEntry] = []
+    for subset in manifest.subsets:
+        folders = [(subset.directory, False)]
+        if flip == "shipped" and subset.shipped_flips:
+            folders.append((subset.shipped_flips, True))
+        for folder, flipped in folders:
+            found = _list_folder(manifest, subset, root / folder, folder, flipped)
+            if flipped and not found and any(entry.group.startswith(f"{subset.name}/") for entry in entries):
+                raise ConfigurationError(
+                    f"{root / folder} holds no fit, but {subset.directory} does: use --flip mirror"
+                )
+            entries += found
+    if not entries:
+        folders_tried = ", ".join(subset.directory for subset in manifest.subsets)
+        raise ConfigurationError(f"{root} holds no fit (*.mat) in {folders_tried}: is it the root of {manifest.title}?")
+    entries.sort(key=lambda entry: entry.sample_id)
+    for first, second in pairwise(entries):
+        if first.sample_id == second.sample_id:
+            raise ConfigurationError(f"two fits have the id {first.sample_id}: {first.fit} and {second.fit}")
+    return entries
+
+
+def _list_folder(manifest: Manifest, subset: Subset, folder: Path, name: str, flipped: bool) -> list[FitEntry]:
+    if not folder.is_dir():
+        return []
+    files = {path.name for path in folder.iterdir()}
+    pattern = re.compile(subset.group)
+    prefix = PurePosixPath(name) if PurePosixPath(name).parts else PurePosixPath(subset.name)
+    entries = []
+    for file in sorted(files):
+        stem, suffix = file[: file.rfind(".")], file[file.rfind(".") :].lower()
+        if suffix != ".mat" or file.startswith("."):
+            continue
+        images = [f"{stem}{s}" for known in IMAGE_SUFFIXES for s in (known, known.upper()) if f"{stem}{s}" in files]
+        if len(images) > 1:
+            raise ConfigurationError(f"{folder / file} has two images, {images[0]} and {images[1]}: keep one")
+        _check_name(stem, folder)
+        match = pattern.search(stem)
+        if match is None or match.group(1) is None:
+            raise ConfigurationError(f"{folder / file}: the pattern {subset.group!r} names no source photograph")
+        group = f"{subset.name}/{match.group(1)}"
+        image = images[0] if images else f"{stem}{IMAGE_SUFFIXES[0]}"
+        entries.append(
+            FitEntry(
+                sample_id=str(prefix / stem),
+                fit=folder / file,
+                image=folder / image,
+                group=group,
+                split=manifest.split.of(group),
+                flipped=flipped,
+                source=str(PurePosixPath(name) / image),
+            )
+        )
+    return entries
+
+
+def _check_name(stem: str, folder: Path) -> None:
+    try:
+        stem.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"{folder} holds a file whose name is not UTF-8: {stem!a}: rename it") from error
+    if not stays_below(stem):
+        raise ConfigurationError(f"{folder} holds a file whose name is a path elsewhere: {stem!r}: rename it")
+    if stem.endswith(MIRROR_SUFFIX):
+        raise ConfigurationError(f"{folder / stem} ends in {MIRROR_SUFFIX}, which marks samples that densegen mirrors")
