@@ -72,6 +72,29 @@ def test_loading_a_sample_costs_little_more_than_decoding_its_jpeg(
     assert np.median(ratios) <= 1.3
 
 
+def test_a_shuffled_epoch_of_open_dataset_is_no_slower_than_the_loader(
+    shards: ShardSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = BatchDataset(shards)
+    rows = np.arange(len(shards), dtype=np.int64)
+    batches = [key[2] for key in BatchSampler(rows, 128, 0, shuffle=True)]
+    same = sum(map(len, batches))
+
+    def load() -> None:
+        for number, batch in enumerate(batches):
+            assert isinstance(dataset[(0, number, batch, 1.0)], dict)
+
+    def read() -> None:
+        for sample in shards.shuffled(seed=0)[:same]:
+            assert sample.image.size
+
+    load(), read()
+    ratios = [median_seconds(read, 1) / median_seconds(load, 1) for _ in range(ROUNDS)]
+    with capsys.disabled():
+        print(f"\na shuffled epoch of open_dataset: {np.median(ratios):.2f} times the trainer's loader")
+    assert np.median(ratios) <= 1.1
+
+
 class Clock(Callback):
     """Times each step of the trainer, and after it a bare step: both see the same machine."""
 
