@@ -139,7 +139,7 @@ class ProgressBar:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         console = Console(stderr=True)
-        self.rejects, self.verb, self.unit = 0, verb, unit
+        self.set_aside, self.verb, self.unit = 0, verb, unit
         self.said = time.monotonic()
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
@@ -166,13 +166,15 @@ class ProgressBar:
     def total(self) -> float | None:
         return self.progress.tasks[0].total
 
-    def start(self, fits: int, already_done: int) -> None:
-        self.progress.update(self.task, total=fits, completed=already_done)
+    def start(self, total: int, done: int = 0) -> None:
+        """``total`` of them there are, ``done`` of them were done before."""
+        self.progress.update(self.task, total=total, completed=done)
 
-    def advance(self, fits: int, rejects: int) -> None:
-        self.rejects += rejects
-        note = f"{self.rejects} set aside" if self.rejects else ""
-        self.progress.advance(self.task, fits)
+    def advance(self, done: int, set_aside: int = 0) -> None:
+        """``done`` more, ``set_aside`` of them unusable."""
+        self.set_aside += set_aside
+        note = f"{self.set_aside} set aside" if self.set_aside else ""
+        self.progress.advance(self.task, done)
         speed = self.progress.tasks[0].finished_speed or self.progress.tasks[0].speed
         self.progress.update(self.task, rate=f"{speed:,.0f}/s" if speed else "", note=note)
         if self.progress.disable and time.monotonic() - self.said > LINE_EVERY_S:

@@ -116,8 +116,8 @@ def verify(folder: Path) -> None:
     from densegen.files import sha256_of
 
     with ProgressBar("checking", "samples") as bar:
-        bar.start(read_dataset_manifest(folder).samples, 0)
-        checked = verify_dataset(folder, lambda samples: bar.advance(samples, 0))
+        bar.start(read_dataset_manifest(folder).samples)
+        checked = verify_dataset(folder, bar.advance)
     say(f"{folder}: {checked.samples:,} samples in {len(checked.shards)} shards, all correct")
     say(f"SHA-256 of {MANIFEST_NAME}: {sha256_of(folder / MANIFEST_NAME)}")
 
@@ -158,8 +158,8 @@ def rebuild_maps(folder: Path, model_path: Path, out: Path, sample_ids: tuple[st
     from densegen.face.morphable_model import read_model
 
     with ProgressBar("rendering", "maps") as bar:
-        bar.start(len(sample_ids) or read_dataset_manifest(folder).samples, 0)
-        count = write_position_maps(folder, read_model(model_path), out, sample_ids, lambda n: bar.advance(n, 0))
+        bar.start(len(sample_ids) or read_dataset_manifest(folder).samples)
+        count = write_position_maps(folder, read_model(model_path), out, sample_ids, bar.advance)
     say(f"{out}: {count:,} position maps")
 
 
@@ -217,8 +217,8 @@ def _synthesise(out: Path, samples: int, seed: int, jobs: int) -> None:
     from densegen.synthetic.corpus import write_corpus
 
     with ProgressBar("drawing", "portraits") as bar, open_pool(jobs) as pool:
-        bar.start(samples, 0)
-        write_corpus(out, samples, seed, pool, lambda n: bar.advance(n, 0))
+        bar.start(samples)
+        write_corpus(out, samples, seed, pool, bar.advance)
 
 
 def _write_corpus_manifest(out: Path, samples: int, seed: int) -> None:

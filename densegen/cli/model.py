@@ -76,7 +76,7 @@ def _describe(model: MorphableModel) -> None:
     asymmetry = float(np.linalg.norm(half_way, axis=1).mean()) * model.unit_mm
     midline = int((model.mirror == np.arange(model.vertex_count)).sum())
     low, high = model.uv.min(axis=0), model.uv.max(axis=0)
-    extent = np.ptp(model.mean, axis=0) * model.unit_mm
+    extent = np.ptp(model.mean_mm, axis=0)
     rows = {
         "name": model.name,
         "vertices": count_words(model.vertex_count),

@@ -30,7 +30,6 @@ from densegen.executors import open_pool
 from densegen.face.morphable_model import MorphableModel, read_model
 from densegen.files import find_data_file, write_text
 from densegen.geometry.crop import CropRecipe
-from densegen.geometry.uv import uv_pixels
 from densegen.index.vertex_index import VertexIndex, read_index
 from densegen.sources.fit_list import FitEntry, list_fits
 from densegen.sources.fits import read_fit
@@ -86,15 +85,15 @@ MAX_SHARDS = 100_000
 class Progress(Protocol):
     """Whom a build tells how far it is."""
 
-    def start(self, fits: int, already_done: int) -> None: ...
-    def advance(self, fits: int, rejects: int) -> None: ...
+    def start(self, total: int, done: int = 0) -> None: ...
+    def advance(self, done: int, set_aside: int = 0) -> None: ...
 
 
 class Silent:
     """Tells nobody."""
 
-    def start(self, fits: int, already_done: int) -> None: ...
-    def advance(self, fits: int, rejects: int) -> None: ...
+    def start(self, total: int, done: int = 0) -> None: ...
+    def advance(self, done: int, set_aside: int = 0) -> None: ...
 
 
 def plan_build(
@@ -161,7 +160,7 @@ def _plan(
 def _check_keypoints(index: VertexIndex, model: MorphableModel) -> None:
     """The index's 68 must be the model's: within two pixels of the UV map."""
     if "ibug68" in index.subsets:
-        distance = np.linalg.norm(index.subset("ibug68", index.uv) - uv_pixels(model.uv[model.keypoints68]), axis=1)
+        distance = np.linalg.norm(index.subset("ibug68", index.uv) - model.keypoint_pixels, axis=1)
         if distance.max() > 2:
             k = int(distance.argmax())
             raise ConfigurationError(

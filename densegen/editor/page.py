@@ -187,7 +187,7 @@ class EditorPage:
         """Largest, 99th percentile and mean distance of the face in mm, and (V,) each vertex's own."""
         from scipy.spatial import cKDTree
 
-        mean_mm = self.session.model.mean * np.float32(self.session.model.unit_mm)
+        mean_mm = self.session.model.mean_mm.astype(np.float32)
         tree = cKDTree(mean_mm[vertices])
         face = tree.query(self.surface.gather(mean_mm))[0]
         return float(face.max()), float(np.percentile(face, 99)), float(face.mean()), tree.query(mean_mm)[0]

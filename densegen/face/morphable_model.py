@@ -16,7 +16,7 @@ from densegen.conventions import UV_LAYOUT
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import file_size, write_bytes
 from densegen.geometry.kernels import kernel
-from densegen.geometry.uv import mirror_from_uv
+from densegen.geometry.uv import mirror_from_uv, uv_pixels
 from densegen.ibug68 import KEYPOINTS
 from densegen.records import first_problem
 
@@ -135,6 +135,16 @@ class MorphableModel:
     def mirror(self) -> Int32:
         """(V,) int32: the vertex on the other half of the face, from the UV layout; an involution."""
         return mirror_from_uv(self.uv)
+
+    @cached_property
+    def mean_mm(self) -> Float64:
+        """(V, 3) float64, the mean face in millimetres, model frame."""
+        return self.mean.astype(np.float64) * self.unit_mm
+
+    @cached_property
+    def keypoint_pixels(self) -> Float64:
+        """(68, 2) float64, (column, row) of the iBUG 68 in the 256x256 UV map."""
+        return uv_pixels(self.uv[self.keypoints68])
 
     @cached_property
     def outward_triangles(self) -> Int32:

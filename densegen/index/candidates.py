@@ -18,7 +18,6 @@ from densegen.conventions import UV_SIZE
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
 from densegen.files import write_text
-from densegen.geometry.uv import uv_pixels
 from densegen.ibug68 import BROWS, JAW, KEYPOINTS, NOSE_TIP
 from densegen.records import read_validated
 
@@ -66,7 +65,7 @@ def sample_candidates(model: MorphableModel, seeds: tuple[str, ...], rounds: int
         raise ConfigurationError(f"there is no seed group {unknown[0]!r}: use {', '.join(SEEDS)}")
     if sum(len(SEEDS[name]) for name in set(seeds)) < 4:
         raise ConfigurationError(f"the seeds {', '.join(seeds)} are too few to triangulate: add another group")
-    keypoints = np.rint(uv_pixels(model.uv[model.keypoints68]))
+    keypoints = np.rint(model.keypoint_pixels)
     points = keypoints[sorted(k for name in set(seeds) for k in SEEDS[name])]
     steps = [points]
     for _ in range(rounds):

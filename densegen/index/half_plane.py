@@ -21,7 +21,7 @@ class FacePlane:
 
         self.model = model
         self.pixels = uv_pixels(model.uv)
-        self.points_mm = model.mean.astype(np.float64) * model.unit_mm
+        self.points_mm = model.mean_mm
         region = valid_uv_region()
         self.valid = region & region[:, ::-1]  # PRNet's outline differs by a pixel between left and right
         columns, rows = np.rint(self.pixels).astype(np.int64).T

@@ -12,7 +12,7 @@ from densegen.arrays import Float64
 from densegen.errors import FormatError
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import region_of
-from densegen.geometry.uv import mirror_pixels, uv_pixels
+from densegen.geometry.uv import mirror_pixels
 from densegen.ibug68 import AFLW21, KEYPOINT_MIRROR, KEYPOINTS, ids_of
 from densegen.index.landmark import origin_of_keypoint
 from densegen.index.vertex_index import VertexIndex
@@ -41,7 +41,7 @@ def name_points(
     Raises :class:`FormatError` if the points are no consistent index.
     """
     uv = np.array([point.uv for point in points]).reshape(-1, 2)
-    keypoints = uv_pixels(model.uv[model.keypoints68])
+    keypoints = model.keypoint_pixels
     rows = _rows_of_keypoints(uv, keypoints) if ibug68 is None else list(ibug68)
     if rows is not None and (len(rows) != KEYPOINTS or not all(0 <= row < len(points) for row in rows)):
         raise FormatError(f"the 68 are not 68 rows of the {len(points)} landmarks of {_file(source)}")

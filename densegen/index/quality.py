@@ -14,7 +14,6 @@ from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import REGIONS, valid_uv_region
 from densegen.geometry.position_map import make_uv_table
 from densegen.geometry.surface import SurfacePoints
-from densegen.geometry.uv import uv_pixels
 from densegen.ibug68 import KEYPOINTS, ids_of
 from densegen.index.landmark import Landmark
 from densegen.index.points import BarePoint, name_points
@@ -76,7 +75,7 @@ def measure(index: VertexIndex, model: MorphableModel, std: npt.NDArray[np.float
     """
     from scipy.spatial import cKDTree
 
-    mean_mm = model.mean * np.float32(model.unit_mm)
+    mean_mm = model.mean_mm.astype(np.float32)
     surface, valid = face_surface(model)
     landmarks = index.resolve(model)
     places = landmarks.gather(mean_mm)
@@ -241,7 +240,7 @@ def farthest_point_index(model: MorphableModel, count: int) -> VertexIndex:
     """The plain baseline: the iBUG 68, then again and again the place of the face that is farthest from all so far."""
     from scipy.spatial import cKDTree
 
-    mean_mm = model.mean * np.float32(model.unit_mm)
+    mean_mm = model.mean_mm.astype(np.float32)
     surface, valid = face_surface(model)
     places = surface.gather(mean_mm).astype(np.float64)
     distance = cKDTree(mean_mm[model.keypoints68[:count]]).query(places)[0]
@@ -250,7 +249,7 @@ def farthest_point_index(model: MorphableModel, count: int) -> VertexIndex:
         chosen.append(int(np.argmax(distance)))
         distance = np.minimum(distance, np.linalg.norm(places - places[chosen[-1]], axis=1))
     rows, columns = np.nonzero(valid)
-    keypoints = uv_pixels(model.uv[model.keypoints68])
+    keypoints = model.keypoint_pixels
     points = [
         BarePoint((float(x), float(y)), vertex=int(vertex))
         for (x, y), vertex in zip(keypoints[:count], model.keypoints68, strict=False)

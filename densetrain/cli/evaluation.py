@@ -150,8 +150,8 @@ def _evaluate_shards(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
     shards = open_dataset(*asked.folders)
     score = partial(evaluate_shards, shards=shards, split=asked.split, threshold=asked.threshold, seed=asked.seed)
     with ProgressBar("evaluating", "samples") as bar:
-        bar.start(len(shards.rows(asked.split)), 0)
-        results = [score(regressor, progress=lambda n: bar.advance(n, 0))]
+        bar.start(len(shards.rows(asked.split)))
+        results = [score(regressor, progress=bar.advance)]
     if regressor.about.mean_landmarks is not None:
         results.append(score(None, constant=np.array(regressor.about.mean_landmarks)))
     worst = dict(worst_cases(results[0], WORST))
@@ -183,8 +183,8 @@ def _evaluate_public(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
         assert regressor is not None
         detector = None if asked.box == "truth" else open_detector(asked.box)
         with ProgressBar("predicting", "images") as bar:
-            bar.start(len(benchmark), 0)
-            points, missed = predict_benchmark(regressor, benchmark, detector, lambda n: bar.advance(n, 0))
+            bar.start(len(benchmark))
+            points, missed = predict_benchmark(regressor, benchmark, detector, bar.advance)
         results = read(points, regressor.name, made_in_words(asked.box if detector else None, missed))
     if benchmark.images is None:
         return results, None

@@ -179,8 +179,8 @@ class _Job:
 
             def advance(frames: int, total: int | None) -> None:
                 if total is not None and bar.total is None:
-                    bar.start(total, 0)
-                bar.advance(frames, 0)
+                    bar.start(total)
+                bar.advance(frames)
 
             film = process_video(
                 source, follower, stem, self.triangles, smooth=self.asked.smooth, limit=self.asked.limit,

@@ -127,7 +127,7 @@ def _points_on_surface(points: Float64, path: Path, model: MorphableModel, pixel
     import trimesh
     from scipy.spatial import cKDTree
 
-    mean_mm = model.mean.astype(np.float64) * model.unit_mm
+    mean_mm = model.mean_mm
     if len(points) > MAX_POINTS:
         raise FormatError(
             f"{path.name} has {len(points):,} vertices: neither the whole mesh of {model.name}, "
@@ -164,7 +164,7 @@ def index_as_mesh(index: VertexIndex, model: MorphableModel, kind: str, *, whole
 
     Raises :class:`ConfigurationError` if the whole mesh is asked for and a landmark is no vertex of it.
     """
-    mean_mm = model.mean.astype(np.float64) * model.unit_mm
+    mean_mm = model.mean_mm
     if not whole:
         return mesh_bytes(index.resolve(model).gather(mean_mm.astype(np.float32)), landmark_triangles(index), kind)
     if index.topology != model.topology:
