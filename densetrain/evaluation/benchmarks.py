@@ -117,7 +117,10 @@ class Benchmark:
 
 
 def aflw2000(
-    root: Path | None, protocol: Path | None, labels: Labels = "original", yaw: YawSource | None = None
+    root: str | Path | None,
+    protocol: str | Path | None = None,
+    labels: Labels = "original",
+    yaw: YawSource | None = None,
 ) -> Benchmark:
     """AFLW2000-3D (Zhu et al., CVPR 2016), 68 points, 2D.
 
@@ -127,6 +130,7 @@ def aflw2000(
 
     Raises :class:`ConfigurationError` if files are missing, :class:`FormatError` if they are something else.
     """
+    root, protocol = (None if folder is None else Path(folder) for folder in (root, protocol))
     yaw = yaw or ("pose" if protocol is not None else "fit")
     if protocol is None and (labels == "reannotated" or yaw != "fit"):
         raise ConfigurationError(f"labels {labels} and yaw {yaw} are in the public files: give their --protocol folder")
@@ -167,12 +171,13 @@ def aflw2000(
     )
 
 
-def aflw(root: Path | None, protocol: Path) -> Benchmark:
+def aflw(root: str | Path | None, protocol: str | Path) -> Benchmark:
     """AFLW, 21 points, from the public evaluation files of 3DDFA; images are its 120x120 crops.
 
     protocol : folder with ``AFLW_GT_crop.list``, ``AFLW_GT_crop_yaws.npy``, ``AFLW_GT_crop_roi_box.npy``,
         ``AFLW_GT_pts21.npy`` and ``AFLW_GT_pts68.npy``; root : folder of the crops
     """
+    root, protocol = None if root is None else Path(root), Path(protocol)
     names = _read_list(protocol / "AFLW_GT_crop.list")
     points68 = _points(protocol / "AFLW_GT_pts68.npy", 68, len(names))
     truth = _points(protocol / "AFLW_GT_pts21.npy", 21, len(names))
