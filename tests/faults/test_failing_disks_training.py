@@ -18,4 +18,5 @@ MOMENTS = os.environ.get("DENSE_FAULT_MOMENTS", "2")
 @pytest.mark.parametrize("what", ["fit", "export", "report", "predict"])
 def test_a_rerun_equals_an_undisturbed_run(trained: tuple[Path, Path], tmp_path: Path, what: str, kind: str) -> None:
     tried = command("tests.faults.training_faults", what, *trained, tmp_path, kind, MOMENTS)
+    print(f"{what}, {kind}: {tried.split()[-1]} moments")
     assert int(tried.split()[-1]) > 0
