@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from densegen.sources.fits import Fit
 from densegen.sources.manifest import BuildSettings, Manifest, read_manifest
 from densegen.synthetic.corpus import write_corpus
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # tests of Ctrl-C that were themselves started with '&'
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several workers would wait for one another
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
