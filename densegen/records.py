@@ -165,7 +165,7 @@ def first_problem(error: ValidationError, kind: type[BaseModel] | None = None) -
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         message = f"there is no such field{_resembling(first['loc'], kind)}"
     return f"{place}: {message}" if place else message
 
@@ -174,7 +174,8 @@ def _resembling(place: tuple[int | str, ...], kind: Any) -> str:
     for part in place[:-1]:
         field = getattr(kind, "model_fields", {}).get(part)
         kind = None if field is None else field.annotation
-    known = difflib.get_close_matches(str(place[-1]), list(getattr(kind, "model_fields", {})), n=1)
+    fields = getattr(kind, "model_fields", None) or getattr(kind, "__dataclass_fields__", {})
+    known = difflib.get_close_matches(str(place[-1]), list(fields), n=1)
     return f"; did you mean {'.'.join(map(str, (*place[:-1], known[0])))}?" if known else ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ class CropRecipe:
     margin : 0.5 to 5
     scale_jitter, shift_jitter : 0 to 0.5
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # in manifests, unknown names are refused
 
     size: int = CROP_SIZE
     margin: float = 1.5

@@ -128,6 +128,10 @@ def test_a_path_that_leaves_its_root_is_refused(tmp_path: Path, folder: str) -> 
         ({"subsets": BASE["subsets"] * 2}, "two subsets have the name 'A'"),
         ({"flips": ["none"], "build": {"flip": "mirror"}}, "flips allow none"),
         ({"build": {"shard_size": 0}}, "shard_size"),
+        ({"crop": {"sise": 128}}, r"crop.sise: there is no such field; did you mean crop.size\?"),
+        ({"crop": {"size": 32}}, "crop: a crop's size is 32, expected 64 to 512"),
+        ({"crop": {"margin": float("nan")}}, "crop: a crop's margin is nan"),
+        ({"format": "another"}, "format"),
     ],
 )
 def test_a_manifest_that_cannot_work_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
