@@ -46,9 +46,7 @@ NAMES: Final = ("jaw",) * 17 + ("brow",) * 10 + ("nose",) * 9 + ("eye",) * 12 + 
 REGIONS_OF_KEYPOINTS: Final = tuple("chin" if k in (7, 8, 9) else name for k, name in enumerate(NAMES))
 """The region (``face.regions.REGIONS``) of each keypoint."""
 
-Subset = tuple[int | tuple[int, ...], ...]
-
-AFLW21: Final[Subset] = (
+AFLW21: Final[tuple[int | tuple[int, ...], ...]] = (
     17, 19, 21, 22, 24, 26, 36, (36, 37, 38, 39, 40, 41), 39, 42, (42, 43, 44, 45, 46, 47), 45, 2, 31, 30, 35, 14, 48,
     (60, 61, 62, 63, 64, 65, 66, 67), 54, 8,
 )  # fmt: skip

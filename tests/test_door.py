@@ -38,3 +38,22 @@ def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
     code = f"import sys, {package}; print([name for name in {HEAVY!r} if name in sys.modules])"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert made.stdout.strip() == "[]"
+
+
+HELP = (["--help"], ["--version"])
+COMMANDS = {
+    "densegen": (*HELP, ["build", "--help"], ["index", "sample", "--help"]),
+    "densetrain": (*HELP, ["fit", "--help"], ["predict", "--help"]),
+}
+LIBRARIES = ("numpy", "scipy", "h5py", "numba", "matplotlib", "skimage", "pydantic", "yaml", "rich", "trimesh", "cv2",
+             "onnxruntime", "torch", "torchvision", "lightning")  # fmt: skip
+
+
+@pytest.mark.parametrize(("package", "words"), [(name, words) for name in COMMANDS for words in COMMANDS[name]])
+def test_help_loads_no_heavy_library(package: str, words: list[str]) -> None:
+    code = (
+        f"import sys; from {package}.cli import main; main({words!r}, standalone_mode=False); "
+        f"print([name for name in {LIBRARIES!r} if name in sys.modules])"
+    )
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert made.stdout.splitlines()[-1] == "[]"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from densegen.console import ProgressBar, say
-from densegen.conventions import OWN_INDEX, FlipPolicy
+from densegen.conventions import FlipPolicy
 from densegen.outputs import check_output
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ JOBS = click.option(
 @click.option("--position-maps/--no-position-maps", default=None, help="store the UV position maps as well")
 @click.option("--seed", type=click.IntRange(0), help="seed of the crops [default: 0]")
 @click.option("--shard-size", type=click.IntRange(2), help="samples a shard [default: 512]")
-@click.option("--crop-size", type=click.IntRange(64, 512), help="side of a crop, pixels [default: 256]")
-@click.option("--margin", type=click.FloatRange(0.5, 5), help="a crop's side by the face box's [default: 1.5]")
-@click.option("--scale-jitter", type=click.FloatRange(0, 0.5), help="of a crop's side, a share of it [default: 0.1]")
-@click.option("--shift-jitter", type=click.FloatRange(0, 0.5), help="of a crop's centre, by the box [default: 0.1]")
+@click.option("--crop-size", type=int, help="side of a crop, pixels [default: 256]")
+@click.option("--margin", type=float, help="a crop's side by the face box's [default: 1.5]")
+@click.option("--scale-jitter", type=float, help="of a crop's side, a share of it [default: 0.1]")
+@click.option("--shift-jitter", type=float, help="of a crop's centre, by the box [default: 0.1]")
 @click.option("--limit", type=click.IntRange(1), help="only the first so many fits")
 @click.option("--max-rejects", type=click.FloatRange(0, 1), help="share of fits that may be set aside [default: 0.01]")
 @click.option("--dry-run", is_flag=True, help="check everything, count, write nothing")
@@ -72,14 +72,13 @@ def build(
     from densegen.dataset.build import default_root, plan_build
     from densegen.dataset.build_folder import BuildFolder
     from densegen.face.morphable_model import read_model
-    from densegen.files import find_data_file
     from densegen.index.vertex_index import read_index
     from densegen.sources.manifest import choose_settings, read_manifest
     from densegen.synthetic.corpus import MODEL_NAME, check_corpus_folder
 
     dataset = read_manifest(manifest)
     settings, crop = choose_settings(dataset, **options)
-    folder, index_path = BuildFolder(out.resolve()), index_path or find_data_file(OWN_INDEX)
+    folder = BuildFolder(out.resolve())
     folder.refuse_foreign()
     if root is None and dataset.synthetic is not None:
         root = folder.path.with_name(f"{folder.path.name}-corpus")

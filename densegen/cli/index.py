@@ -10,7 +10,6 @@ import click
 
 from densegen.cli.index_making import MODEL, PATH, correct, describe, make, sample, suggest
 from densegen.console import say
-from densegen.conventions import OWN_INDEX
 from densegen.outputs import check_output
 
 if TYPE_CHECKING:
@@ -49,14 +48,13 @@ def check_index(
     landmarks alone, with a Gaussian prior on the coefficients and 2 mm of noise on each coordinate.
     """
     from densegen.face.morphable_model import read_model
-    from densegen.files import find_data_file
     from densegen.index.quality import coefficient_spread, farthest_point_index, measure
     from densegen.index.vertex_index import read_index
 
     if picture:
         check_output(picture, kind=".png")
     model = read_model(model_path)
-    measured = [read_index(path) for path in indices or (find_data_file(OWN_INDEX),)]
+    measured = [read_index(path) for path in indices or (None,)]
     if baselines:
         measured += [farthest_point_index(model, len(measured[0])), farthest_point_index(model, 68)]
     std: Float64 | None = coefficient_spread(fits, model) if fits else None
@@ -194,10 +192,9 @@ def edit_index(path: Path | None, model_path: Path, corrections: Path, fits: Pat
 
 
 def _read_index(path: Path | None) -> VertexIndex:
-    from densegen.files import find_data_file
     from densegen.index.vertex_index import read_index
 
-    return read_index(path or find_data_file(OWN_INDEX))
+    return read_index(path)
 
 
 def _quality_table(qualities: list[IndexQuality]) -> list[str]:

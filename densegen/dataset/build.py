@@ -121,7 +121,7 @@ def plan_build(
     if root is None:
         raise ConfigurationError(f"where is {manifest.title}? Give its folder")
     settings, crop = settings or choose_settings(manifest)[0], crop or manifest.crop
-    root, index_path = Path(root), Path(index) if index is not None else find_data_file(OWN_INDEX)
+    root, index_path = Path(root), find_data_file(OWN_INDEX) if index is None else Path(index)
     model_path = Path(model) if model is not None else _own_model(manifest, root)
     return _plan(manifest, settings, crop, root, model_path, index_path)
 

@@ -246,7 +246,7 @@ class RowReader:
         self.files.clear()
 
 
-def open_dataset(*folders: str | Path) -> ShardSet:
+def open_dataset(folder: str | Path, *more: str | Path) -> ShardSet:
     """Finished builds, the folders of ``densegen build``, as one sequence of samples.
 
     What all shards say, and where their samples lie, is read now; images and landmarks are read when they are asked
@@ -256,7 +256,7 @@ def open_dataset(*folders: str | Path) -> ShardSet:
     :class:`ConfigurationError` if the builds hold no samples, differ in vertex index, crop size, margin or number of
     expression components, have put a photograph into different splits, or are given twice.
     """
-    paths = [Path(folder) for folder in folders]
+    paths = [Path(one) for one in (folder, *more)]
     _check_different(paths)
     names = ", ".join(map(str, paths))
     opened = _open_readers(paths)

@@ -14,11 +14,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from densegen.conventions import OWN_INDEX
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import MIDLINE, region_of
-from densegen.files import find_data_file
 from densegen.ibug68 import AFLW21, KEYPOINT_MIRROR, KEYPOINTS, NAMES, REGIONS_OF_KEYPOINTS
 from densegen.index.candidates import Candidates, Position, read_candidates
 from densegen.index.half_plane import FacePlane
@@ -259,7 +257,7 @@ def _finish(drafts: list[Draft], corrections: Corrections, changelog: tuple[str,
 
 def _own_name(name: str, topology: str) -> str:
     """An index of another topology must not pass for densegen's own: its name ends in the topology's first digits."""
-    own = read_index(find_data_file(OWN_INDEX))
+    own = read_index()
     return f"{name}-{topology[:8]}" if name == own.name and topology != own.topology else name
 
 

@@ -13,7 +13,7 @@ from densegen.console import say
 from densetrain.choices import DetectorName, Variant, Written
 
 if TYPE_CHECKING:
-    from densegen.arrays import Float64, Int64
+    from densegen.arrays import Float64, Image, Int64
     from densetrain.network.regressor import Regressor
     from densetrain.prediction.detect import Detector
 
@@ -112,14 +112,14 @@ class _Job:
         inputs: list[Path],
     ) -> None:  # fmt: skip
         self.asked, self.regressor, self.triangles, self.boxes = asked, regressor, triangles, boxes
-        self.reference = regressor.about.reference
         self.detector: Detector | None = None
         # Names that results may not take: of other results, and of the inputs themselves.
         self.written: set[Path] = set()
         self.inputs = {path.resolve() for path in (*inputs, *filter(None, [asked.boxes_file]))}
 
     def run(self, path: Path) -> None:
-        from densetrain.prediction.predict import VIDEO_SUFFIXES, detect_boxes, find_faces, read_image, write_faces
+        from densetrain.prediction.predict import VIDEO_SUFFIXES, read_image, write_faces
+        from densetrain.prediction.predict import predict as find
 
         stem = self._stem(path)
         if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -127,10 +127,10 @@ class _Job:
             return
         image = read_image(path)
         boxes = self._given_boxes(path)
-        refine = self.asked.refine or 0
-        if boxes is None:
-            boxes, refine = detect_boxes(self._open_detector(), image, path.name), self.asked.refine_detected
-        faces = find_faces(self.regressor, image, boxes, refine=refine, reference=self.reference)
+        faces = find(
+            self.regressor, image, boxes, detector=self._detect,
+            refine=self.asked.refine, name=path.name,
+        )  # fmt: skip
         made = write_faces(faces, image, stem, self.asked.outputs or ("png", "json"), self.triangles, self.regressor)
         say(f"{path}: {len(faces)} face{'s' if len(faces) != 1 else ''}: {', '.join(map(str, made))}")
 
@@ -166,6 +166,10 @@ class _Job:
 
         self.detector = self.detector or open_detector(self.asked.detector)
         return self.detector
+
+    def _detect(self, image: Image) -> Float64:
+        """Boxes by the detector that was asked for; it is opened if an image needs it."""
+        return self._open_detector()(image)
 
     def film(self, source: Path | int, stem: Path) -> None:
         from densegen.console import ProgressBar

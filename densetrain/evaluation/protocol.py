@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from densetrain.choices import Labels, YawSource
+from densetrain.choices import Labels, Reading, YawSource
 
 __all__ = ["Comparison", "Protocol"]
 
-Comparison = Literal["geometric", "public script", "label files"]
+Comparison = Reading | Literal["label files"]
 
 _COMPARISONS: dict[Comparison, str] = {
     "geometric": "geometric: predictions and labels each by their own first pixel",

@@ -152,17 +152,17 @@ def find_faces(
 
 def predict(
     network: Regressor, image: Image | str | Path, boxes: npt.ArrayLike | None = None, *,
-    detector: DetectorName | Detector = "cascade", refine: int | None = None,
+    detector: DetectorName | Detector = "cascade", refine: int | None = None, name: str = "the image",
 ) -> list[Face]:  # fmt: skip
     """The faces of an image and their landmarks, in pixels of the image.
 
     image : (H, W, 3) uint8 RGB, or a file
     boxes : (n, 4) left, top, right, bottom of the faces, pixels; by default ``detector`` finds them
     refine : how often the crop is laid again, around the 68 that were found; by default once for detected boxes
+    name : of an image that is no file, for errors
 
     Raises :class:`FormatError` if the image cannot be read or the detector finds no face.
     """
-    name = "the image"
     if isinstance(image, str | Path):
         name, image = Path(image).name, read_image(Path(image))
     if boxes is not None:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -28,18 +27,6 @@ def fails(*arguments: object) -> str:
     (line,) = result.stderr.splitlines()
     assert line.startswith("densegen: error: ")
     return line
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["build", "--help"], ["index", "sample", "--help"], ["--version"]])
-def test_help_loads_no_heavy_library(arguments: list[str]) -> None:
-    heavy = ("numpy", "scipy", "h5py", "numba", "matplotlib", "skimage", "pydantic", "yaml", "rich", "torch", "trimesh")
-    code = (
-        "import sys; from densegen.cli import main; "
-        f"main({arguments!r}, standalone_mode=False); "
-        f"print([name for name in {heavy!r} if name in sys.modules])"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_whole_way_from_nothing_to_a_picture(tmp_path: Path) -> None:
