@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from densegen.dataset.build import Plan, build, plan_build
 from densegen.dataset.pipeline import Recipe
@@ -22,6 +23,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # tests of Ctrl-C that we
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several workers would wait for one another
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("here", deadline=None, max_examples=60, derandomize=True,
+                          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+settings.load_profile("here")
 
 INDEX_FILE = "vertex_index_520.yaml"
 PORTRAITS = 16

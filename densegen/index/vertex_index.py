@@ -100,6 +100,12 @@ class VertexIndex(BaseModel):
     def __len__(self) -> int:
         return len(self.landmarks)
 
+    def __eq__(self, other: object) -> bool:
+        """Equal in every field: the arrays computed from them, kept once they were asked for, do not count."""
+        return isinstance(other, VertexIndex) and self.model_dump() == other.model_dump()
+
+    __hash__ = None  # type: ignore[assignment]  # it holds a dictionary
+
     @cached_property
     def uv(self) -> Float64:
         """(N, 2) float64: (column, row) in the 256x256 UV map."""

@@ -8,7 +8,7 @@ import pytest
 from densegen.dataset.build import Plan, build
 from densegen.errors import BuildError
 from densegen.executors import INLINE, open_pool
-from tests.densegen.dataset.test_build import digests
+from tests.densegen.dataset.builds import digests
 
 
 def test_tasks_begin_only_as_earlier_ones_are_done() -> None:

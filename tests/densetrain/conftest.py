@@ -14,6 +14,7 @@ from densegen.files import find_data_file
 from densegen.sources.manifest import BuildSettings, Manifest
 from densetrain.config import FitSettings, read_settings
 from densetrain.training.fit import fit
+from tests.densetrain.command import call
 
 TINY = (
     "data.batch_size=4",
@@ -56,6 +57,17 @@ def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished tiny run; not to be written to."""
     out = tmp_path_factory.mktemp("runs") / "tiny"
     fit([dataset], tiny(), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def exported(run: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny run's exports; not to be written to."""
+    out = tmp_path_factory.mktemp("exported")
+    made = call(
+        "export", run, "--out", out, "--variant", "fp16", "--variant", "int8", "--calibrate", dataset, "--samples", 6
+    )
+    assert made.exit_code == 0, made.output
     return out
 
 

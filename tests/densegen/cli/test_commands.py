@@ -9,24 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
 
-from densegen.cli import main
 from densegen.dataset.shards import ShardReader
 from densegen.files import find_data_file
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def fails(*arguments: object) -> str:
-    """Run a command that must fail with exit 1 and one line on stderr; return that line."""
-    result = run(*arguments)
-    assert result.exit_code == 1, result.output
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("densegen: error: ")
-    return line
+from tests.densegen.command import fails, run
 
 
 def test_the_whole_way_from_nothing_to_a_picture(tmp_path: Path) -> None:
@@ -103,73 +89,6 @@ def test_a_dry_run_counts_and_writes_nothing(corpus: Path, tmp_path: Path) -> No
     assert "SYNTH: 16 fits, the manifest says 96" in result.stderr
     assert "32 samples in 1 shards" in result.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_index_commands_make_an_index(corpus: Path, tmp_path: Path) -> None:
-    model = corpus / "model.safetensors"
-    sampled = run("index", "sample", tmp_path / "c.yaml", "--model", model)
-    assert sampled.stdout == f"{tmp_path / 'c.yaml'}: 28 -> 65 -> 173 -> 492 points\n"
-    (tmp_path / "corrections.yaml").write_text("index_name: plain\nindex_version: 0.0.1\ncount: 520\n")
-    made = run(
-        "index", "correct", tmp_path / "c.yaml", tmp_path / "corrections.yaml", tmp_path / "i.yaml", "--model", model
-    )
-    assert "plain 0.0.1, 520 landmarks, closed under the mirror" in made.stdout
-    out = tmp_path / "out"
-    built = run("build", "demo", "--root", corpus, "--index", tmp_path / "i.yaml", "--out", out, "--jobs", 1)
-    assert built.exit_code == 0, built.output
-    assert run("verify", out).exit_code == 0
-
-
-def test_index_tools_work_together(corpus: Path, tmp_path: Path) -> None:
-    model = corpus / "model.safetensors"
-    ours = find_data_file("vertex_index_520.yaml")
-    checked = run("index", "check", "--model", model, "--baselines", "--fits", corpus, "--picture", tmp_path / "c.png")
-    assert checked.exit_code == 0, checked.output
-    assert "densegen-520 1.2.0" in checked.stdout
-    assert "520 of 520" in checked.stdout
-    assert run("index", "show", "--model", model, "--out", tmp_path / "show").exit_code == 0
-    assert {path.name for path in (tmp_path / "show").iterdir()} == {"uv.png", "views.png", "sheets.pdf"}
-    assert run("index", "export", ours, tmp_path / "i.csv", "--model", model).exit_code == 0
-    back = run("index", "import", tmp_path / "i.csv", tmp_path / "i.yaml", "--model", model, "--name", "back")
-    assert "back 1.0.0, 520 landmarks, closed under the mirror" in back.stdout
-    same = run("index", "diff", ours, tmp_path / "i.yaml", "--model", model, "--picture", tmp_path / "d.png")
-    assert "0 added, 0 removed, 0 moved, 0 renamed, 520 the same" in same.stdout
-    (tmp_path / "p.txt").write_text("0\n100\n43000\n")
-    numbers = ("index", "import", tmp_path / "p.txt", tmp_path / "p.yaml", "--model", model)
-    assert "say with --numbering what they count" in fails(*numbers)
-    assert run(*numbers, "--numbering", "prnet").exit_code == 0
-    assert "does not exist" in fails("index", "diff", ours, tmp_path / "none.yaml")
-    edit = ("index", "edit", tmp_path / "p.yaml", "--model", model, "--corrections", tmp_path / "e.yaml")
-    assert "p-000 is no vertex with a mirror partner" in fails(*edit)
-    assert not (tmp_path / "e.yaml").exists()
-
-
-def test_our_landmarks_are_made_and_others_suggested(corpus: Path, tmp_path: Path) -> None:
-    model = ("--model", corpus / "model.safetensors")
-    made = run("index", "make", tmp_path / "i.yaml", *model)
-    # On another topology it is another index, and does not pass for densegen's own.
-    assert re.search(r"densegen-520-[0-9a-f]{8} 1\.2\.0, 520 landmarks, closed under the mirror", made.stdout)
-    assert run("index", "sample", tmp_path / "s.yaml", *model).exit_code == 0
-    ours = find_data_file("corrections_bfm.yaml")
-    again = run("index", "correct", tmp_path / "s.yaml", ours, tmp_path / "c.yaml", *model)
-    assert again.stdout.split()[1:] == made.stdout.split()[1:]
-    for name in ("s.yaml", "c.yaml"):
-        (tmp_path / name).unlink()
-    named = run("index", "make", tmp_path / "n.yaml", *model, "--name", "mine")
-    assert "mine 1.2.0, 520 landmarks" in named.stdout
-    (tmp_path / "n.yaml").unlink()
-    assert run("index", "sample", tmp_path / "c.yaml", *model).exit_code == 0
-    suggest = ("index", "suggest", tmp_path / "c.yaml", tmp_path / "s.yaml", *model, "--count", 300, "--spacing", 12)
-    assert "to add, 300 landmarks" in run(*suggest, "--weight", "lid=2", "--weight", "nose=1.5").stdout
-    others = run("index", "make", tmp_path / "o.yaml", *model, "--corrections", tmp_path / "s.yaml")
-    assert "my-landmarks 1.0.0, 300 landmarks, closed under the mirror" in others.stdout
-    assert "regions are jaw, chin" in fails(*suggest, "--weight", "elbow=2")
-    assert "factors lie above 0" in fails(*suggest, "--weight", "lid=0")
-    assert "is not REGION=FACTOR" in fails(*suggest, "--weight", "lid")
-    assert "has room for" in fails(
-        "index", "suggest", tmp_path / "c.yaml", tmp_path / "n.yaml", *model, "--count", 9999
-    )
-    assert not (tmp_path / "n.yaml").exists()
 
 
 def test_nothing_is_drawn_or_built_where_the_inputs_are_wrong(corpus: Path, dataset: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from densegen.ibug68 import KEYPOINT_MIRROR
 from densegen.index.vertex_index import VertexIndex
 from densegen.sources.fit_list import FitEntry
 from densegen.sources.fits import Fit
-from tests.densegen.index.test_vertex_index import pixel_index
+from tests.densegen.index.test_landmark import pixel_index
 
 ENTRY = FitEntry("A/a", Path("a.mat"), Path("a.jpg"), "A/a", "train", False, "A/a.jpg")
 PICTURE = np.random.default_rng(0).integers(0, 255, (450, 450, 3), dtype=np.uint8)

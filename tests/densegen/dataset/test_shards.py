@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import h5py
 import numpy as np
 import pytest
 import simplejpeg
+from hypothesis import given
+from hypothesis import strategies as st
 
 from densegen.conventions import FRAMES
 from densegen.dataset.hdf5 import create_group, new_file
 from densegen.dataset.shards import Sample, ShardHeader, ShardReader, encode_shard
 from densegen.errors import FormatError
+from densegen.files import write_bytes
 
 
 def sample(number: int, with_map: bool = False) -> Sample:
@@ -180,3 +184,21 @@ def test_an_image_of_another_size_is_not_decoded(tmp_path: Path) -> None:
 def test_samples_are_immutable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         sample(0).split = "test"  # type: ignore[misc]
+
+
+names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
+
+
+@given(st.lists(names, min_size=1, max_size=4, unique=True), st.integers(0, 2**32))
+def test_a_shard_gives_back_what_was_put_in(ids: list[str], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    made = [Sample(**{**{f: getattr(sample(0), f) for f in Sample.__dataclass_fields__}, "sample_id": f"A{name}",
+                      "group": name, "jpeg": rng.bytes(int(rng.integers(1, 90))),
+                      "landmarks": rng.normal(size=(520, 3)).astype(np.float32)}) for name in ids]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "s.h5"
+        write_bytes(path, encode_shard(made, header()))
+        with ShardReader(path) as shard:
+            assert shard.groups == ids
+            assert [shard.jpeg(row) for row in range(len(made))] == [one.jpeg for one in made]
+            assert (shard.array("landmarks") == np.stack([one.landmarks for one in made])).all()

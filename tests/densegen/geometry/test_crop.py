@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from skimage.transform import AffineTransform
 from skimage.transform import warp as skimage_warp
 
@@ -139,3 +141,13 @@ def test_a_face_without_extent_is_set_aside() -> None:
         place_crop(keypoints(0.5, 0.5), CropRecipe(), np.random.default_rng(0))
     with pytest.raises(SampleError, match="mean side"):
         place_crop(keypoints(np.nan, 1), CropRecipe(), np.random.default_rng(0))
+
+
+@given(st.floats(0.05, 4), st.floats(-300, 300), st.floats(-300, 300))
+def test_a_crop_of_one_colour_is_that_colour_or_black(scale: float, tx: float, ty: float) -> None:
+    crop = warp(np.full((40, 50, 3), 200, np.uint8), Crop(scale, tx, ty, size=32))
+    assert crop.max() <= 200
+    columns, rows = ((np.arange(32) - t) / scale for t in (tx, ty))
+    half = max(0.5 / scale, 1)
+    inside = np.ix_((rows > half) & (rows < 39 - half), (columns > half) & (columns < 49 - half))
+    assert (np.abs(crop[inside].astype(int) - 200) <= 1).all()

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from densegen.geometry.pose import pose_vertices, proper_pose, rotation_matrix, yaw_degrees
 
@@ -19,12 +21,6 @@ def test_quarter_turns_are_as_computed_by_hand(
     angles: tuple[float, float, float], point: object, expected: object
 ) -> None:
     np.testing.assert_allclose(rotation_matrix(*angles) @ np.array(point), expected, atol=1e-12)
-
-
-def test_a_rotation_keeps_lengths_and_handedness() -> None:
-    rotation = rotation_matrix(0.3, -1.1, 2.0)
-    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
-    assert np.linalg.det(rotation) == pytest.approx(1)
 
 
 def test_the_image_frame_counts_from_zero_and_down() -> None:
@@ -85,3 +81,25 @@ def test_the_yaw_of_a_mirrored_sample_is_that_of_its_picture() -> None:
     poses = np.array([[0, 0.5, 0, 0, 0, 0, 1]] * 2, np.float32)
     left, right = yaw_degrees(poses, np.array([False, True]))
     assert left == -right == pytest.approx(np.rad2deg(0.5))
+
+
+angles = st.floats(-50, 50)
+
+
+@given(angles, angles, angles)
+def test_a_rotation_keeps_lengths_and_handedness(pitch: float, yaw: float, roll: float) -> None:
+    rotation = rotation_matrix(pitch, yaw, roll)
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-14)
+    assert np.linalg.det(rotation) == pytest.approx(1)
+
+
+@given(angles, angles, angles, st.sampled_from([1e-3, -1e-3]))
+def test_a_proper_pose_shows_the_same_picture(pitch: float, yaw: float, roll: float, scale: float) -> None:
+    vertices = np.random.default_rng(0).normal(0, 6e4, (30, 3)).astype(np.float32)
+    pose = np.array([pitch, yaw, roll, 200, 220, 0, scale])
+    proper = proper_pose(pose)
+    assert proper[6] > 0
+    assert (np.abs(proper[:3]) <= np.float32(np.pi)).all()
+    before, after = pose_vertices(vertices, pose, 450), pose_vertices(vertices, proper, 450)
+    np.testing.assert_allclose(before[:, :2], after[:, :2], atol=5e-3)
+    assert (proper_pose(proper) == proper).all()

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from densegen.dataset.pipeline import Recipe, mesh_in_image
 from densegen.errors import SampleError
@@ -79,3 +81,10 @@ def test_a_position_beyond_the_range_is_refused(value: float) -> None:
     position_map[5, 5, 1] = value
     with pytest.raises(SampleError, match="fixed-point range"):
         encode_fixed_point(position_map, np.ones((256, 256), bool))
+
+
+@given(st.floats(-128, 383.9), st.floats(-128, 383.9))
+def test_fixed_point_is_right_to_half_a_step(x: float, y: float) -> None:
+    positions = np.array([[[x, y, 0]]], np.float32)
+    valid = np.ones((1, 1), bool)
+    assert np.abs(decode_fixed_point(encode_fixed_point(positions, valid), valid) - positions).max() <= 1 / 256

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import errno
-import itertools
-import os
 import shutil
 import signal
 import subprocess
@@ -19,10 +16,7 @@ from densegen.dataset.shard_set import ShardSet, open_dataset
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import find_data_file
 from densegen.sources.manifest import BuildSettings, Manifest
-from densetrain.config import FitSettings
 from densetrain.data.batches import ShardBatches
-from densetrain.errors import TrainingError
-from densetrain.evaluation.evaluate import evaluate_shards
 from densetrain.network.checkpoint import BEST, LAST, load_regressor, read_checkpoint
 from densetrain.training.fit import fit, make_module
 from tests.densetrain.conftest import TINY, tiny
@@ -156,49 +150,6 @@ def test_a_checkpoint_of_another_index_or_version_is_refused(dataset: Path, run:
         read_checkpoint(tmp_path / "run" / LAST)
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
-    dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from densetrain.training.losses import LandmarkLoss
-
-    plain = LandmarkLoss.forward
-    calls: list[int] = []
-
-    def poisoned(self: LandmarkLoss, predicted: Any, truth: Any) -> Any:
-        calls.append(1)
-        loss = plain(self, predicted, truth)
-        return loss * torch.tensor([1.0, float("nan"), 1.0, 1.0][: len(loss)]) if len(calls) == 11 else loss
-
-    monkeypatch.setattr(LandmarkLoss, "forward", poisoned)
-    with pytest.raises(TrainingError, match="not finite in epoch 1, for 1 of 4 samples, the first SYNTH/"):
-        fit([dataset], tiny("trainer.epochs=4"), tmp_path / "run")
-    kept = read_checkpoint(tmp_path / "run" / LAST)
-    assert kept["epoch"] == 0
-    assert all(value.isfinite().all() for value in kept["state_dict"].values())
-
-
-def test_a_full_disk_at_a_checkpoint_keeps_the_one_before(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain, saved = torch.save, []
-
-    def full(contents: Any, path: Any, **options: Any) -> None:
-        saved.append(path)
-        if len(saved) > 2:
-            Path(path).write_bytes(b"half a checkpoint")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        plain(contents, path, **options)
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(TrainingError, match="could not be written \\(No space left on device\\)"):
-        fit([dataset], tiny("trainer.epochs=4"), tmp_path / "run")
-    monkeypatch.undo()
-    assert read_checkpoint(tmp_path / "run" / LAST)["epoch"] == 0
-    assert not list((tmp_path / "run").glob("*.partial"))
-    fit([dataset], tiny("trainer.epochs=4"), tmp_path / "run")
-    assert read_checkpoint(tmp_path / "run" / LAST)["epoch"] == 3
-
-
 def test_a_corrupt_shard_in_mid_epoch_is_one_line(dataset: Path, tmp_path: Path) -> None:
     import h5py
 
@@ -217,55 +168,10 @@ def test_a_corrupt_shard_in_mid_epoch_is_one_line(dataset: Path, tmp_path: Path)
     assert "Traceback" not in made.stderr
 
 
-def test_flips_are_refused_where_the_shards_hold_flips(shards: ShardSet) -> None:
-    with pytest.raises(ConfigurationError, match="hold flips already"):
-        make_module(shards, tiny("augment.flip=0.5"))
-
-
-@pytest.mark.parametrize("name", ["cosine", "step", "polynomial", "constant"])
-def test_schedules_warm_up_and_end_where_they_say(shards: ShardSet, name: str) -> None:
-    settings = FitSettings.model_validate(
-        {"schedule": {"name": name, "warmup_epochs": 1, "milestones": [5, 8], "gamma": 0.1, "final": 0.02},
-         "model": {"width": 0.25, "input_size": 32}}
-    )  # fmt: skip
-    module = make_module(shards, settings, start=False)
-    rates = [module.rate(step, 100, 10) for step in range(101)]
-    assert rates[0] < rates[5] < rates[9] < 1
-    assert rates[10] == pytest.approx(1)
-    end = {"cosine": 0.02, "polynomial": 0.02, "step": 0.01, "constant": 1.0}[name]
-    assert rates[100] == pytest.approx(end)
-    assert all(one >= two for one, two in itertools.pairwise(rates[10:]))
-
-
-def test_a_network_that_gives_no_numbers_is_not_kept(dataset: Path, tmp_path: Path) -> None:
-    """One step an epoch, far too large: its loss was finite, what it left is not."""
-    huge = ("optimiser.lr=1e30", "schedule.warmup_epochs=0", "data.batch_size=64")
-    with pytest.raises(TrainingError, match="not finite in epoch 0.*the last checkpoint is kept"):
-        fit([dataset], tiny(*huge), tmp_path / "run")
-    assert not (tmp_path / "run" / LAST).exists()
-    assert not (tmp_path / "run" / BEST).exists()
-
-
 @pytest.mark.parametrize("cache", ["memory", "device"])
 def test_a_cache_changes_no_weight(dataset: Path, run: Path, tmp_path: Path, cache: str) -> None:
     fit([dataset], tiny(f"data.cache={cache}"), tmp_path / "cached")
     assert same(weights(run), weights(tmp_path / "cached"))
-
-
-@pytest.mark.long
-def test_a_compiled_network_is_kept_like_a_plain_one(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With averaged weights, channels last and bf16, as the settings for one large GPU have it."""
-    compile_plainly = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda net: compile_plainly(net, backend="eager"))
-    changes = ("trainer.compile=true", "trainer.ema_decay=0.9", "trainer.channels_last=true", "trainer.precision=bf16")
-    made = fit([dataset], tiny(*changes), tmp_path / "run")
-    plain = fit([dataset], tiny("trainer.compile=false", *changes[1:]), tmp_path / "plain")
-    assert made["val_nme"] == pytest.approx(plain["val_nme"], rel=1e-2)
-    assert weights(tmp_path / "run").keys() == weights(tmp_path / "plain").keys()
-    scored = evaluate_shards(load_regressor(tmp_path / "run" / LAST), open_dataset(dataset), "validation")
-    assert scored.score.all_images == pytest.approx(made["val_nme"], rel=1e-2)
 
 
 @pytest.mark.long
@@ -289,18 +195,6 @@ def test_training_that_stopped_early_stays_stopped(dataset: Path, tmp_path: Path
     fit([dataset], tiny(*changes), tmp_path / "run", say=said.append)
     assert "trained already" in said[-1]
     assert (tmp_path / "run" / LAST).read_bytes() == before
-
-
-def test_every_epochs_checkpoint_is_kept_on_request_and_a_moved_run_goes_on(dataset: Path, tmp_path: Path) -> None:
-    from densetrain.training.callbacks import Checkpoints
-
-    fit([dataset], tiny("trainer.keep_every=1"), tmp_path / "run")
-    assert {"epoch-000.ckpt", "epoch-001.ckpt"} <= {path.name for path in (tmp_path / "run").iterdir()}
-    state = read_checkpoint(tmp_path / "run" / LAST)["callbacks"]["Checkpoints of best"]
-    moved = Checkpoints(tmp_path / "elsewhere", "best", monitor="val_nme")
-    moved.load_state_dict(state)
-    assert moved.best_model_score == state["best_model_score"]
-    assert Path(moved.best_model_path) == tmp_path / "elsewhere/best.ckpt"
 
 
 def test_another_set_of_shards_is_refused(

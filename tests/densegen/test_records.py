@@ -1,0 +1,37 @@
+"""Any text is a record or one clear error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from densegen.errors import FormatError
+from densegen.records import parse_yaml
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abc", min_size=1), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(values)
+def test_json_is_yaml_and_comes_back(value: Any) -> None:
+    assert parse_yaml(json.dumps(value), "x") == value
+
+
+@given(values)
+def test_what_pyyaml_writes_comes_back_unless_it_has_aliases(value: Any) -> None:
+    assert parse_yaml(yaml.safe_dump(value), "x") == value
+
+
+@given(st.text(max_size=60) | st.binary(max_size=60))
+def test_any_text_is_yaml_or_a_format_error(text: str | bytes) -> None:
+    with contextlib.suppress(FormatError):
+        parse_yaml(text, "x")

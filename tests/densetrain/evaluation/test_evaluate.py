@@ -1,0 +1,77 @@
+"""Results of evaluations: where they are written, what is drawn, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from densetrain.evaluation.evaluate import read_result
+from tests.densetrain.command import call, fails
+
+
+@pytest.mark.slow
+def test_no_evaluation_takes_the_place_of_another(run: Path, dataset: Path, corpus: Path, tmp_path: Path) -> None:
+    asked = ("evaluate", run, "--shards", dataset, "--out", tmp_path / "out")
+    for extra in ((), (), ("--threshold", 20), ("--split", "train")):
+        assert call(*asked, *extra).exit_code == 0
+    names = {path.name for path in (tmp_path / "out").glob("*.json")}
+    assert names == {f"shards-{stem}{suffix}.json" for suffix in ("", "-constant")
+                     for stem in ("validation", "validation-2", "train")}  # fmt: skip
+    # Two runs of one name keep their places beside their names in a report.
+    for folder in "ab":
+        shutil.copytree(run, tmp_path / folder / "run")
+        copied = tmp_path / folder / "run"
+        assert call("evaluate", copied, "--shards", dataset, "--threshold", 5).exit_code == 0
+    report = call("report", tmp_path / "a/run", tmp_path / "b/run", "--out", tmp_path / "report")
+    assert report.exit_code == 0, report.output
+    text = (tmp_path / "report/report.md").read_text()
+    for folder in "ab":
+        assert f"| run/best.ckpt in {tmp_path / folder / 'run'} |" in text
+    assert len(list((tmp_path / "report").glob("worst-*.png"))) == 2
+
+
+def test_somebody_elses_worst_cases_are_drawn(corpus: Path, tmp_path: Path) -> None:
+    from densetrain.evaluation.benchmarks import aflw2000
+
+    benchmark = aflw2000(corpus / "SYNTH", None)
+    off = np.arange(len(benchmark))[:, None, None].astype(float)
+    np.savez(tmp_path / "theirs.npz", names=np.array(benchmark.names), landmarks=benchmark.truth + off)
+    asked = ("--benchmark", "aflw2000-3d", "--root", corpus / "SYNTH", "--out", tmp_path / "out")
+    made = call("evaluate", "--predictions", tmp_path / "theirs.npz", *asked)
+    assert made.exit_code == 0, made.output
+    result = read_result(tmp_path / "out/aflw2000-3d-original-theirs.json")
+    expected = 100 * np.sqrt(2) * np.arange(len(benchmark)) / benchmark.normaliser
+    np.testing.assert_allclose(result.errors, expected, rtol=1e-9)
+    assert (tmp_path / "out/aflw2000-3d-original-theirs-worst.png").stat().st_size > 10_000
+
+
+def test_damaged_results_are_refused(tmp_path: Path) -> None:
+    whole: dict[str, Any] = {
+        "format": "densetrain evaluation", "method": "a $\\frac{$ b", "made": "m", "names": ["a"],
+        "protocol": {"benchmark": "$\\frac{$", "faces": 1, "points": "p"},
+        "errors": [1.0], "yaw_deg": [0.0], "groups": {}, "score": {
+            "bins": [1.0, 1.0, 1.0], "counts": [1, 0, 0], "mean": 1.0, "std": 0.0, "all_images": 1.0, "balanced": 1.0,
+            "balanced_std": 0.0, "balanced_size": 1, "seed": 0, "auc": 90.0, "failures": 0.0, "threshold": 10.0,
+        },
+    }  # fmt: skip
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(whole))
+    made = call("report", path, "--out", tmp_path / "out")
+    assert made.exit_code == 0, made.output  # matplotlib takes no dollar sign for a formula
+    for key, value in [("errors", "1"), ("errors", [None]), ("groups", []), ("score", None), ("method", 3)]:
+        path.write_text(json.dumps(whole | {key: value}))
+        assert f"damaged result: {key}" in fails("report", path, "--out", tmp_path / "out")
+    for score in ({"threshold": float("inf")}, {"bins": [1.0]}):
+        path.write_text(json.dumps(whole | {"score": {**whole["score"], **score}}))
+        assert "the score is damaged" in fails("report", path, "--out", tmp_path / "out")
+    path.write_text(json.dumps(whole | {"names": ["a", "b"]}))
+    assert "2 names, 1 errors" in fails("report", path, "--out", tmp_path / "out")
+    path.write_text(json.dumps(whole | {"method": "\ud800"}))
+    assert "is no text" in fails("report", path, "--out", tmp_path / "out")
+    path.write_text("[" * 100_000)
+    assert "is no result" in fails("report", path, "--out", tmp_path / "out")

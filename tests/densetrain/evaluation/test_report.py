@@ -1,0 +1,38 @@
+"""The report of several networks."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densetrain.evaluation.evaluate import read_result
+from tests.densetrain.command import call
+
+
+@pytest.mark.slow
+def test_shards_are_scored_beside_the_constant_prediction_and_reported(
+    run: Path, dataset: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    made = call("evaluate", tmp_path / "run", "--shards", dataset)
+    assert made.exit_code == 0, made.output
+    assert "mean landmarks of the training set" in made.output
+    assert "region: " in made.output
+    assert "expression strength: weakest third" in made.output
+    result = read_result(tmp_path / "run/evaluation/shards-validation.json")
+    assert len(result.errors) == 8
+    assert result.score.all_images == pytest.approx(np.mean(result.errors))
+    report = call("report", tmp_path / "run", "--out", tmp_path / "report", "--profile", "mobilenet_v2")
+    assert report.exit_code == 0, report.output
+    text = (tmp_path / "report/report.md").read_text()
+    assert f"| {result.score.mean:.3f} |" in text
+    assert "| mobilenet_v2 | 256 | 4.222 | 0.393 |" in text
+    assert "<table>" in (tmp_path / "report/report.html").read_text()
+    assert (tmp_path / "report/ced-0.png").is_file()
+    for picture in re.findall(r"!\[.*\]\((.*)\)", text):
+        assert (tmp_path / "report" / picture).is_file()
+    assert "Worst cases: evaluation/shards-validation" in text.replace(str(tmp_path / "run") + "/", "")

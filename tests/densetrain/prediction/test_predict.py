@@ -1,0 +1,96 @@
+"""Predictions in images, through the command line as a user does it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+
+from densegen.geometry.crop import crop_of_box
+from densetrain.network.checkpoint import load_regressor
+from densetrain.prediction.predict import Smoother, draw_faces
+from tests.densetrain.command import call
+
+
+def test_what_is_predicted_is_written_in_the_images_frame(run: Path, corpus: Path, tmp_path: Path) -> None:
+    photograph = corpus / "SYNTH/SYNTH_00000_0.jpg"
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps({photograph.name: [[120, 120, 330, 330], [100, 110, 300, 310]]}))
+    kinds = [word for kind in ("png", "json", "csv", "ply", "obj") for word in ("--write", kind)]
+    made = call("predict", run, photograph, "--boxes", boxes, "--out", tmp_path / "out", *kinds)
+    assert made.exit_code == 0, made.output
+    first, second = json.loads((tmp_path / "out/SYNTH_00000_0.json").read_text())["faces"]
+    assert set(first["pose_deg"]) == {"pitch", "yaw", "roll"}
+    # By hand: crop, network, and back.
+    from densegen.geometry.crop import warp
+    from densegen.sources.photograph import read_photograph
+
+    network = load_regressor(run)
+    crop = crop_of_box(np.array([100.0, 110, 300, 310]), network.about.margin, 256)
+    assert crop.scale == pytest.approx(255 / 300)
+    points = crop.invert(network(warp(read_photograph(photograph), crop)[None]))[0]
+    np.testing.assert_allclose(second["landmarks"], points, atol=2e-3)
+    np.testing.assert_allclose(second["keypoints68"], points[:68], atol=2e-3)
+    rows = (tmp_path / "out/SYNTH_00000_0.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * 520
+    for suffix in ("ply", "obj"):
+        mesh: Any = trimesh.load(tmp_path / f"out/SYNTH_00000_0-1.{suffix}", process=False)
+        np.testing.assert_allclose(mesh.vertices * [1, -1, 1], points, atol=2e-3)
+        assert len(mesh.faces) > 900
+
+
+def test_a_large_picture_is_drawn_at_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.zeros((30, 40, 3), np.uint8)
+    assert draw_faces(image, [], None).shape == (60, 80, 3)
+    monkeypatch.setattr("densetrain.prediction.predict.MAX_DRAWN", image.size * 4 - 1)
+    assert draw_faces(image, [], None).shape == (30, 40, 3)
+
+
+def test_smoothing_calms_noise_and_follows_movement() -> None:
+    generator = np.random.default_rng(0)
+    smoother, still = Smoother(30.0), np.full((5, 3), 100.0, np.float32)
+    noisy = [still + generator.normal(0, 1, still.shape).astype(np.float32) for _ in range(200)]
+    calm = np.stack([smoother(points) for points in noisy])[50:]
+    assert calm.std() < 0.5 * np.stack(noisy)[50:].std()
+    smoother = Smoother(30.0)
+    fast = [smoother(still + 40.0 * n) for n in range(20)]
+    assert abs(float(fast[-1][0, 0]) - (100 + 40 * 19)) < 40
+
+
+def test_no_input_is_overwritten_and_no_result_either(run: Path, corpus: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    photograph = corpus / "SYNTH/SYNTH_00000_0.jpg"
+    for folder in "abc":
+        (tmp_path / folder).mkdir()
+        shutil.copy(photograph, tmp_path / folder / "x.jpg")
+    box = ("--box", 120, 120, 330, 330)
+    three = [tmp_path / folder / "x.jpg" for folder in "abc"]
+    assert call("predict", run, *three, *box, "--out", tmp_path / "out").exit_code == 0
+    assert {path.name for path in (tmp_path / "out").glob("*.json")} == {"x.json", "x-2.json", "x-3.json"}
+    Image.open(photograph).save(tmp_path / "a/y.png")
+    before = (tmp_path / "a/y.png").read_bytes()
+    (tmp_path / "a/y.json").write_text('{"y.png": [[120, 120, 330, 330]]}')
+    boxes = ("--boxes", tmp_path / "a/y.json")
+    assert call("predict", run, tmp_path / "a/y.png", *boxes, "--out", tmp_path / "a").exit_code == 0
+    assert "120" in (tmp_path / "a/y.json").read_text()
+    assert (tmp_path / "a/y.png").read_bytes() == before
+    assert (tmp_path / "a/y-2.png").is_file()
+
+
+def test_one_bad_image_does_not_end_the_others(run: Path, corpus: Path, tmp_path: Path) -> None:
+    photograph = corpus / "SYNTH/SYNTH_00000_0.jpg"
+    (tmp_path / "a.jpg").write_bytes(photograph.read_bytes()[:3000])
+    shutil.copy(photograph, tmp_path / "b.jpg")
+    made = call("predict", run, tmp_path, "--box", 120, 120, 330, 330, "--out", tmp_path / "out")
+    assert made.exit_code == 1
+    assert [line.split(": ")[:2] for line in made.stderr.splitlines()] == [
+        ["densetrain", "a.jpg is cut off"], ["densetrain", "error"]
+    ]  # fmt: skip
+    assert "1 of 2 inputs have no result, the first is a.jpg" in made.stderr
+    assert (tmp_path / "out/b.json").is_file()

@@ -1,0 +1,144 @@
+"""Faces followed through films and webcams."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densegen.errors import FormatError
+from densetrain.network.checkpoint import load_regressor
+from densetrain.prediction.predict import find_faces
+from densetrain.prediction.video import Filmed, Follower, process_video
+from tests.densetrain.command import call, fails
+
+
+@pytest.mark.slow
+def test_video_is_followed_and_smoothed(exported: Path, corpus: Path, tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    frame = cv2.imread(str(corpus / "SYNTH/SYNTH_00000_0.jpg"))
+    writer = cv2.VideoWriter(str(tmp_path / "in.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, frame.shape[1::-1])
+    for _ in range(4):
+        writer.write(frame)
+    writer.release()
+    made = call("predict", "--onnx", exported / "model.onnx", tmp_path / "in.mp4", "--out", tmp_path / "out")
+    assert made.exit_code == 0, made.output
+    lines = [json.loads(line) for line in (tmp_path / "out/in.json").read_text().splitlines()]
+    assert [line["number"] for line in lines] == [0, 1, 2, 3]
+    reader = cv2.VideoCapture(str(tmp_path / "out/in.mp4"))
+    assert int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) == 4
+    reader.release()
+    given = ("--box", 120, 120, 330, 330, "--limit", 2, "--out", tmp_path / "boxed")
+    made = call("predict", "--onnx", exported / "model.onnx", tmp_path / "in.mp4", *given)
+    assert json.loads((tmp_path / "boxed/in.json").read_text().splitlines()[0])["faces"][0]["box"] == [
+        120,
+        120,
+        330,
+        330,
+    ]
+    assert "--write is for images" in fails(
+        "predict", "--onnx", exported / "model.onnx", tmp_path / "in.mp4", "--write", "csv", "--out", tmp_path / "out"
+    )
+    (tmp_path / "bad.mp4").write_text("no video")
+    assert "gives no frame" in fails(
+        "predict", "--onnx", exported / "model.onnx", tmp_path / "bad.mp4", "--out", tmp_path / "out"
+    )
+    assert not (tmp_path / "out/bad.mp4").exists()
+
+
+class Writer:
+    """Stands in for OpenCV's."""
+
+    def __init__(self, path: str, *_: object) -> None:
+        Path(path).write_bytes(b"film")
+
+    @staticmethod
+    def fourcc(*_: str) -> int:
+        return 0
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def write(self, frame: np.ndarray) -> None: ...
+    def release(self) -> None: ...
+
+
+class Films:
+    """Stands in for OpenCV: three grey frames, then Ctrl-C."""
+
+    CAP_PROP_POS_MSEC, CAP_PROP_FPS, CAP_PROP_FRAME_COUNT, VideoWriter = 0, 5, 7, Writer
+
+    def __init__(self) -> None:
+        self.left = 3
+
+    def VideoCapture(self, source: object) -> Films:  # noqa: N802
+        return self
+
+    def get(self, key: int) -> float:
+        return 3.0 if key == self.CAP_PROP_FRAME_COUNT else 10.0
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def grab(self) -> bool:
+        return True
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return True, np.full((90, 120, 3), 127, np.uint8)
+
+    def release(self) -> None: ...
+
+
+@pytest.fixture
+def films(monkeypatch: pytest.MonkeyPatch) -> Films:
+    stand_in = Films()
+    monkeypatch.setattr("densetrain.prediction.video._import_opencv", lambda: stand_in)
+    return stand_in
+
+
+def no_face(image: np.ndarray) -> np.ndarray:
+    return np.empty((0, 4))
+
+
+def test_ctrl_c_ends_and_keeps_a_webcams_recording(run: Path, films: Films, tmp_path: Path) -> None:
+    follower = Follower(load_regressor(run), no_face)
+    assert process_video(0, follower, tmp_path / "cam", np.empty((0, 3), np.int64)) == Filmed(3, 0, None)
+    assert {path.name for path in tmp_path.iterdir()} == {"cam.mp4", "cam.json"}
+    assert len((tmp_path / "cam.json").read_text().splitlines()) == 3
+
+
+def test_ctrl_c_in_a_file_leaves_nothing_half_done(run: Path, films: Films, tmp_path: Path) -> None:
+    follower = Follower(load_regressor(run), no_face)
+    (tmp_path / "in.mp4").write_bytes(b"a film")
+    with pytest.raises(KeyboardInterrupt):
+        process_video(tmp_path / "in.mp4", follower, tmp_path / "out", np.empty((0, 3), np.int64))
+    assert films.left == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_a_film_that_the_disk_cut_short_is_none(run: Path, films: Films, tmp_path: Path) -> None:
+    """OpenCV reports nothing when the disk is full; the finished file is looked at, and an earlier film stays."""
+    (tmp_path / "cam.mp4").write_bytes(b"an earlier film")
+    follower = Follower(load_regressor(run), no_face)
+    films.left = 2  # the fake's file says three frames
+    with pytest.raises(FormatError, match=r"cam\.mp4 could not be written whole, 3 of 2 frames"):
+        process_video(0, follower, tmp_path / "cam", np.empty((0, 3), np.int64))
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("cam.mp4", b"an earlier film")]
+
+
+def test_a_face_that_was_lost_is_smoothed_from_where_it_comes_back(run: Path) -> None:
+    boxes = iter([np.array([[20.0, 20, 90, 90]]), np.empty((0, 4)), np.array([[60.0, 60, 130, 130]])])
+    follower = Follower(load_regressor(run), lambda image: next(boxes), refine=0)
+    follower.smooth_at(30.0)
+    image = np.full((150, 150, 3), 127, np.uint8)
+    assert len(follower(image)) == 1
+    follower.box = None  # lost
+    assert follower(image) == []
+    (face,) = follower(image)
+    fresh = find_faces(load_regressor(run), image, np.array([[60.0, 60, 130, 130]]))[0]
+    np.testing.assert_allclose(face.landmarks, fresh.landmarks, atol=1e-3)

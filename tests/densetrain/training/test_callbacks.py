@@ -1,0 +1,80 @@
+"""What is kept of a run, and when."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from densetrain.errors import TrainingError
+from densetrain.network.checkpoint import BEST, LAST, read_checkpoint
+from densetrain.training.fit import fit
+from tests.densetrain.conftest import tiny
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
+    dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from densetrain.training.losses import LandmarkLoss
+
+    plain = LandmarkLoss.forward
+    calls: list[int] = []
+
+    def poisoned(self: LandmarkLoss, predicted: Any, truth: Any) -> Any:
+        calls.append(1)
+        loss = plain(self, predicted, truth)
+        return loss * torch.tensor([1.0, float("nan"), 1.0, 1.0][: len(loss)]) if len(calls) == 11 else loss
+
+    monkeypatch.setattr(LandmarkLoss, "forward", poisoned)
+    with pytest.raises(TrainingError, match="not finite in epoch 1, for 1 of 4 samples, the first SYNTH/"):
+        fit([dataset], tiny("trainer.epochs=4"), tmp_path / "run")
+    kept = read_checkpoint(tmp_path / "run" / LAST)
+    assert kept["epoch"] == 0
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
+
+
+def test_a_full_disk_at_a_checkpoint_keeps_the_one_before(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, saved = torch.save, []
+
+    def full(contents: Any, path: Any, **options: Any) -> None:
+        saved.append(path)
+        if len(saved) > 2:
+            Path(path).write_bytes(b"half a checkpoint")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        plain(contents, path, **options)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match="could not be written \\(No space left on device\\)"):
+        fit([dataset], tiny("trainer.epochs=4"), tmp_path / "run")
+    monkeypatch.undo()
+    assert read_checkpoint(tmp_path / "run" / LAST)["epoch"] == 0
+    assert not list((tmp_path / "run").glob("*.partial"))
+    fit([dataset], tiny("trainer.epochs=4"), tmp_path / "run")
+    assert read_checkpoint(tmp_path / "run" / LAST)["epoch"] == 3
+
+
+def test_a_network_that_gives_no_numbers_is_not_kept(dataset: Path, tmp_path: Path) -> None:
+    """One step an epoch, far too large: its loss was finite, what it left is not."""
+    huge = ("optimiser.lr=1e30", "schedule.warmup_epochs=0", "data.batch_size=64")
+    with pytest.raises(TrainingError, match="not finite in epoch 0.*the last checkpoint is kept"):
+        fit([dataset], tiny(*huge), tmp_path / "run")
+    assert not (tmp_path / "run" / LAST).exists()
+    assert not (tmp_path / "run" / BEST).exists()
+
+
+def test_every_epochs_checkpoint_is_kept_on_request_and_a_moved_run_goes_on(dataset: Path, tmp_path: Path) -> None:
+    from densetrain.training.callbacks import Checkpoints
+
+    fit([dataset], tiny("trainer.keep_every=1"), tmp_path / "run")
+    assert {"epoch-000.ckpt", "epoch-001.ckpt"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    state = read_checkpoint(tmp_path / "run" / LAST)["callbacks"]["Checkpoints of best"]
+    moved = Checkpoints(tmp_path / "elsewhere", "best", monitor="val_nme")
+    moved.load_state_dict(state)
+    assert moved.best_model_score == state["best_model_score"]
+    assert Path(moved.best_model_path) == tmp_path / "elsewhere/best.ckpt"
