@@ -18,7 +18,7 @@ __all__ = [
     "position_map_grid_px",
 ]
 
-SHARD_SCHEMA_VERSION: Final = 2
+SHARD_SCHEMA_VERSION: Final = 3
 
 CROP_SIZE: Final = 256
 """Side of a training crop in pixels."""

@@ -72,7 +72,7 @@ class BuildConfiguration(_Record):
 
     jpeg_codec : see :func:`~densegen.sources.photograph.jpeg_codec`
     processor : its family, ``x86_64``: other families may round in another way
-    hdf5 : the library's series with position maps, whose filters each series notes in its own way, else None
+    zstd : the library's version with position maps, which it packs, else None
     model, vertex_index : fingerprints; fit_list : SHA-256 over ids, groups, splits and flips of the ``fits`` fits
     """
 
@@ -88,7 +88,7 @@ class BuildConfiguration(_Record):
     fit_list: Digest
     jpeg_codec: str
     processor: str
-    hdf5: str | None
+    zstd: str | None
 
     def as_text(self) -> str:
         """As JSON, keys in order; what decides no byte of a shard is left out."""

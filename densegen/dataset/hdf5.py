@@ -18,23 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-import numpy.typing as npt
-
-from densegen.dataset.lzf import pack_lzf, unpack_lzf
 from densegen.errors import FormatError
 from densegen.files import file_size
 
-__all__ = ["append_row", "check_structure", "create_group", "hdf5_series", "new_file", "open_checked", "read_row"]
+__all__ = ["check_structure", "create_group", "new_file", "open_checked"]
 
 _UNDEFINED = 2**64 - 1
 _MAX_OBJECTS = 64
 _MAX_READ = 8 << 20
-"""Bytes of structure that are read at most; a shard of 65,536 samples with position maps has 7 MB of it."""
+"""Bytes of structure that are read at most."""
 
-_SHUFFLE, _LZF = 2, 32000
-_NOT_PACKED = 2
-"""A chunk's filter mask: the second filter, LZF, was left out."""
 _GROUP_MESSAGES = {0x00, 0x0C, 0x10, 0x11}
 _DATASET_MESSAGES = {0x00, 0x01, 0x03, 0x04, 0x05, 0x08, 0x0B, 0x0C, 0x10}
 # Sign and size of an integer are free, all else about numbers is as every processor of today has it.
@@ -59,13 +52,6 @@ def new_file(buffer: io.BytesIO) -> Iterator[Any]:
     made = h5py.h5f.create(b"densegen", h5py.h5f.ACC_TRUNC, fcpl=_without_times(h5py.h5p.FILE_CREATE), fapl=access)
     with h5py.File(made) as file:
         yield file
-
-
-def hdf5_series() -> str:
-    """The series of the installed HDF5 library: ``1.14``, ``2.0``."""
-    import h5py
-
-    return ".".join(h5py.version.hdf5_version.split(".")[:2])
 
 
 def create_group(file: Any, name: str) -> None:
@@ -110,41 +96,6 @@ def check_structure(path: Path) -> None:
             raise FormatError(
                 f"{path.name} is damaged, or no shard of this densegen ({error}): rebuild it with 'densegen build'"
             ) from error
-
-
-def append_row(dataset: Any, numbers: npt.NDArray[np.uint16]) -> None:
-    """Add a row to the position maps, compressed here: LibLZF leaves its table of places as the memory was, and finds
-    by that other copies now and then, so that equal maps need not give equal bytes.
-    """
-    row = len(dataset)
-    dataset.resize(row + 1, axis=0)
-    # HDF5's shuffle: all low bytes, then all high ones.
-    raw = np.ascontiguousarray(numbers.astype("<u2", copy=False).reshape(-1, 1).view(np.uint8).T).reshape(-1)
-    packed = np.empty(len(raw), np.uint8)
-    size = pack_lzf(raw, packed)
-    place = (row, *([0] * (dataset.ndim - 1)))
-    if size < 0:
-        dataset.id.write_direct_chunk(place, raw.tobytes(), _NOT_PACKED)
-    else:
-        dataset.id.write_direct_chunk(place, packed[:size].tobytes())
-
-
-def read_row(dataset: Any, row: int) -> npt.NDArray[np.uint16]:
-    """Row ``row`` of the position maps, decoded here: HDF5 trusts that a compressed row gives as many bytes as it has
-    to, and reads on behind them if it does not.
-
-    Raises :class:`FormatError` if it gives fewer or more.
-    """
-    mask, stored = dataset.id.read_direct_chunk((row, *([0] * (dataset.ndim - 1))))
-    shape, packed = dataset.shape[1:], np.frombuffer(stored, np.uint8)
-    raw = np.zeros(2 * math.prod(shape), np.uint8)
-    if len(packed) == len(raw) and mask == _NOT_PACKED:
-        raw = packed
-    elif mask != 0 or unpack_lzf(packed, raw) != len(raw):
-        raise FormatError(f"the position map of row {row} is damaged: rebuild it with 'densegen build'")
-    # HDF5's shuffle: all low bytes, then all high ones.
-    numbers: npt.NDArray[np.uint16] = np.ascontiguousarray(raw.reshape(2, -1).T).view("<u2").reshape(shape)
-    return numbers
 
 
 class _RefusedError(Exception):
@@ -297,51 +248,11 @@ class _Walk:
             raise _RefusedError(f"{name} is no dataset")
         stored, shape = self.type(parts[0x03]), self.shape(parts[0x01])
         version, layout = struct.unpack_from("<2B", parts[0x08])
-        if version != 3 or layout not in (1, 2):
-            raise _RefusedError(f"{name} is laid out in another way")
-        if layout == 1:
-            place, length = struct.unpack_from("<2Q", parts[0x08], 2)
-            held = length == math.prod(shape) * stored.size and (not length or place + length <= self.size)
-            if not held or 0x0B in parts:
-                raise _RefusedError(
-                    f"{name} claims {math.prod(shape) * stored.size:,} bytes of a file of {self.size:,}"
-                )
-        else:
-            self.chunks(parts, name, stored, shape)
-
-    def chunks(self, parts: dict[int, bytes], name: str, stored: _Type, shape: tuple[int, ...]) -> None:
-        """Position maps: one chunk a row, shuffled and compressed by LZF."""
-        rank, tree = struct.unpack_from("<xxBQ", parts[0x08])
-        sides = struct.unpack_from(f"<{rank}I", parts[0x08], 11) if rank == len(shape) + 1 else ()
-        if sides != (1, *shape[1:], stored.size) or _filters(parts.get(0x0B, b"")) != [_SHUFFLE, _LZF]:
-            raise _RefusedError(f"{name} is stored in pieces of {sides}")
-        raw = math.prod(sides)
-        if raw > 1 << 20:
-            raise _RefusedError(f"{name} has rows of {raw:,} bytes")
-        rows: set[int] = set()
-        nodes = [] if tree == _UNDEFINED else [(tree, 8)]
-        for at, above in nodes:
-            head = self.read(at, 24)
-            level, used = struct.unpack_from("<BH", head, 5)
-            if head[:5] != b"TREE\1" or level >= above or used > 64:
-                raise _RefusedError(f"{name}: no pieces at {at}")
-            step = 8 + 8 * rank
-            body = self.read(at + 24, used * (step + 8) + step)
-            for number in range(used):
-                length, mask, *offset, child = struct.unpack_from(f"<2I{rank}QQ", body, number * (step + 8))
-                if level:
-                    nodes.append((child, level))
-                    continue
-                row = offset[0]
-                fits = length <= 2 * raw and child + length <= self.size and row < shape[0] and row not in rows
-                # The mask names filters that were left out: LZF, if it would have made the row longer.
-                if not fits or mask not in (0, 2) or any(offset[1:]) or (mask == 2 and length != raw):
-                    raise _RefusedError(f"{name}: the piece of row {row} is not in the file")
-                rows.add(row)
-            if len(nodes) > shape[0] + 8:
-                raise _RefusedError(f"{name} is stored in too many pieces")
-        if len(rows) != shape[0]:
-            raise _RefusedError(f"{name} has {len(rows)} of {shape[0]} rows")
+        if version != 3 or layout != 1 or 0x0B in parts:
+            raise _RefusedError(f"{name} is not stored in one piece as it is")
+        place, length = struct.unpack_from("<2Q", parts[0x08], 2)
+        if length != math.prod(shape) * stored.size or (length and place + length > self.size):
+            raise _RefusedError(f"{name} claims {math.prod(shape) * stored.size:,} bytes of a file of {self.size:,}")
 
     def type(self, body: bytes) -> _Type:
         """Little-endian numbers, text of fixed length, and names for numbers of one byte."""
@@ -372,17 +283,3 @@ class _Walk:
         if version != 1 or rank > 4 or flags > 1:
             raise _RefusedError("a shape of another kind")
         return struct.unpack_from(f"<{rank}Q", body, 8)
-
-
-def _filters(body: bytes) -> list[int]:
-    """The filters of a pipeline, in order; none if it is not of version 1."""
-    if len(body) < 8 or body[0] != 1 or body[1] > 4:
-        return []
-    found, at = [], 8
-    for _ in range(body[1]):
-        kind, name, _, values = struct.unpack_from("<4H", body, at)
-        if values > 8 or name > 64:
-            return []
-        found.append(kind)
-        at += 8 + -(-name // 8) * 8 + 4 * (values + values % 2)
-    return found if at <= len(body) else []

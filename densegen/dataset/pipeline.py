@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 
 from densegen.arrays import Float32, Image, Int32
 from densegen.conventions import landmark_range_px
+from densegen.dataset.map_codec import pack_map
 from densegen.dataset.shards import Sample
 from densegen.errors import SampleError
 from densegen.face.depth import DepthSearch, make_depth_search
@@ -184,17 +184,17 @@ def _sample(
         expression=fit.expression,
         crop=stored_crop.as_array(),
         image_size=(photograph.shape[0], photograph.shape[1]),
-        position_map=_encoded_map(points_image, crop, recipe, mirror=mirror) if recipe.position_maps else None,
+        position_map=_packed_map(points_image, crop, recipe, mirror=mirror) if recipe.position_maps else None,
     )
 
 
-def _encoded_map(points_image: Float32, crop: Crop, recipe: Recipe, *, mirror: bool) -> npt.NDArray[np.uint16]:
+def _packed_map(points_image: Float32, crop: Crop, recipe: Recipe, *, mirror: bool) -> bytes:
     assert recipe.among_needed.uv_points is not None
     table = replace(recipe.uv_table, points=recipe.among_needed.uv_points)
     position_map, valid = table.position_map(crop.apply(points_image)), table.valid
     if mirror:
         position_map, valid = flip_position_map(position_map, valid, crop.size)
-    return encode_fixed_point(position_map, valid, crop.size)
+    return pack_map(encode_fixed_point(position_map, valid, crop.size))
 
 
 def mesh_in_image(model: MorphableModel, fit: Fit, image_height: int) -> Float32:

@@ -9,13 +9,13 @@ import numpy as np
 
 from densegen.arrays import Float32, Image, Mask
 from densegen.dataset.build_record import find_sample, read_dataset_manifest
-from densegen.dataset.rebuild import check_model, rebuild_position_map
+from densegen.dataset.rebuild import MapRenderer, check_model, stored_fit
 from densegen.dataset.shards import ShardReader
 from densegen.drawing import KEYPOINT_COLOUR, depth_colours, draw_points
 from densegen.face.morphable_model import MorphableModel
 from densegen.files import replace_file
 from densegen.geometry.pose import yaw_degrees
-from densegen.geometry.position_map import decode_fixed_point, make_uv_table
+from densegen.geometry.position_map import decode_fixed_point
 
 __all__ = ["draw_sample", "list_samples", "unwrap_texture"]
 
@@ -86,8 +86,8 @@ def _position_map(shard: ShardReader, row: int, model: MorphableModel | None) ->
         return decode_fixed_point(shard.position_map(row), valid, shard.attributes["crop_size"]), valid
     if model is None:
         return None
-    check_model(shard, model)
-    return rebuild_position_map(shard, row, model, make_uv_table(model.uv, model.triangles))
+    check_model(shard.path, shard.attributes["model_name"], shard.attributes["model_fingerprint"], model)
+    return next(MapRenderer(model).render([stored_fit(shard, row)]))
 
 
 def _as_colours(position_map: Float32, valid: Mask) -> Image:

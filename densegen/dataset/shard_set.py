@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import operator
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from densegen.arrays import Float32, Image, Int32, Int64, Mask, UInt8
+from densegen.arrays import Float32, Image, Int64, Mask, UInt8
 from densegen.conventions import SPLITS
-from densegen.dataset.build_record import read_dataset_manifest
-from densegen.dataset.shards import ShardReader, decode_crop
+from densegen.dataset.opened_shards import OpenedShard, open_shards
+from densegen.dataset.pipeline import BATCH
+from densegen.dataset.rebuild import MapRenderer, StoredFit, check_model
+from densegen.dataset.row_reader import RowReader, ShardPlace
 from densegen.errors import ConfigurationError, FormatError
+from densegen.face.morphable_model import MorphableModel
+from densegen.geometry.crop import Crop
+from densegen.geometry.flip import flip_image
+from densegen.geometry.position_map import decode_fixed_point
 from densegen.index.vertex_index import VertexIndex, parse_index
+from densegen.sources.fits import Fit
 
-__all__ = ["RowReader", "ShardSet", "StoredSample", "Subset", "open_dataset"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Shard:
-    path: Path
-    first: int
-    image_offsets: Int64
-    image_at: int
-    landmarks_at: int
+__all__ = ["ShardSet", "StoredSample", "Subset", "open_dataset"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +42,8 @@ class StoredSample:
     landmarks : (N, 3) float32, pixels, crop frame
     keypoints68 : (68, 3) float32, pixels, crop frame, iBUG order
     pose : (7,) float32, ``conventions.POSE_FIELDS``; of a mirrored sample, the pose of the fit as it was
+    position_map : (256, 256, 3) float32, pixels, crop frame, 0 if not valid; None if the set was opened without
+    valid_uv : (256, 256) bool, the valid pixels of the position map, or None
     """
 
     sample_id: str
@@ -55,6 +53,8 @@ class StoredSample:
     landmarks: Float32
     keypoints68: Float32
     pose: Float32
+    position_map: Float32 | None = None
+    valid_uv: Mask | None = None
 
 
 class _Samples(ABC):
@@ -64,7 +64,7 @@ class _Samples(ABC):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[StoredSample]:
-        return map(self._sample, range(len(self)))
+        return self._read(np.arange(len(self)))
 
     @overload
     def __getitem__(self, number: int) -> StoredSample: ...
@@ -76,7 +76,7 @@ class _Samples(ABC):
         place = operator.index(number)
         if not -len(self) <= place < len(self):
             raise IndexError(f"sample {place} of {len(self):,}")
-        return self._sample(place % len(self))
+        return next(self._read(np.array([place % len(self)])))
 
     def shuffled(self, seed: int, epoch: int = 0) -> Subset:
         """The same samples in an order that is a function of ``seed`` and ``epoch``."""
@@ -84,7 +84,7 @@ class _Samples(ABC):
         return self._take(generator.permutation(len(self)))
 
     @abstractmethod
-    def _sample(self, number: int) -> StoredSample: ...
+    def _read(self, numbers: Int64) -> Iterator[StoredSample]: ...
 
     @abstractmethod
     def _take(self, numbers: Int64) -> Subset: ...
@@ -104,8 +104,8 @@ class Subset(_Samples):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def _sample(self, number: int) -> StoredSample:
-        return self.whole[int(self.rows[number])]
+    def _read(self, numbers: Int64) -> Iterator[StoredSample]:
+        return self.whole._read(self.rows[numbers])
 
     def _take(self, numbers: Int64) -> Subset:
         return Subset(self.whole, self.rows[numbers])
@@ -131,6 +131,8 @@ class ShardSet(_Samples):
     keypoints68 : (S, 68, 3) float32, pixels, crop frame, iBUG order
     pose : (S, 7) float32
     expression : (S, Ke) float32
+    places : where the samples lie
+    position_maps : where those of the samples come from
     """
 
     index: VertexIndex
@@ -146,8 +148,8 @@ class ShardSet(_Samples):
     keypoints68: Float32
     pose: Float32
     expression: Float32
-    shards: tuple[_Shard, ...]
-    shard_of: Int32
+    places: tuple[ShardPlace, ...]
+    position_maps: Literal["stored"] | MapRenderer | None = None
 
     def __len__(self) -> int:
         return len(self.split)
@@ -159,16 +161,38 @@ class ShardSet(_Samples):
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_reader"}
 
-    def _sample(self, number: int) -> StoredSample:
-        return StoredSample(
-            sample_id=str(self.sample_ids[number]),
-            split=SPLITS[self.split[number]],
-            mirrored=bool(self.mirrored[number]),
-            image=self._reader.image(number),
-            landmarks=self._reader.landmarks(number),
-            keypoints68=self.keypoints68[number],
-            pose=self.pose[number],
-        )
+    def _read(self, numbers: Int64) -> Iterator[StoredSample]:
+        for start in range(0, len(numbers), BATCH):
+            batch = numbers[start : start + BATCH].tolist()
+            for number, (position_map, valid_uv) in zip(batch, self._position_maps(batch), strict=True):
+                yield StoredSample(
+                    sample_id=str(self.sample_ids[number]),
+                    split=SPLITS[self.split[number]],
+                    mirrored=bool(self.mirrored[number]),
+                    image=self._reader.image(number),
+                    landmarks=self._reader.landmarks(number),
+                    keypoints68=self.keypoints68[number],
+                    pose=self.pose[number],
+                    position_map=position_map,
+                    valid_uv=valid_uv,
+                )
+
+    def _position_maps(self, numbers: Sequence[int]) -> Iterable[tuple[Float32 | None, Mask | None]]:
+        if self.position_maps == "stored":
+            return map(self._stored_map, numbers)
+        if self.position_maps is None:
+            return ((None, None) for _ in numbers)
+        return self.position_maps.render([self._fit(number) for number in numbers])
+
+    def _stored_map(self, number: int) -> tuple[Float32, Mask]:
+        encoded, valid = self._reader.position_map(number)
+        valid = flip_image(valid) if self.mirrored[number] else valid
+        return decode_fixed_point(encoded, valid, self.crop_size), valid
+
+    def _fit(self, number: int) -> StoredFit:
+        shape, crop, size = self._reader.fit(number)
+        fit = Fit(self.pose[number], shape, self.expression[number])
+        return StoredFit(fit, Crop.from_array(crop, self.crop_size), size, bool(self.mirrored[number]))
 
     def _take(self, numbers: Int64) -> Subset:
         return Subset(self, numbers)
@@ -189,93 +213,34 @@ class ShardSet(_Samples):
 
     def open(self) -> RowReader:
         """A reader of single samples; each process opens its own."""
-        return RowReader(self)
+        return RowReader(self.places)
 
 
-class RowReader:
-    """Reads samples where they lie in the files, with one file descriptor a shard, opened when it is first needed."""
-
-    def __init__(self, shards: ShardSet) -> None:
-        self.shards = shards
-        self.files: dict[int, int] = {}
-
-    def jpeg(self, row: int) -> bytes:
-        """The JPEG file of a sample."""
-        number = int(self.shards.shard_of[row])
-        shard = self.shards.shards[number]
-        start, stop = shard.image_offsets[row - shard.first : row - shard.first + 2]
-        return self._read(number, shard.image_at + int(start), int(stop - start), row)
-
-    def image(self, row: int) -> Image:
-        """(S, S, 3) uint8, RGB; raises :class:`FormatError`, naming shard and sample, if it is damaged."""
-        return decode_crop(self.jpeg(row), self.shards.crop_size, self._name(row))
-
-    def landmarks(self, row: int) -> Float32:
-        """(N, 3) float32, pixels, crop frame."""
-        number = int(self.shards.shard_of[row])
-        shard, count = self.shards.shards[number], len(self.shards.index)
-        data = self._read(number, shard.landmarks_at + (row - shard.first) * count * 12, count * 12, row)
-        landmarks = np.frombuffer(data, "<f4").reshape(count, 3)
-        if not np.isfinite(landmarks).all():
-            raise FormatError(f"{self._name(row)} has landmarks that are not finite: run 'densegen verify'")
-        return landmarks
-
-    def _read(self, number: int, offset: int, size: int, row: int) -> bytes:
-        try:
-            data = os.pread(self._file(number), size, offset)
-        except OSError as error:
-            raise FormatError(f"{self._name(row)} cannot be read: {error.strerror}") from error
-        if len(data) < size:
-            raise FormatError(f"{self._name(row)} lies behind the end of its file: run 'densegen verify'")
-        return data
-
-    def _file(self, number: int) -> int:
-        if number not in self.files:
-            opened = os.open(self.shards.shards[number].path, os.O_RDONLY)
-            if self.files.setdefault(number, opened) != opened:  # another thread was faster
-                os.close(opened)
-        return self.files[number]
-
-    def _name(self, row: int) -> str:
-        shard = self.shards.shards[int(self.shards.shard_of[row])]
-        return f"{shard.path.name}: sample {self.shards.sample_ids[row]}"
-
-    def close(self) -> None:
-        for file in self.files.values():
-            os.close(file)
-        self.files.clear()
-
-
-def open_dataset(folder: str | Path, *more: str | Path) -> ShardSet:
+def open_dataset(folder: str | Path, *more: str | Path, position_maps: bool | MorphableModel = False) -> ShardSet:
     """Finished builds, the folders of ``densegen build``, as one sequence of samples.
 
     What all shards say, and where their samples lie, is read now; images and landmarks are read when they are asked
     for.
 
+    position_maps : give samples their position maps, too: ``True`` reads those that the build stored, a model renders
+        them anew, as the build would have; iterating renders several at once and is several times faster than ``[n]``
+
     Raises :class:`FormatError` if a shard is damaged or has another size than its manifest says,
     :class:`ConfigurationError` if the builds hold no samples, differ in vertex index, crop size, margin or number of
-    expression components, have put a photograph into different splits, or are given twice.
+    expression components, have put a photograph into different splits, are given twice, hold no position maps, or were
+    made with another model.
     """
-    paths = [Path(one) for one in (folder, *more)]
-    _check_different(paths)
-    names = ", ".join(map(str, paths))
-    opened = _open_readers(paths)
-    if not opened:
-        raise ConfigurationError(f"{names}: the shards hold no samples")
-    common = opened[0].common
-    for one in opened[1:]:
-        common.check(one.common, one.path, opened[0].path)
-    _check_splits(opened)
+    opened = open_shards([Path(one) for one in (folder, *more)])
     firsts = np.cumsum([0, *(len(one.sample_ids) for one in opened)])
-
-    def joined(name: str) -> npt.NDArray[Any]:
-        return np.concatenate([one.arrays[name] for one in opened])
-
-    text = opened[0].vertex_index
+    common, text = opened[0].common, opened[0].vertex_index
     index = parse_index(text, f"the vertex index of {opened[0].path}")
     for one in opened:
         if one.landmarks != len(index):
             raise FormatError(f"{one.path} has {one.landmarks} landmarks, its vertex index {len(index)}")
+
+    def joined(name: str) -> npt.NDArray[Any]:
+        return np.concatenate([one.arrays[name] for one in opened])
+
     return ShardSet(
         index=index,
         index_text=text,
@@ -290,123 +255,34 @@ def open_dataset(folder: str | Path, *more: str | Path) -> ShardSet:
         keypoints68=joined("keypoints68").astype(np.float32),
         pose=joined("pose").astype(np.float32),
         expression=joined("expression").astype(np.float32),
-        shards=tuple(
-            _Shard(one.path, int(first), one.image_offsets, one.image_at, one.landmarks_at)
+        places=tuple(
+            ShardPlace(
+                path=one.path,
+                first=int(first),
+                sample_ids=one.sample_ids,
+                crop_size=common.crop_size,
+                counts=(one.landmarks, one.shape_components),
+                image_offsets=one.image_offsets,
+                position_map_offsets=one.position_map_offsets,
+                at=one.at,
+            )
             for one, first in zip(opened, firsts, strict=False)
         ),
-        shard_of=np.repeat(np.arange(len(opened), dtype=np.int32), np.diff(firsts)),
+        position_maps=_map_source(opened, position_maps),
     )
 
 
-def _check_different(folders: Sequence[Path]) -> None:
-    """A build given twice would count each of its samples twice."""
-    resolved = [folder.resolve() for folder in folders]
-    for folder, path in zip(folders, resolved, strict=True):
-        if resolved.count(path) > 1:
-            raise ConfigurationError(f"{folder} is given twice")
-
-
-_KEPT = ("split", "flipped", "mirrored", "keypoints68", "pose", "expression")
-
-
-@dataclass(frozen=True, slots=True)
-class _Common:
-    """What all shards of a set share."""
-
-    vertex_index: str
-    crop_size: int
-    margin: float
-    expression_components: int
-
-    def check(self, other: _Common, path: Path, reference: Path) -> None:
-        for name in self.__slots__:
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                raise ConfigurationError(
-                    f"{path} has another {name.replace('_', ' ')} than {reference}: {str(theirs)[:12]}, not "
-                    f"{str(mine)[:12]}; train on builds that share it"
-                )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Opened:
-    """What is kept of a shard when it is closed again."""
-
-    path: Path
-    sha256: str
-    dataset: str
-    common: _Common
-    landmarks: int
-    vertex_index: str
-    sample_ids: list[str]
-    groups: list[str]
-    splits: list[str]
-    arrays: dict[str, npt.NDArray[Any]]
-    image_offsets: Int64
-    image_at: int
-    landmarks_at: int
-
-
-def _open_readers(folders: Sequence[Path]) -> list[_Opened]:
-    """Every shard that holds samples, in order."""
-    opened: list[_Opened] = []
-    for folder in folders:
-        for record in read_dataset_manifest(folder).shards:
-            path = folder / record.file
-            if not path.is_file():
-                raise FormatError(f"{path} is missing: finish the build, or run 'densegen verify'")
-            if (size := path.stat().st_size) != record.bytes:
-                raise FormatError(f"{path} has {size:,} bytes, its manifest says {record.bytes:,}")
-            with ShardReader(path) as reader:
-                if len(reader):
-                    opened.append(_read(reader, record.sha256))
-    return opened
-
-
-def _read(reader: ShardReader, sha256: str) -> _Opened:
-    attributes, counts = reader.attributes, reader.counts
-    try:
-        common = _Common(
-            vertex_index=str(attributes["vertex_index_fingerprint"]),
-            crop_size=int(attributes["crop_size"]),
-            margin=float(json.loads(str(attributes["configuration"]))["crop"]["margin"]),
-            expression_components=counts[2],
-        )
-        dataset = str(attributes["dataset"])
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise FormatError(f"{reader.path} does not say how it was made: {error}") from error
-    arrays = {name: reader.array(name) for name in _KEPT}
-    for name in ("keypoints68", "pose", "expression"):
-        bad = ~np.isfinite(arrays[name]).reshape(len(arrays[name]), -1).all(axis=1)
-        if bad.any():
-            sample = reader.sample_ids[int(np.argmax(bad))]
-            raise FormatError(f"{reader.path}: {name} of {sample} is not finite: run 'densegen verify'")
-    return _Opened(
-        path=reader.path,
-        sha256=sha256,
-        dataset=dataset,
-        common=common,
-        landmarks=counts[0],
-        vertex_index=reader.vertex_index,
-        sample_ids=reader.sample_ids,
-        groups=reader.groups,
-        splits=reader.splits,
-        arrays=arrays,
-        image_offsets=reader.image_offsets,
-        image_at=reader.byte_offset("image/bytes"),
-        landmarks_at=reader.byte_offset("landmarks"),
-    )
-
-
-def _check_splits(opened: Sequence[_Opened]) -> None:
-    """A photograph that one build trains on and another validates on would make the validation worthless."""
-    split_of: dict[tuple[str, str], tuple[str, Path]] = {}
+def _map_source(
+    opened: Sequence[OpenedShard], position_maps: bool | MorphableModel
+) -> Literal["stored"] | MapRenderer | None:
+    if position_maps is False:
+        return None
     for one in opened:
-        for group, split in zip(one.groups, one.splits, strict=True):
-            other, where = split_of.setdefault((one.dataset, group), (split, one.path.parent))
-            if other != split:
+        if position_maps is True:
+            if one.position_map_offsets is None:
                 raise ConfigurationError(
-                    f"the photograph {group} of {one.dataset} is in {split} in {one.path.parent}, in {other} in "
-                    f"{where}: build both with the same split, or give manifests of different photographs different "
-                    "names"
+                    f"{one.path} holds no position maps: build with --position-maps, or give the model to render them"
                 )
+        else:
+            check_model(one.path, *one.model, position_maps)
+    return "stored" if position_maps is True else MapRenderer(position_maps)

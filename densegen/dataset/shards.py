@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -28,12 +28,13 @@ from densegen.conventions import (
     UV_SIZE,
     position_map_grid_px,
 )
-from densegen.dataset.hdf5 import append_row, create_group, new_file, open_checked, read_row
+from densegen.dataset.hdf5 import create_group, new_file, open_checked
+from densegen.dataset.map_codec import unpack_map
 from densegen.errors import FormatError
 from densegen.files import stays_below
 from densegen.ibug68 import KEYPOINTS
 
-__all__ = ["Sample", "ShardHeader", "ShardReader", "decode_crop", "encode_shard"]
+__all__ = ["Sample", "ShardHeader", "ShardReader", "decode_crop", "decode_map", "encode_shard"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +53,7 @@ class Sample:
     pose : (7,) float32; shape : (Ks,) float32; expression : (Ke,) float32, raw coefficients of the fit
     crop : (4,) float64, scale, tx, ty, tz: ``crop frame = scale * image frame + (tx, ty, tz)``
     image_size : (height, width) of the photograph
-    position_map : (S, S, 3) uint16 fixed point, or None
+    position_map : (256, 256, 3) uint16 fixed point as :func:`~densegen.dataset.map_codec.pack_map` packs it, or None
     """
 
     sample_id: str
@@ -68,7 +69,7 @@ class Sample:
     expression: Float32
     crop: Float64
     image_size: tuple[int, int]
-    position_map: npt.NDArray[np.uint16] | None = None
+    position_map: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,14 +117,22 @@ _COLUMNS = {
     "flipped": _Column("?", (), "whether the sample is a mirror image"),
     "mirrored": _Column("?", (), "mirrored here; pose, shape and expression are then those of the unmirrored fit"),
 }
+_BLOBS = {"image": "JPEG files, RGB, end to end", "position_map": "packed position maps, crop frame, end to end"}
+"""What varies in length: ``NAME/bytes``, and ``NAME/offsets`` into it."""
+
 _OTHERS = {"vertex_index": ("S", ()), "image/bytes": ("u1", (None,)), "image/offsets": ("<i8", (None,))}
-_MAPS = {"position_maps": ("<u2", (None, UV_SIZE, UV_SIZE, 3)), "valid_uv": ("?", (UV_SIZE, UV_SIZE))}
-"""Both or neither."""
+_MAPS = {
+    "position_map/bytes": ("u1", (None,)),
+    "position_map/offsets": ("<i8", (None,)),
+    "valid_uv": ("?", (UV_SIZE, UV_SIZE)),
+}
+"""All or none of them."""
 
 _ATTRIBUTES = {
     "dataset": str, "seed": int, "crop_size": int, "vertex_index_fingerprint": str, "model_name": str,
     "model_fingerprint": str, "configuration": str,
 }  # fmt: skip
+_DIFFERENCES = "d = (stored >> 1) ^ -(stored & 1); value = sums of d over rows, then columns, modulo 65536"
 MAX_CROP_SIZE = 4096
 
 
@@ -150,14 +159,13 @@ def encode_shard(samples: Iterable[Sample], header: ShardHeader) -> bytes:
         )
         # An attribute holds at most 64 KiB in the format that every HDF5 library reads; an index is larger.
         _put(file, "vertex_index", _as_text(header.vertex_index), "the vertex index file (YAML)")
-        create_group(file, "image")
-        # Position maps go where they belong at once: together they are hundreds of megabytes.
-        maps = None if header.valid_uv is None else _open_position_maps(file, header.valid_uv, header.crop_size)
-        samples = [_without_map(sample, maps) for sample in samples]
-        blobs = [np.frombuffer(sample.jpeg, np.uint8) for sample in samples]
-        offsets = np.cumsum([0, *map(len, blobs)], dtype=np.int64)
-        _put(file, "image/bytes", np.concatenate([np.empty(0, np.uint8), *blobs]), "JPEG files, RGB, end to end")
-        _put(file, "image/offsets", offsets, "image n is image/bytes[offsets[n]:offsets[n + 1]]")
+        samples = list(samples)
+        _put_blobs(file, "image", [sample.jpeg for sample in samples])
+        if header.valid_uv is not None:
+            _put_blobs(file, "position_map", [sample.position_map or b"" for sample in samples])
+            step, offset = position_map_grid_px(header.crop_size)
+            _put_attributes(file["position_map/bytes"], step_px=step, offset_px=offset)
+            _put(file, "valid_uv", header.valid_uv, "UV pixels that position maps cover; mirrored: reversed columns")
         for name, column in _COLUMNS.items():
             rows, stored_as = _rows(name, column, samples, header.counts)
             _put(file, name, rows, column.about, dtype=stored_as)
@@ -167,6 +175,13 @@ def encode_shard(samples: Iterable[Sample], header: ShardHeader) -> bytes:
 def _put(file: Any, name: str, data: Any, about: str, **options: Any) -> None:
     dataset = file.create_dataset(name, data=data, track_times=False, **options)
     _put_attributes(dataset, about=about)
+
+
+def _put_blobs(file: Any, name: str, blobs: Sequence[bytes]) -> None:
+    create_group(file, name)
+    offsets = np.cumsum([0, *map(len, blobs)], dtype=np.int64)
+    _put(file, f"{name}/bytes", np.frombuffer(b"".join(blobs), np.uint8), _BLOBS[name])
+    _put(file, f"{name}/offsets", offsets, "number n is bytes[offsets[n]:offsets[n + 1]]")
 
 
 def _put_attributes(holder: Any, **values: str | int | float) -> None:
@@ -204,30 +219,6 @@ def _rows(
     return np.array(values, column.dtype).reshape(len(values), *shape), stored_as
 
 
-def _open_position_maps(file: Any, valid: Mask, crop_size: int) -> Any:
-    """The dataset of the position maps, without rows yet."""
-    _put(file, "valid_uv", valid, "UV pixels that position maps cover; mirrored samples: reversed columns")
-    shape = (*valid.shape, 3)
-    # One chunk a map: random access decodes that map and no other.
-    _put(
-        file, "position_maps", None, "(S, 256, 256, 3), crop frame: pixels = value * step_px + offset_px",
-        shape=(0, *shape), dtype=np.uint16, chunks=(1, *shape), shuffle=True, compression="lzf",
-        maxshape=(None, *shape),
-    )  # fmt: skip
-    maps = file["position_maps"]
-    step, offset = position_map_grid_px(crop_size)
-    _put_attributes(maps, step_px=step, offset_px=offset)
-    return maps
-
-
-def _without_map(sample: Sample, maps: Any) -> Sample:
-    """Write a sample's position map as the next row of ``maps``, if there are any, and let go of it."""
-    if maps is None or sample.position_map is None:
-        return sample
-    append_row(maps, sample.position_map)
-    return replace(sample, position_map=None)
-
-
 def decode_crop(jpeg: bytes, size: int, name: str) -> Image:
     """A crop's pixels, (S, S, 3) uint8, RGB; raises :class:`FormatError` before another size takes memory."""
     try:
@@ -237,6 +228,14 @@ def decode_crop(jpeg: bytes, size: int, name: str) -> Image:
         return np.asarray(simplejpeg.decode_jpeg(jpeg, "RGB"))
     except ValueError as error:
         raise FormatError(f"{name} is not a readable JPEG, rebuild it with 'densegen build': {error}") from error
+
+
+def decode_map(packed: bytes, name: str) -> npt.NDArray[np.uint16]:
+    """(256, 256, 3) uint16 fixed-point position map; raises :class:`FormatError` before another size takes memory."""
+    try:
+        return unpack_map(packed, (UV_SIZE, UV_SIZE, 3))
+    except ValueError as error:
+        raise FormatError(f"{name} is damaged, rebuild it with 'densegen build': {error}") from error
 
 
 class ShardReader:
@@ -283,18 +282,16 @@ class ShardReader:
         if self.file["sample_id"].ndim != 1:
             raise FormatError(f"{name}: sample_id is no list: rebuild it with 'densegen build'")
         for dataset, (dtype, shape) in expected.items():
-            rows = (len(self),) if dataset in _COLUMNS or dataset == "position_maps" else shape[:1]
+            rows = (len(self),) if dataset in _COLUMNS else shape[:1]
             self._check_dataset(dataset, dtype, (*rows, *shape[1:]))
 
     def _check_dataset(self, name: str, dtype: str, shape: tuple[int | None, ...]) -> None:
         found = self.file[name]
         fits = found.ndim == len(shape) and all(s in (None, f) for s, f in zip(shape, found.shape, strict=True))
         is_right = found.dtype.kind == "S" if dtype == "S" else found.dtype == np.dtype(dtype)
-        in_pieces = (1, *found.shape[1:]) if name == "position_maps" else None
-        if not (fits and is_right and found.chunks == in_pieces):
+        if not (fits and is_right):
             raise FormatError(
-                f"{self.path.name}: {name} is {found.dtype} {found.shape}, stored in pieces of {found.chunks}: rebuild "
-                "it with 'densegen build'"
+                f"{self.path.name}: {name} is {found.dtype} {found.shape}: rebuild it with 'densegen build'"
             )
 
     def __enter__(self) -> Self:
@@ -360,19 +357,27 @@ class ShardReader:
     @cached_property
     def image_offsets(self) -> Int64:
         """(S + 1,) int64; raises :class:`FormatError` if they lead out of the images."""
-        offsets = np.asarray(self.file["image/offsets"][()])
+        return self._offsets("image")
+
+    @cached_property
+    def position_map_offsets(self) -> Int64:
+        """(S + 1,) int64; raises :class:`FormatError` if they lead out of the position maps."""
+        return self._offsets("position_map")
+
+    def _offsets(self, name: str) -> Int64:
+        offsets = np.asarray(self.file[f"{name}/offsets"][()])
         if (
             len(offsets) != len(self) + 1
             or offsets[0] != 0
             or (np.diff(offsets) < 0).any()
-            or (offsets[-1] != self.file["image/bytes"].shape[0])
+            or (offsets[-1] != self.file[f"{name}/bytes"].shape[0])
         ):
-            raise FormatError(f"{self.path.name}: image/offsets is damaged: rebuild it with 'densegen build'")
+            raise FormatError(f"{self.path.name}: {name}/offsets is damaged: rebuild it with 'densegen build'")
         return offsets
 
     @property
     def has_position_maps(self) -> bool:
-        return "position_maps" in self.file
+        return "valid_uv" in self.file
 
     def array(self, name: str) -> npt.NDArray[Any]:
         """A whole dataset by its schema name: ``landmarks``, ``keypoints68``, ``pose``, ``crop``, ``flipped``, …"""
@@ -391,8 +396,7 @@ class ShardReader:
 
     def jpeg(self, row: int) -> bytes:
         """The JPEG file of sample ``row``."""
-        start, stop = self.image_offsets[row : row + 2]
-        return bytes(self.file["image/bytes"][start:stop].tobytes())
+        return self._blob("image", self.image_offsets, row)
 
     def image(self, row: int) -> Image:
         """(S, S, 3) uint8, RGB; raises :class:`FormatError` if it does not decode or has another size."""
@@ -400,8 +404,10 @@ class ShardReader:
         return decode_crop(self.jpeg(row), size, f"{self.path.name}: the image of {self.sample_ids[row]}")
 
     def position_map(self, row: int) -> npt.NDArray[np.uint16]:
-        """(256, 256, 3) uint16 fixed-point position map of sample ``row``."""
-        try:
-            return read_row(self.file["position_maps"], row)
-        except FormatError as error:
-            raise FormatError(f"{self.path.name}: {error}") from error
+        """(256, 256, 3) uint16 fixed-point position map of ``row``; raises :class:`FormatError` if it is damaged."""
+        packed = self._blob("position_map", self.position_map_offsets, row)
+        return decode_map(packed, f"{self.path.name}: the position map of {self.sample_ids[row]}")
+
+    def _blob(self, name: str, offsets: Int64, row: int) -> bytes:
+        start, stop = offsets[row : row + 2]
+        return bytes(self.file[f"{name}/bytes"][start:stop].tobytes())

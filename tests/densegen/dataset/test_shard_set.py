@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from densegen.dataset.build_record import read_dataset_manifest
 from densegen.dataset.shard_set import ShardSet, StoredSample, open_dataset
 from densegen.dataset.shards import ShardReader
 from densegen.errors import ConfigurationError
-from densegen.sources.manifest import Manifest, Split
+from densegen.face.morphable_model import MorphableModel
+from densegen.sources.manifest import Manifest, Split, choose_settings
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,39 @@ def test_a_split_holds_its_samples(corpus: Path, manifest: Manifest, tmp_path: P
     assert {one.split for one in train.shuffled(3)[:4]} == {"train"}
     with pytest.raises(ConfigurationError, match="no sample of the split 'test'"):
         samples.of_split("test")
+
+
+def test_position_maps_are_read_or_rendered_the_same(dataset: Path, model: MorphableModel) -> None:
+    stored = open_dataset(dataset, position_maps=True)
+    rendered = copy.deepcopy(open_dataset(dataset, position_maps=model))
+    assert open_dataset(dataset)[0].position_map is None
+    for one, two in zip(stored, rendered, strict=True):
+        assert one.position_map is not None
+        assert two.position_map is not None
+        assert one.valid_uv is not None
+        assert two.valid_uv is not None
+        assert np.array_equal(one.valid_uv, two.valid_uv)
+        assert np.abs(one.position_map - two.position_map).max() < 1 / 256 + 1e-4
+        assert not two.position_map[~two.valid_uv].any()
+        # Every landmark lies on the map, and within the width of a pixel of the nearest valid one.
+        on_map = two.position_map[two.valid_uv]
+        nearest = np.linalg.norm(on_map[None, ::4] - one.landmarks[::40, None], axis=2).min(axis=1)
+        assert nearest.max() < 3
+    last = rendered[len(rendered) - 1].position_map
+    assert two.position_map is not None
+    assert np.array_equal(last, two.position_map)
+
+
+def test_position_maps_need_the_builds_own_model(
+    dataset: Path, model: MorphableModel, corpus: Path, tmp_path: Path, manifest: Manifest
+) -> None:
+    other = dataclasses.replace(model, shape_mean=model.shape_mean + 1)
+    with pytest.raises(ConfigurationError, match=r"shard-00000\.h5 was made with densegen procedural face"):
+        open_dataset(dataset, position_maps=other)
+    settings, _ = choose_settings(manifest, limit=2)
+    build(plan_build(manifest, corpus, settings=settings), tmp_path / "out")
+    with pytest.raises(ConfigurationError, match="holds no position maps: build with --position-maps"):
+        open_dataset(tmp_path / "out", position_maps=True)
 
 
 def test_copies_and_threads_read_the_same(samples: ShardSet) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from densegen.conventions import FRAMES
 from densegen.dataset.hdf5 import create_group, new_file
+from densegen.dataset.map_codec import pack_map, unpack_map
 from densegen.dataset.shards import Sample, ShardHeader, ShardReader, encode_shard
 from densegen.errors import FormatError
 from densegen.files import write_bytes
@@ -42,7 +43,7 @@ def sample(number: int, with_map: bool = False) -> Sample:
         expression=numbers(29),
         crop=rng.normal(size=4),
         image_size=(450, 300 + number),
-        position_map=rng.integers(0, 65535, (256, 256, 3), dtype=np.uint16) if with_map else None,
+        position_map=pack_map(rng.integers(0, 65535, (256, 256, 3), dtype=np.uint16)) if with_map else None,
     )
 
 
@@ -69,7 +70,7 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
         for row, expected in enumerate(samples):
             assert shard.jpeg(row) == expected.jpeg
             assert expected.position_map is not None
-            assert (shard.position_map(row) == expected.position_map).all()
+            assert (shard.position_map(row) == unpack_map(expected.position_map, (256, 256, 3))).all()
             for name in ("landmarks", "keypoints68", "pose", "shape", "expression", "crop"):
                 assert (shard.array(name)[row] == getattr(expected, name)).all()
         assert shard.array("image_size").tolist() == [list(s.image_size) for s in samples]
@@ -84,7 +85,7 @@ def test_a_shard_describes_itself(tmp_path: Path) -> None:
         assert (attributes["seed"], attributes["densegen_version"], attributes["schema_version"]) == (
             5,
             "1.2.3",
-            2,
+            3,
         )
         assert attributes["configuration"] == '{"a": 1}'
         assert shard.vertex_index == header().vertex_index
@@ -131,8 +132,8 @@ def edited(path: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"schema_version": 9}, r"^s\.h5 has schema 9, expected 2: rebuild it with 'densegen build'$"),
-        ({"schema_version": float("inf")}, "has schema inf, expected 2"),
+        ({"schema_version": 9}, r"^s\.h5 has schema 9, expected 3: rebuild it with 'densegen build'$"),
+        ({"schema_version": float("inf")}, "has schema inf, expected 3"),
         ({"format": np.bytes_("something")}, "is not a densegen shard"),
         ({"crop_size": float("inf")}, "crop_size is no int"),
         ({"crop_size": np.bytes_("256")}, "crop_size is no int"),

@@ -77,11 +77,11 @@ def other_crop(file: h5py.File) -> None:
         (set_at("split", slice(None), 2), "the photograph SYNTH/SYNTH_00001 is in test and in"),
         (spoil_image, "the image of SYNTH/SYNTH_00001_3 is not a readable JPEG"),
         (set_at("split", 0, 7), "split names one of 3, not number 7"),
-        (lambda file: file.attrs.__delitem__("schema_version"), "has schema None, expected 2"),
+        (lambda file: file.attrs.__delitem__("schema_version"), "has schema None, expected 3"),
         (other_crop, "is 256x256, expected 128x128"),
         (
             lambda file: file.attrs.__setitem__("schema_version", 9),
-            r"shard-00003\.h5 has schema 9, expected 2",
+            r"shard-00003\.h5 has schema 9, expected 3",
         ),
         (lambda file: file.attrs.__setitem__("model_fingerprint", np.bytes_("x")), "made with another model"),
         (lambda file: file.__delitem__("crop"), "lacks crop"),

@@ -1,0 +1,148 @@
+"""Position maps in a quarter of their bytes, without loss: differences of neighbours, bits put together, Zstandard.
+
+A position map is smooth, so a pixel minus its left and upper neighbours is a few steps, of either sign. Zigzag folds
+the signs, and with all lowest bits side by side, then all second ones, and so on, the upper half of the bits is zeros.
+(The order of the bits is bitshuffle's: Masui et al., Astronomy and Computing 12, 2015.) Ten lines of NumPy unpack a map
+without densegen: ``docs/shards.md`` has them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from densegen.geometry.kernels import kernel
+
+__all__ = ["pack_map", "unpack_map", "zstd_version"]
+
+LEVEL = 1
+"""Of Zstandard: level 3 takes longer and gains nothing."""
+
+
+def zstd_version() -> str:
+    """The installed Zstandard's, on which the packed bytes depend; what comes out again does not."""
+    return ".".join(map(str, zstandard.ZSTD_VERSION))
+
+
+def pack_map(numbers: npt.NDArray[np.uint16]) -> bytes:
+    """The bytes of an (H, W, C) uint16 map; H * W * C is a multiple of 8."""
+    planes = _shuffle_bits(_differences(np.ascontiguousarray(numbers)).reshape(-1))
+    packed: bytes = zstandard.compress(planes.tobytes(), LEVEL)
+    return packed
+
+
+def unpack_map(packed: bytes, shape: tuple[int, int, int]) -> npt.NDArray[np.uint16]:
+    """The reverse of :func:`pack_map`: (H, W, C) uint16.
+
+    Raises ``ValueError`` if the bytes are no map of this shape, before memory is taken.
+    """
+    size = 2 * math.prod(shape)
+    try:
+        if (found := zstandard.frame_content_size(packed)) != size:
+            raise ValueError(f"{found:,} bytes, expected {size:,}")
+        planes = zstandard.decompress(packed, size)
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from error
+    if len(planes) != size:
+        raise ValueError(f"{len(planes):,} bytes, expected {size:,}")
+    numbers: npt.NDArray[np.uint16] = _sums(_unshuffle_bits(np.frombuffer(planes, np.uint8)).reshape(shape))
+    return numbers
+
+
+@kernel
+def _differences(numbers: Any) -> Any:
+    """Each number minus its left and upper neighbours plus the one between them, modulo 2^16, signs folded."""
+    height, width, channels = numbers.shape
+    out = np.empty(numbers.shape, np.uint16)
+    for r in range(height):
+        for c in range(width):
+            for k in range(channels):
+                value = np.int32(numbers[r, c, k])
+                if r > 0:
+                    value -= np.int32(numbers[r - 1, c, k])
+                if c > 0:
+                    value -= np.int32(numbers[r, c - 1, k])
+                if r > 0 and c > 0:
+                    value += np.int32(numbers[r - 1, c - 1, k])
+                signed = np.int32(np.int16(value))
+                out[r, c, k] = np.uint16((signed << 1) ^ (signed >> 31))
+    return out
+
+
+@kernel
+def _sums(differences: Any) -> Any:
+    """The reverse of :func:`_differences`."""
+    height, width, channels = differences.shape
+    out = np.empty(differences.shape, np.uint16)
+    for r in range(height):
+        for c in range(width):
+            for k in range(channels):
+                folded = np.int32(differences[r, c, k])
+                value = (folded >> 1) ^ -(folded & 1)
+                if r > 0:
+                    value += np.int32(out[r - 1, c, k])
+                if c > 0:
+                    value += np.int32(out[r, c - 1, k])
+                if r > 0 and c > 0:
+                    value -= np.int32(out[r - 1, c - 1, k])
+                out[r, c, k] = np.uint16(value)
+    return out
+
+
+@kernel
+def _transposed(square: Any) -> Any:
+    """The 8x8 bits of a uint64, rows to columns (Warren, Hacker's Delight, section 7-3)."""
+    mask = np.uint64(0x00AA00AA00AA00AA)
+    swap = (square ^ (square >> np.uint64(7))) & mask
+    square = square ^ swap ^ (swap << np.uint64(7))
+    mask = np.uint64(0x0000CCCC0000CCCC)
+    swap = (square ^ (square >> np.uint64(14))) & mask
+    square = square ^ swap ^ (swap << np.uint64(14))
+    mask = np.uint64(0x00000000F0F0F0F0)
+    swap = (square ^ (square >> np.uint64(28))) & mask
+    return square ^ swap ^ (swap << np.uint64(28))
+
+
+def _shuffle_bits(numbers: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
+    """(16, n / 8) uint8 planes of the bits of n numbers, lowest first: byte i of a plane holds those of numbers 8 i to
+    8 i + 7, lowest first.
+    """
+    halves = np.ascontiguousarray(numbers.astype("<u2", copy=False).view(np.uint8).reshape(-1, 2).T)
+    planes: npt.NDArray[np.uint8] = _planes(halves.view("<u8"))
+    return planes
+
+
+def _unshuffle_bits(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
+    """The reverse of :func:`_shuffle_bits`."""
+    halves = _unplanes(planes.reshape(2, 8, -1)).view(np.uint8)
+    return np.ascontiguousarray(halves.T).reshape(-1).view("<u2")
+
+
+@kernel
+def _planes(squares: Any) -> Any:
+    halves, groups = squares.shape
+    out = np.empty((8 * halves, groups), np.uint8)
+    for half in range(halves):
+        for group in range(groups):
+            square = _transposed(squares[half, group])
+            for plane in range(8):
+                out[8 * half + plane, group] = np.uint8(square & np.uint64(255))
+                square >>= np.uint64(8)
+    return out
+
+
+@kernel
+def _unplanes(planes: Any) -> Any:
+    halves, _, groups = planes.shape
+    out = np.empty((halves, groups), np.uint64)
+    for half in range(halves):
+        for group in range(groups):
+            square = np.uint64(0)
+            for plane in range(8):
+                square |= np.uint64(planes[half, plane, group]) << np.uint64(8 * plane)
+            out[half, group] = _transposed(square)
+    return out

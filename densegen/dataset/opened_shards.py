@@ -1,0 +1,153 @@
+"""What is kept of every shard of a set, and whether they belong together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.arrays import Int64
+from densegen.dataset.build_record import read_dataset_manifest
+from densegen.dataset.shards import ShardReader
+from densegen.errors import ConfigurationError, FormatError
+
+__all__ = ["OpenedShard", "open_shards"]
+
+_KEPT = ("split", "flipped", "mirrored", "keypoints68", "pose", "expression")
+_READ_LATER = ("image/bytes", "landmarks", "shape", "crop", "image_size")
+_MAPS = ("position_map/bytes", "valid_uv")
+
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What all shards of a set share."""
+
+    vertex_index: str
+    crop_size: int
+    margin: float
+    expression_components: int
+
+    def check(self, other: _Common, path: Path, reference: Path) -> None:
+        for name in self.__slots__:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                raise ConfigurationError(
+                    f"{path} has another {name.replace('_', ' ')} than {reference}: {str(theirs)[:12]}, not "
+                    f"{str(mine)[:12]}; train on builds that share it"
+                )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenedShard:
+    """What is kept of a shard when it is closed again.
+
+    model : name and fingerprint of the model that it was made with
+    position_map_offsets : None if it holds no position maps
+    at : where the datasets begin that are read later, in bytes
+    """
+
+    path: Path
+    sha256: str
+    dataset: str
+    common: _Common
+    landmarks: int
+    shape_components: int
+    vertex_index: str
+    sample_ids: list[str]
+    groups: list[str]
+    splits: list[str]
+    arrays: dict[str, npt.NDArray[Any]]
+    model: tuple[str, str]
+    image_offsets: Int64
+    position_map_offsets: Int64 | None
+    at: Mapping[str, int]
+
+
+def open_shards(folders: Sequence[Path]) -> list[OpenedShard]:
+    """Every shard of finished builds that holds samples, in order.
+
+    Raises :class:`FormatError` if one is damaged or has another size than its manifest says,
+    :class:`ConfigurationError` if there are none, or they do not belong together.
+    """
+    _check_different(folders)
+    opened: list[OpenedShard] = []
+    for folder in folders:
+        for record in read_dataset_manifest(folder).shards:
+            path = folder / record.file
+            if not path.is_file():
+                raise FormatError(f"{path} is missing: finish the build, or run 'densegen verify'")
+            if (size := path.stat().st_size) != record.bytes:
+                raise FormatError(f"{path} has {size:,} bytes, its manifest says {record.bytes:,}")
+            with ShardReader(path) as reader:
+                if len(reader):
+                    opened.append(_read(reader, record.sha256))
+    if not opened:
+        raise ConfigurationError(f"{', '.join(map(str, folders))}: the shards hold no samples")
+    for one in opened[1:]:
+        opened[0].common.check(one.common, one.path, opened[0].path)
+    _check_splits(opened)
+    return opened
+
+
+def _check_different(folders: Sequence[Path]) -> None:
+    """A build given twice would count each of its samples twice."""
+    resolved = [folder.resolve() for folder in folders]
+    for folder, path in zip(folders, resolved, strict=True):
+        if resolved.count(path) > 1:
+            raise ConfigurationError(f"{folder} is given twice")
+
+
+def _read(reader: ShardReader, sha256: str) -> OpenedShard:
+    attributes, counts = reader.attributes, reader.counts
+    try:
+        common = _Common(
+            vertex_index=str(attributes["vertex_index_fingerprint"]),
+            crop_size=int(attributes["crop_size"]),
+            margin=float(json.loads(str(attributes["configuration"]))["crop"]["margin"]),
+            expression_components=counts[2],
+        )
+        dataset = str(attributes["dataset"])
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise FormatError(f"{reader.path} does not say how it was made: {error}") from error
+    arrays = {name: reader.array(name) for name in _KEPT}
+    for name in ("keypoints68", "pose", "expression"):
+        bad = ~np.isfinite(arrays[name]).reshape(len(arrays[name]), -1).all(axis=1)
+        if bad.any():
+            sample = reader.sample_ids[int(np.argmax(bad))]
+            raise FormatError(f"{reader.path}: {name} of {sample} is not finite: run 'densegen verify'")
+    return OpenedShard(
+        path=reader.path,
+        sha256=sha256,
+        dataset=dataset,
+        common=common,
+        landmarks=counts[0],
+        shape_components=counts[1],
+        vertex_index=reader.vertex_index,
+        sample_ids=reader.sample_ids,
+        groups=reader.groups,
+        splits=reader.splits,
+        arrays=arrays,
+        model=(str(attributes["model_name"]), str(attributes["model_fingerprint"])),
+        image_offsets=reader.image_offsets,
+        position_map_offsets=reader.position_map_offsets if reader.has_position_maps else None,
+        at={name: reader.byte_offset(name) for name in (*_READ_LATER, *(_MAPS if reader.has_position_maps else ()))},
+    )
+
+
+def _check_splits(opened: Sequence[OpenedShard]) -> None:
+    """A photograph that one build trains on and another validates on would make the validation worthless."""
+    split_of: dict[tuple[str, str], tuple[str, Path]] = {}
+    for one in opened:
+        for group, split in zip(one.groups, one.splits, strict=True):
+            other, where = split_of.setdefault((one.dataset, group), (split, one.path.parent))
+            if other != split:
+                raise ConfigurationError(
+                    f"the photograph {group} of {one.dataset} is in {split} in {one.path.parent}, in {other} in "
+                    f"{where}: build both with the same split, or give manifests of different photographs different "
+                    "names"
+                )

@@ -1,0 +1,125 @@
+"""Samples read where they lie in the files, past HDF5: its cost per access is many times that of a read."""
+
+from __future__ import annotations
+
+import bisect
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densegen.arrays import Float32, Float64, Image, Int64, Mask
+from densegen.conventions import UV_SIZE
+from densegen.dataset.shards import decode_crop, decode_map
+from densegen.errors import FormatError
+
+__all__ = ["RowReader", "ShardPlace"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardPlace:
+    """Where a shard's samples lie.
+
+    first : the number of its first sample in the set
+    counts : landmarks, shape components
+    position_map_offsets : None if it holds no position maps
+    at : where its datasets begin, in bytes
+    """
+
+    path: Path
+    first: int
+    sample_ids: Sequence[str]
+    crop_size: int
+    counts: tuple[int, int]
+    image_offsets: Int64
+    position_map_offsets: Int64 | None
+    at: Mapping[str, int]
+
+    def name(self, row: int) -> str:
+        return f"{self.path.name}: sample {self.sample_ids[row]}"
+
+
+class RowReader:
+    """Reads samples by their number in the set, with one file descriptor a shard, opened when it is first needed."""
+
+    def __init__(self, shards: Sequence[ShardPlace]) -> None:
+        self.shards = shards
+        self.firsts = [shard.first for shard in shards]
+        self.files: dict[int, int] = {}
+
+    def jpeg(self, number: int) -> bytes:
+        """The JPEG file of a sample."""
+        shard, row = self._place(number)
+        return self._blob(number, "image/bytes", shard.image_offsets, row)
+
+    def image(self, number: int) -> Image:
+        """(S, S, 3) uint8, RGB; raises :class:`FormatError`, naming shard and sample, if it is damaged."""
+        shard, row = self._place(number)
+        return decode_crop(self.jpeg(number), shard.crop_size, shard.name(row))
+
+    def landmarks(self, number: int) -> Float32:
+        """(N, 3) float32, pixels, crop frame."""
+        shard, row = self._place(number)
+        landmarks: Float32 = self._row(number, "landmarks", "<f4", (shard.counts[0], 3))
+        if not np.isfinite(landmarks).all():
+            raise FormatError(f"{shard.name(row)} has landmarks that are not finite: run 'densegen verify'")
+        return landmarks
+
+    def fit(self, number: int) -> tuple[Float32, Float64, tuple[int, int]]:
+        """Shape (Ks,) float32, crop (4,) float64, and (height, width) of the photograph."""
+        shard, row = self._place(number)
+        shape = self._row(number, "shape", "<f4", (shard.counts[1],))
+        crop = self._row(number, "crop", "<f8", (4,))
+        if not (np.isfinite(shape).all() and np.isfinite(crop).all()):
+            raise FormatError(f"{shard.name(row)} has a fit that is not finite: run 'densegen verify'")
+        height, width = self._row(number, "image_size", "<i4", (2,)).tolist()
+        return shape, crop, (height, width)
+
+    def position_map(self, number: int) -> tuple[npt.NDArray[np.uint16], Mask]:
+        """(256, 256, 3) uint16 fixed-point map, and (256, 256) bool, the pixels that unmirrored maps cover."""
+        shard, row = self._place(number)
+        assert shard.position_map_offsets is not None
+        packed = self._blob(number, "position_map/bytes", shard.position_map_offsets, row)
+        valid = self._read(number, shard.at["valid_uv"], UV_SIZE * UV_SIZE)
+        return decode_map(packed, shard.name(row)), np.frombuffer(valid, bool).reshape(UV_SIZE, UV_SIZE)
+
+    def _place(self, number: int) -> tuple[ShardPlace, int]:
+        shard = self.shards[bisect.bisect_right(self.firsts, number) - 1]
+        return shard, number - shard.first
+
+    def _row(self, number: int, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        shard, row = self._place(number)
+        size = np.dtype(dtype).itemsize * math.prod(shape)
+        return np.frombuffer(self._read(number, shard.at[name] + row * size, size), dtype).reshape(shape)
+
+    def _blob(self, number: int, name: str, offsets: Int64, row: int) -> bytes:
+        start, stop = map(int, offsets[row : row + 2])
+        shard, _ = self._place(number)
+        return self._read(number, shard.at[name] + start, stop - start)
+
+    def _read(self, number: int, offset: int, size: int) -> bytes:
+        shard, row = self._place(number)
+        try:
+            data = os.pread(self._file(shard), size, offset)
+        except OSError as error:
+            raise FormatError(f"{shard.name(row)} cannot be read: {error.strerror}") from error
+        if len(data) < size:
+            raise FormatError(f"{shard.name(row)} lies behind the end of its file: run 'densegen verify'")
+        return data
+
+    def _file(self, shard: ShardPlace) -> int:
+        if shard.first not in self.files:
+            opened = os.open(shard.path, os.O_RDONLY)
+            if self.files.setdefault(shard.first, opened) != opened:  # another thread was faster
+                os.close(opened)
+        return self.files[shard.first]
+
+    def close(self) -> None:
+        for file in self.files.values():
+            os.close(file)
+        self.files.clear()
