@@ -8,10 +8,13 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+from densegen.dataset.shards import ShardReader
 from densegen.index.corrections import Corrections
 from densegen.sources.manifest import Manifest, read_manifest
 
@@ -54,6 +57,18 @@ def test_the_python_blocks_of_the_page_for_scripts_run(tmp_path: Path) -> None:
     for code in blocks(ROOT / "docs/python.md", "python"):
         result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
+
+
+def test_what_the_page_of_shards_unpacks_is_the_position_map(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shards").symlink_to(dataset)
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(ROOT / "docs/shards.md", "python")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    with ShardReader(dataset / "shard-00000.h5") as shard:
+        assert np.array_equal(names["position_map"], shard.position_map(0))
 
 
 @pytest.mark.slow
