@@ -96,9 +96,11 @@ def interrupt_ignored() -> Iterator[None]:
 
 
 @contextmanager
-def replace_into(folder: Path) -> Iterator[Path]:
+def replace_into(folder: Path, first: str = "") -> Iterator[Path]:
     """Give a new folder inside ``folder`` to write to; move its files into ``folder``, over those of the same names,
     when the block ends well. After an error ``folder`` holds what it held.
+
+    first : the file that is moved first: if the process is killed in between, it says whose the others are
     """
     with only_one(folder, f"another command is writing into {folder}: wait for it", wait_s=60):
         remove_leftovers(folder)
@@ -106,8 +108,9 @@ def replace_into(folder: Path) -> Iterator[Path]:
         staging.mkdir()
         try:
             yield staging
-            with replace_files([folder / path.name for path in sorted(staging.iterdir())]) as temporaries:
-                for path, temporary in zip(sorted(staging.iterdir()), temporaries, strict=True):
+            made = sorted(staging.iterdir(), key=lambda path: (path.name != first, path.name))
+            with replace_files([folder / path.name for path in made]) as temporaries:
+                for path, temporary in zip(made, temporaries, strict=True):
                     path.replace(temporary)
         finally:
             shutil.rmtree(staging, ignore_errors=True)

@@ -17,9 +17,9 @@ from densegen.errors import SampleError
 from densegen.face.depth import DepthSearch, make_depth_search
 from densegen.face.morphable_model import MorphableModel, combine
 from densegen.geometry.crop import Crop, CropRecipe, box_around, crop_generator, place_crop, warp
-from densegen.geometry.flip import flip_keypoints, flip_points, flip_position_map
+from densegen.geometry.flip import flip_keypoints, flip_points
 from densegen.geometry.pose import pose_vertices
-from densegen.geometry.position_map import UvTable, encode_fixed_point, make_uv_table
+from densegen.geometry.position_map import UvTable, make_uv_table, render_fixed_point
 from densegen.geometry.surface import SurfacePoints
 from densegen.index.vertex_index import VertexIndex
 from densegen.sources.fit_list import FitEntry
@@ -78,10 +78,11 @@ class Recipe:
             keypoints68=self._rows(self.model.keypoints68),
             landmarks=replace(self.landmarks, vertices=self._rows(self.landmarks.vertices)),
             mirrored_landmarks=replace(self.mirrored_landmarks, vertices=self._rows(self.mirrored_landmarks.vertices)),
-            uv_points=replace(self.uv_table.points, vertices=self._rows(self.uv_table.points.vertices))
-            if self.position_maps
-            else None,
+            uv_table=self._renumbered(self.uv_table) if self.position_maps else None,
         )
+
+    def _renumbered(self, table: UvTable) -> UvTable:
+        return replace(table, points=replace(table.points, vertices=self._rows(table.points.vertices)))
 
     def _rows(self, vertices: Int32) -> Int32:
         return np.searchsorted(self.needed, vertices).astype(np.int32)
@@ -99,7 +100,7 @@ class _AmongNeeded:
     keypoints68: Int32
     landmarks: SurfacePoints
     mirrored_landmarks: SurfacePoints
-    uv_points: SurfacePoints | None
+    uv_table: UvTable | None
 
 
 def check_components(fit: Fit, model: MorphableModel, name: str) -> None:
@@ -189,12 +190,9 @@ def _sample(
 
 
 def _packed_map(points_image: Float32, crop: Crop, recipe: Recipe, *, mirror: bool) -> bytes:
-    assert recipe.among_needed.uv_points is not None
-    table = replace(recipe.uv_table, points=recipe.among_needed.uv_points)
-    position_map, valid = table.position_map(crop.apply(points_image)), table.valid
-    if mirror:
-        position_map, valid = flip_position_map(position_map, valid, crop.size)
-    return pack_map(encode_fixed_point(position_map, valid, crop.size))
+    table = recipe.among_needed.uv_table
+    assert table is not None
+    return pack_map(render_fixed_point(table, crop.apply(points_image), crop.size, mirror=mirror))
 
 
 def mesh_in_image(model: MorphableModel, fit: Fit, image_height: int) -> Float32:

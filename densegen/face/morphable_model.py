@@ -224,24 +224,54 @@ def combine(coefficients: Float32, basis: Float32) -> Float32:
 
 @kernel
 def _combine(coefficients: Any, basis: Any) -> Any:
-    """Strip by strip, so that a strip of the basis stays in the cache for all faces; four components at a time."""
+    """Strip by strip, so that a strip of the basis stays in the cache for all faces, and two faces at a time, so that
+    what is read of it is used twice.
+    """
     faces, count = coefficients.shape
     width, strip = basis.shape[1], 768
     out = np.empty((faces, width), np.float32)
     for start in range(0, width, strip):
+        stop = min(start + strip, width)
         for face in range(faces):
-            total, c = out[face, start : start + strip], coefficients[face]
-            total[:] = basis[count, start : start + strip]
-            for k in range(0, count - 3, 4):
-                p, q = basis[k, start : start + strip], basis[k + 1, start : start + strip]
-                r, s = basis[k + 2, start : start + strip], basis[k + 3, start : start + strip]
-                for n in range(len(total)):
-                    total[n] = (((total[n] + c[k] * p[n]) + c[k + 1] * q[n]) + c[k + 2] * r[n]) + c[k + 3] * s[n]
-            for k in range(count - count % 4, count):
-                p = basis[k, start : start + strip]
-                for n in range(len(total)):
-                    total[n] += c[k] * p[n]
+            out[face, start:stop] = basis[count, start:stop]
+        for face in range(0, faces - 1, 2):
+            one, two = out[face, start:stop], out[face + 1, start:stop]
+            _add_to_two(one, two, coefficients[face], coefficients[face + 1], basis, start)
+        if faces % 2:
+            _add_to_one(out[faces - 1, start:stop], coefficients[faces - 1], basis, start)
     return out
+
+
+@kernel
+def _add_to_two(one: Any, two: Any, c: Any, d: Any, basis: Any, start: int) -> None:
+    """Add components to two faces' strips, four at a time, from left to right."""
+    stop, whole = start + len(one), len(c) - len(c) % 4
+    for k in range(0, whole, 4):
+        p, q = basis[k, start:stop], basis[k + 1, start:stop]
+        r, s = basis[k + 2, start:stop], basis[k + 3, start:stop]
+        for n in range(len(one)):
+            one[n] = (((one[n] + c[k] * p[n]) + c[k + 1] * q[n]) + c[k + 2] * r[n]) + c[k + 3] * s[n]
+            two[n] = (((two[n] + d[k] * p[n]) + d[k + 1] * q[n]) + d[k + 2] * r[n]) + d[k + 3] * s[n]
+    for k in range(whole, len(c)):
+        p = basis[k, start:stop]
+        for n in range(len(one)):
+            one[n] += c[k] * p[n]
+            two[n] += d[k] * p[n]
+
+
+@kernel
+def _add_to_one(one: Any, c: Any, basis: Any, start: int) -> None:
+    """Add components to one face's strip, in the order of :func:`_add_to_two`."""
+    stop, whole = start + len(one), len(c) - len(c) % 4
+    for k in range(0, whole, 4):
+        p, q = basis[k, start:stop], basis[k + 1, start:stop]
+        r, s = basis[k + 2, start:stop], basis[k + 3, start:stop]
+        for n in range(len(one)):
+            one[n] = (((one[n] + c[k] * p[n]) + c[k + 1] * q[n]) + c[k + 2] * r[n]) + c[k + 3] * s[n]
+    for k in range(whole, len(c)):
+        p = basis[k, start:stop]
+        for n in range(len(one)):
+            one[n] += c[k] * p[n]
 
 
 def count_words(vertices: int) -> str:

@@ -7,6 +7,7 @@ weights a pixel; a position map is then a gather.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from densegen.geometry.kernels import kernel
 from densegen.geometry.surface import SurfacePoints
 from densegen.geometry.uv import uv_pixels
 
-__all__ = ["UvTable", "decode_fixed_point", "encode_fixed_point", "make_uv_table"]
+__all__ = ["UvTable", "decode_fixed_point", "encode_fixed_point", "make_uv_table", "render_fixed_point"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,11 @@ class UvTable:
         result = np.zeros((size, size, 3), np.float32)
         result[self.valid] = self.points.gather(mesh)
         return result
+
+    @cached_property
+    def places(self) -> Int32:
+        """(n,) int32: the covered pixels, counted in row-major order."""
+        return np.flatnonzero(self.valid).astype(np.int32)
 
 
 def make_uv_table(uv: Float64, triangles: Int32, size: int = UV_SIZE) -> UvTable:
@@ -75,13 +81,38 @@ def encode_fixed_point(position_map: Float32, valid: Mask, size: int = CROP_SIZE
     step, offset = position_map_grid_px(size)
     steps = np.rint((position_map - np.float32(offset)) * np.float32(1 / step))
     steps[~valid] = 0
-    if steps.min() < 0 or steps.max() > 65535:
-        raise SampleError(
-            "position-out-of-range",
-            f"the position map leaves the fixed-point range of {offset:g} to {offset + 65536 * step:g} px",
-        )
+    if not (steps.min() >= 0 and steps.max() <= 65535):  # NaN is not in range either
+        raise _out_of_range(size)
     encoded: npt.NDArray[np.uint16] = steps.astype(np.uint16)
     return encoded
+
+
+def render_fixed_point(
+    table: UvTable, mesh_crop: Float32, size: int = CROP_SIZE, *, mirror: bool = False
+) -> npt.NDArray[np.uint16]:
+    """What :func:`encode_fixed_point` gives of a mesh's position map, or of its mirror image, in one pass, to the same
+    bits.
+
+    mesh_crop : (V, 3) float32, pixels, crop frame
+    returns : (S, S, 3) uint16; 0 if not valid
+
+    Raises :class:`SampleError` if a position does not fit into the range.
+    """
+    step, offset = map(np.float32, position_map_grid_px(size))
+    mesh = np.ascontiguousarray(mesh_crop, np.float32)
+    result = np.zeros((*table.valid.shape, 3), np.uint16)
+    arguments = (table.points.vertices, table.points.weights, table.places, np.float32(size - 1), mirror)
+    if not _render(mesh, *arguments, offset, np.float32(1) / step, result):
+        raise _out_of_range(size)
+    return result
+
+
+def _out_of_range(size: int) -> SampleError:
+    step, offset = position_map_grid_px(size)
+    return SampleError(
+        "position-out-of-range",
+        f"the position map leaves the fixed-point range of {offset:g} to {offset + 65536 * step:g} px",
+    )
 
 
 def decode_fixed_point(encoded: npt.NDArray[np.uint16], valid: Mask, size: int = CROP_SIZE) -> Float32:
@@ -90,6 +121,37 @@ def decode_fixed_point(encoded: npt.NDArray[np.uint16], valid: Mask, size: int =
     decoded = encoded * np.float32(step) + np.float32(offset)
     decoded[~valid] = 0
     return decoded
+
+
+@kernel
+def _render(
+    mesh: Any,
+    vertices: Any,
+    weights: Any,
+    places: Any,
+    last: Any,
+    mirror: bool,
+    offset: Any,
+    steps_per_px: Any,
+    out: Any,
+) -> bool:
+    """Fill ``out``; False if a position does not fit. ``last`` is the crop's last pixel, ``out``'s is its own."""
+    width = out.shape[1]
+    for n in range(len(vertices)):
+        i, j, k = vertices[n]
+        a, b, c = weights[n]
+        row, column = places[n] // width, places[n] % width
+        if mirror:
+            column = width - 1 - column
+        for axis in range(3):
+            position = a * mesh[i, axis] + b * mesh[j, axis] + c * mesh[k, axis]
+            if mirror and axis == 0:
+                position = last - position
+            steps = np.rint((position - offset) * steps_per_px)
+            if not 0 <= steps <= 65535:
+                return False
+            out[row, column, axis] = np.uint16(steps)
+    return True
 
 
 @kernel

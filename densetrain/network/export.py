@@ -85,7 +85,7 @@ def export(
     Raises what :func:`check_folder` and :func:`export_onnx` raise.
     """
     check_folder(folder)
-    with replace_into(folder) as staging:
+    with replace_into(folder, first="model.safetensors") as staging:
         made = [replace(one, path=folder / one.path.name) for one in export_onnx(regressor, staging, variants, crops)]
         export_safetensors(regressor, staging)
         write_text(staging / "README.md", model_card(regressor, made))
