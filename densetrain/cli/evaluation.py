@@ -57,6 +57,7 @@ class _Benchmark(click.Choice[str]):
 @click.option("--split", type=click.Choice(SPLITS), default="validation", show_default=True)
 @click.option("--threshold", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="of AUC, %")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of the balanced subsets")
+@click.option("--flip-test", is_flag=True, help="average with the landmarks of the mirrored crop")
 @click.option("--device", default="cpu", show_default=True, help="torch's name of it")
 @click.option("--out", type=PATH, help="folder for the result, its CED curve and the worst cases "
               "[default: RUN/evaluation if RUN is a folder]")  # fmt: skip
@@ -73,7 +74,7 @@ def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) 
     if not math.isfinite(asked.threshold):
         raise click.UsageError("--threshold is a number of percent")
     _refuse_unread(asked)
-    regressor = None if model is None else open_regressor(model, device)
+    regressor = None if model is None else open_regressor(model, device, flip_test=asked.flip_test)
     results, draw_worst = (_evaluate_shards if asked.benchmark == "shards" else _evaluate_public)(regressor, asked)
     for protocol in dict.fromkeys(result.protocol for result in results):
         say("\n".join([*result_lines([r for r in results if r.protocol == protocol]), ""]))
@@ -107,6 +108,7 @@ class _Asked:
     split: str
     threshold: float
     seed: int
+    flip_test: bool
 
     @property
     def name(self) -> str:
@@ -115,6 +117,7 @@ class _Asked:
         if self.predictions is not None:
             read = [option for option in read if option != "box"]
         words = [self.benchmark, *(str(getattr(self, option)) for option in read if getattr(self, option))]
+        words += ["flip-test"] * self.flip_test
         return "-".join([*words, *([Path(self.predictions).stem] if self.predictions is not None else [])])
 
 
@@ -124,7 +127,7 @@ def _refuse_unread(asked: _Asked) -> None:
     unread = {name for names in READ.values() for name in names} - set(READ[asked.benchmark])
     what = asked.benchmark
     if asked.predictions is not None:
-        unread, what = unread | {"box", "device"}, f"{what} with --predictions"
+        unread, what = unread | {"box", "device", "flip_test"}, f"{what} with --predictions"
     for option in context.command.params:
         given = context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
         if given and option.name in unread:

@@ -37,8 +37,11 @@ PATH = click.Path(path_type=Path)
 @click.option("--webcam", type=click.IntRange(0, 99), help="number of a webcam; Ctrl-C ends the recording")
 @click.option("--smooth/--no-smooth", default=True, show_default=True, help="landmarks of video over time")
 @click.option("--limit", type=click.IntRange(1), help="only so many frames of video")
+@click.option("--flip-test", is_flag=True, help="average with the landmarks of the mirrored crop, at twice the cost")
 @click.option("--device", default="cpu", show_default=True, help="torch's name of it")
-def predict(paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, device: str, **options: Any) -> None:
+def predict(
+    paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, flip_test: bool, device: str, **options: Any
+) -> None:
     """Find landmarks on images, folders of them, video files or a webcam.
 
     RUN is a run's folder, a checkpoint, the folder of an export, .safetensors or .onnx, which needs no torch. Draws the
@@ -67,7 +70,7 @@ def predict(paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, devi
     if asked.outputs and (webcam is not None or any(path.suffix.lower() in VIDEO_SUFFIXES for path in inputs)):
         raise ConfigurationError("--write is for images: video gives .mp4 and .json")
     boxes = read_boxes(asked.boxes_file) if asked.boxes_file is not None else {}
-    regressor = open_regressor(onnx or paths[0], device)
+    regressor = open_regressor(onnx or paths[0], device, flip_test=flip_test)
     job = _Job(asked, regressor, landmark_triangles(regressor.index), boxes, inputs)
     remove_leftovers(asked.out, untouched_s=3600)
     failed = []

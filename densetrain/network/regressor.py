@@ -16,11 +16,12 @@ from densegen.errors import ConfigurationError, FormatError
 from densegen.extras import install_line
 from densegen.files import read_bytes
 from densegen.geometry.crop import crop_of_box, warp
+from densegen.geometry.flip import flip_points
 from densegen.index.vertex_index import VertexIndex
 from densetrain.network.description import Description, read_description
 from densetrain.network.onnx_graph import REFUSED, operators
 
-__all__ = ["ONNX_METADATA", "OnnxRegressor", "Regressor", "landmarks_in_image", "open_regressor"]
+__all__ = ["ONNX_METADATA", "FlipTested", "OnnxRegressor", "Regressor", "landmarks_in_image", "open_regressor"]
 
 MAX_ONNX_BYTES = 2 << 30
 
@@ -105,21 +106,53 @@ class OnnxRegressor:
         return landmarks
 
 
+class FlipTested:
+    """A :class:`Regressor` at twice the cost: the mean of a network's landmarks, and of
+    those of the mirrored crop, mirrored back and renamed (the "flip test" of human pose estimation: Newell et al.,
+    ECCV 2016, section 4.2).
+
+    Raises :class:`ConfigurationError` if the index is not closed under the mirror.
+    """
+
+    about: Description
+    index: VertexIndex
+    name: str
+
+    def __init__(self, network: Regressor) -> None:
+        self.network, self.about, self.index = network, network.about, network.index
+        self.name = f"{network.name}, flip test"
+        if not self.index.mirror_closed:
+            raise ConfigurationError(
+                f"a flip test needs an index that is closed under the mirror, not {self.index.name}"
+            )
+
+    def __call__(self, crops: Image) -> Float32:
+        mirrored = self.network(np.ascontiguousarray(crops[:, :, ::-1]))
+        back = flip_points(mirrored, self.about.crop_size)[:, self.index.mirror]
+        mean: Float32 = np.float32(0.5) * (self.network(crops) + back)
+        return mean
+
+
 def _in_short(error: Exception) -> str:
     """An error's end: ONNX Runtime begins with files and lines of its own, and says last what is wrong."""
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= 200 else f"… {words[-200:]}"
 
 
-def open_regressor(path: str | Path, device: str = "cpu") -> Regressor:
+def open_regressor(path: str | Path, device: str = "cpu", *, flip_test: bool = False) -> Regressor:
     """A run's folder or an export's, a checkpoint, a ``.safetensors`` or an ``.onnx`` file as a network.
 
     device : torch's name of it; an ``.onnx`` file runs on the CPU
+    flip_test : see :class:`FlipTested`
 
     Raises :class:`ConfigurationError` if there is none or torch is needed and not installed, :class:`FormatError` if
     it is damaged.
     """
-    path = Path(path)
+    network = _open(Path(path), device)
+    return FlipTested(network) if flip_test else network
+
+
+def _open(path: Path, device: str) -> Regressor:
     onnx = path / "model.onnx"
     if onnx.is_file() and (find_spec("torch") is None or not (path / "model.safetensors").is_file()):
         path = onnx

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
-from densegen.errors import FormatError
-from densetrain.network.regressor import open_regressor
+from densegen.dataset.shard_set import ShardSet
+from densegen.errors import ConfigurationError, FormatError
+from densegen.geometry.flip import flip_points
+from densetrain.evaluation.evaluate import read_result
+from densetrain.network.regressor import FlipTested, open_regressor
 from tests.densetrain.command import call
 
 
@@ -29,3 +33,32 @@ def test_the_folder_of_an_export_is_a_network_and_no_other_folder_becomes_one(
     assert (made.exit_code, made.stderr.count("\n")) == (1, 1)
     assert "holds a README.md of something else" in made.stderr
     assert (tmp_path / "README.md").read_text() == "my project"
+
+
+def test_a_flip_test_is_the_mean_of_both_and_mirrors_with_its_input(exported: Path, shards: ShardSet) -> None:
+    plain = open_regressor(exported / "model.onnx")
+    tested = open_regressor(exported / "model.onnx", flip_test=True)
+    crops = np.stack([shards[number].image for number in range(3)])
+    mirrored = np.ascontiguousarray(crops[:, :, ::-1])
+    landmarks = tested(crops)
+    np.testing.assert_allclose(tested(mirrored), flip_points(landmarks)[:, tested.index.mirror], atol=1e-4)
+    both = plain(crops), flip_points(plain(mirrored))[:, tested.index.mirror]
+    np.testing.assert_allclose(landmarks, np.mean(both, axis=0), atol=1e-4)
+    assert np.abs(landmarks - both[0]).max() > 0.01
+
+
+def test_a_flip_test_needs_a_mirror_closed_index(exported: Path) -> None:
+    network = open_regressor(exported / "model.onnx")
+    first = network.index.landmarks[0].model_copy(update={"mirror": None})
+    network.index = network.index.model_copy(update={"landmarks": (first, *network.index.landmarks[1:])})
+    with pytest.raises(ConfigurationError, match="closed under the mirror"):
+        FlipTested(network)
+
+
+def test_a_flip_test_is_another_evaluation(run: Path, dataset: Path, tmp_path: Path) -> None:
+    asked = ("evaluate", run, "--shards", dataset, "--out", tmp_path)
+    assert call(*asked).exit_code == 0
+    assert call(*asked, "--flip-test").exit_code == 0
+    plain, tested = (read_result(tmp_path / f"shards-validation{name}.json") for name in ("", "-flip-test"))
+    assert tested.method == f"{plain.method}, flip test"
+    assert tested.score.mean != plain.score.mean
