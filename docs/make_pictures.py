@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -14,6 +15,7 @@ from PIL import Image
 
 from densegen.dataset.build import build, plan_build
 from densegen.dataset.preview import draw_sample
+from densegen.dataset.shard_set import open_dataset
 from densegen.dataset.shards import ShardReader
 from densegen.drawing import REGION_COLOURS, contact_sheet, depth_colours, draw_points
 from densegen.editor.session import EditSession
@@ -26,7 +28,7 @@ from densegen.index.corrections import read_corrections
 from densegen.index.figures import draw_coverage, draw_uv, draw_views
 from densegen.index.quality import farthest_point_index, measure
 from densegen.index.vertex_index import read_index
-from densegen.sources.manifest import BuildSettings, read_manifest
+from densegen.sources.manifest import BuildSettings, choose_settings, read_manifest
 from densegen.synthetic.corpus import make_portrait, write_corpus
 from densegen.synthetic.face import face_model
 
@@ -66,7 +68,31 @@ def sample(folder: Path) -> None:
     save(contact_sheet(tiles[:10], 5), "samples.jpg")
 
 
+def crops(folder: Path) -> None:
+    """One fit, cropped in five ways."""
+    index = find_data_file(INDEX)
+    figure = Figure(figsize=(15, 3.4), layout="constrained")
+    panels = figure.subplots(1, len(CROPS))
+    for number, (axes, (title, changes)) in enumerate(zip(panels, CROPS.items(), strict=True)):
+        settings, crop = choose_settings(read_manifest("demo"), limit=3, shard_size=8, **changes)
+        plan = plan_build(read_manifest("demo"), folder / "corpus", None, index, settings, crop)
+        build(plan, folder / f"crops{number}")
+        sample = open_dataset(folder / f"crops{number}")[4]
+        axes.imshow(sample.image)
+        axes.plot(*sample.keypoints68[:, :2].T, ".", color="white", markersize=3)
+        axes.set_title(title, fontsize=9)
+    figure.savefig(IMAGES / "crops.png", dpi=80)
+
+
 INDEX = "vertex_index_520.yaml"
+NO_JITTER = {"scale_jitter": 0, "shift_jitter": 0}
+CROPS: dict[str, dict[str, Any]] = {
+    "as published: margin 1.5, jittered": {},
+    "no jitter (the split test)": NO_JITTER,
+    "--margin 1.2": NO_JITTER | {"margin": 1.2},
+    "--margin 2.2": NO_JITTER | {"margin": 2.2},
+    "--crop-size 64": NO_JITTER | {"crop_size": 64},
+}
 
 
 def mesh(axes: object, model: MorphableModel, vertices: np.ndarray, yaw: float) -> None:
@@ -164,6 +190,7 @@ if __name__ == "__main__":
     index_pictures()
     with tempfile.TemporaryDirectory() as scratch:
         sample(Path(scratch))
+        crops(Path(scratch))
         editor(Path(scratch))
     portraits()
     components()
