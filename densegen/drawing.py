@@ -38,8 +38,10 @@ REGION_COLOURS = dict(
 def draw_points(image: Image, points: Float32, colours: npt.ArrayLike, *, scale: int = 2, radius: float = 1.6) -> Image:
     """The image enlarged ``scale`` times with a disc at every point.
 
-    image : (H, W, 3) uint8; points : (N, 2 or 3) float32, pixels of ``image``, outside of it, too
-    colours : (3,) or (N, 3) uint8
+    image : (H, W, 3) uint8
+    points : (N, 2) or (N, 3) float32, pixels, frame of ``image``; points outside the image are allowed
+    colours : (3,) or (N, 3) uint8, RGB
+    scale : pixels of the result per pixel of ``image``
     radius : of the discs, in pixels of the result
     """
     canvas = np.repeat(np.repeat(image, scale, axis=0), scale, axis=1)
@@ -59,7 +61,11 @@ def draw_points(image: Image, points: Float32, colours: npt.ArrayLike, *, scale:
 
 
 def depth_colours(points: Float32) -> UInt8:
-    """(N, 3) uint8 colours by z, near = red, far = blue; points : (N, 3)."""
+    """Colours by depth: red for the largest z (near), blue for the smallest (far).
+
+    points : (N, 3) float32, any frame whose z points to the viewer
+    returns : (N, 3) uint8, RGB
+    """
     from matplotlib import colormaps
 
     z = points[:, 2]

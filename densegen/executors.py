@@ -42,7 +42,7 @@ class Pool:
     in_flight: int
 
     def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Results as they come, in any order. Where one raises, what has not begun is cancelled."""
+        """Results as they come, in any order. If a task raises, the tasks that have not begun are cancelled."""
         queue = iter(tasks)
         pending: set[Future[Result]] = set()
         try:
@@ -114,9 +114,9 @@ def _local_executor(jobs: int) -> Iterator[Executor]:
 
 
 def _stop_at_once(pool: ProcessPoolExecutor) -> None:
-    """End the workers without waiting for their shards: what they write is whole or not there, and is made again.
+    """Kill the workers without waiting for their shards: a shard is written whole or not at all, and is built again.
 
-    Waiting for them is where a second Ctrl-C arrives, and one in the middle of a pool's end leaves it for ever.
+    Waiting would take long enough for a second Ctrl-C. That could interrupt the pool's shutdown and hang it for ever.
     """
     with interrupt_ignored():
         processes: Any = pool._processes
@@ -125,7 +125,7 @@ def _stop_at_once(pool: ProcessPoolExecutor) -> None:
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches the whole process group; the parent decides, a worker finishes its shard.
+    # Ctrl-C reaches the whole process group. Workers ignore it: the parent kills them, see _stop_at_once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

@@ -169,7 +169,7 @@ def only_one(folder: Path, busy: str, wait_s: float = 0) -> Iterator[None]:
         raise BuildError(busy) from error
     try:
         yield
-    finally:  # while it is still held: nobody else can be waiting for this file
+    finally:  # The file goes before the lock: after the release it could be another process's lock file.
         with suppress(PermissionError):  # Windows removes no file that is open
             (folder / LOCK_NAME).unlink(missing_ok=True)
         lock.release()

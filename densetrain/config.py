@@ -40,8 +40,8 @@ class _Settings(BaseModel):
 class DataSettings(_Settings):
     """What is read, and how.
 
-    batch_size : samples a step and process
-    workers : processes that decode, a GPU or training process
+    batch_size : samples in a batch; every process has batches of its own
+    workers : processes that decode images, for each training process
     cache : ``memory`` keeps the decoded images in memory, ``device`` on the accelerator; both are made once
     limit : only the first so many training samples
     validate_on : the split of the validation NME; ``train`` if a network shall learn its samples by heart
@@ -57,12 +57,18 @@ class DataSettings(_Settings):
 class AugmentSettings(_Settings):
     """Strengths of the augmentation; 0 switches a kind off.
 
-    rotate_deg, scale, shift : the largest rotation, relative change of size, and shift as a share of the crop's side
+    rotate_deg : largest rotation
+    scale : largest relative change of size
+    shift : largest shift in x and in y, as a share of the crop's side
     flip : probability of a mirror image; only with a mirror-closed index and shards without flips
-    gamma, colour, brightness : largest log-gamma, relative gain of a channel, and relative change of all channels
+    gamma : largest absolute value of the logarithm of gamma
+    colour : largest relative change of one channel
+    brightness : largest relative change of all channels together
     noise : largest standard deviation of the noise, grey levels
-    blur : probability of a down- and upsampled image; grey : of a grey one
-    patches, patch_size : the largest number of occluding patches, and their largest side as a share of the crop's
+    blur : probability of a down- and upsampled image
+    grey : probability of a grey image
+    patches : largest number of occluding patches
+    patch_size : largest side of a patch, as a share of the crop's side
     """
 
     rotate_deg: Annotated[float, Field(ge=0, le=180)] = 45.0
@@ -124,8 +130,11 @@ class OptimiserSettings(_Settings):
 class ScheduleSettings(_Settings):
     """The learning rate over the steps, after a linear warm-up.
 
-    milestones, gamma : of ``step``: the epochs after which the rate is multiplied by gamma
-    power : of ``polynomial``; final : the last rate of ``cosine`` and ``polynomial``, as a share of the first
+    warmup_epochs : length of the warm-up
+    milestones : for ``step``: the epochs after which the rate is multiplied by ``gamma``
+    gamma : for ``step``: the factor at each milestone
+    power : for ``polynomial``: its exponent
+    final : for ``cosine`` and ``polynomial``: the last rate, as a share of ``optimiser.lr``
     """
 
     name: Literal["cosine", "step", "polynomial", "constant"] = "cosine"
@@ -146,8 +155,9 @@ class TrainerSettings(_Settings):
     """How long, how exactly, and on what.
 
     devices, nodes : ``torchrun`` decides both if it starts the processes
-    clip : largest norm of the gradient; accumulate : batches a step
-    ema_decay : of the averaged weights, which are validated and kept; it grows to that over the first steps
+    clip : largest norm of the gradient
+    accumulate : batches of each process whose gradients one step of the optimiser adds up
+    ema_decay : decay of the averaged weights, which are validated and kept; smaller in the first steps
     patience : epochs without a better validation NME before training stops
     keep_every : keep a checkpoint every so many epochs, beside the best and the last
     """

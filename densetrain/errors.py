@@ -3,8 +3,9 @@
 ::
 
     DensegenError
-    ├── ConfigurationError, FormatError, SampleError   see densegen.errors
-    └── TrainingError        training had to stop; the last good checkpoint stays
+    ├── ConfigurationError, FormatError, SampleError, BuildError   see densegen.errors
+    ├── TrainingError        training had to stop; the last good checkpoint stays
+    └── ParityError          an exported file does not compute what the network computes; see densetrain.network.export
 """
 
 from densegen.errors import DensegenError

@@ -31,7 +31,11 @@ def reference_face(landmarks: npt.NDArray[np.floating], poses: npt.NDArray[np.fl
 
 
 def head_pose(landmarks: npt.NDArray[np.floating], reference: Float64) -> Float64:
-    """(n, 3) pitch, yaw, roll in degrees of (n, N, 3) landmarks, image or crop frame, as ``Pose_Para`` means them.
+    """Head poses: pitch, yaw and roll, with the signs of ``Pose_Para``.
+
+    landmarks : (n, N, 3) float, pixels, image or crop frame
+    reference : (N, 3) float64, no unit, directions of the model frame, as :func:`reference_face` gives it
+    returns : (n, 3) float64, degrees
 
     The rotation is the least-squares one between centred point sets (Umeyama, PAMI 1991, eq. 40).
     """

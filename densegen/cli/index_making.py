@@ -52,7 +52,7 @@ def sample(out: Path, model_path: Path, seeds: str, rounds: int) -> None:
 )
 @click.option("--spacing", type=click.FloatRange(0), default=9.0, show_default=True, help="mm between candidates")
 @click.option("--weight", "weights", multiple=True, metavar="REGION=FACTOR", help="of a region's gaps; may be repeated "
-              "[default: lid 1.5, eye 1.3, lips 1.7, brow 1.4, nose 1.3]")  # fmt: skip
+              "[default: lid 1.5, eye 1.3, lip-outer and lip-inner 1.7, brow 1.4, nose 1.3]")  # fmt: skip
 @click.option("--name", default="my-landmarks", show_default=True, help="of the index")
 def suggest(
     candidates: Path,

@@ -112,8 +112,9 @@ def plan_build(
     index : a vertex index; by default densegen's 520
     settings, crop : by default the manifest's; see :func:`~densegen.sources.manifest.choose_settings`
 
-    Raises :class:`ConfigurationError` or :class:`FormatError` if they do not: the UV layout or the vertices of the
-    index, the number of components, the flip policy.
+    Raises :class:`FormatError` if a file is damaged or of another kind, and :class:`ConfigurationError` if a file is
+    missing or the parts do not belong together: the UV layout or the vertices of the index, the number of components,
+    the flip policy.
     """
     if not isinstance(manifest, Manifest):
         root = default_root(manifest) if root is None else root
@@ -169,7 +170,7 @@ def _check_keypoints(index: VertexIndex, model: MorphableModel) -> None:
 
 
 def _check_model_fits(entries: list[FitEntry], model: MorphableModel) -> None:
-    """Where every readable one of a few fits has other component counts, the model is the wrong one."""
+    """Refuse the model if every readable one of a few fits has other component counts."""
     mismatch: SampleError | None = None
     for entry in entries:
         try:

@@ -44,8 +44,9 @@ class _Record(BaseModel):
 class Reject(_Record):
     """A fit that was set aside.
 
-    image : its path below the root; reason : see :class:`~densegen.errors.SampleError`
-    inputs : SHA-256 over the fit's file and the image, as they were
+    image : its path below the root
+    reason : see :class:`~densegen.errors.SampleError`
+    inputs : :func:`inputs_digest` of the fit's file and its image when it was set aside
     """
 
     sample_id: str
@@ -72,8 +73,9 @@ class BuildConfiguration(_Record):
 
     jpeg_codec : see :func:`~densegen.sources.photograph.jpeg_codec`
     processor : its family, ``x86_64``: other families may round in another way
-    zstd : the library's version with position maps, which it packs, else None
-    model, vertex_index : fingerprints; fit_list : SHA-256 over ids, groups, splits and flips of the ``fits`` fits
+    zstd : version of the library that packs the position maps; None for a build without position maps
+    model, vertex_index : fingerprints
+    fit_list : SHA-256 over ids, groups, splits and flips of the ``fits`` fits
     """
 
     densegen_version: str
@@ -124,7 +126,10 @@ def shard_name(number: int) -> str:
 
 
 def inputs_digest(entry: FitEntry) -> str:
-    """SHA-256 over the bytes of a fit's file and of its image; what is not there, or no file, counts as its name."""
+    """SHA-256 over the two SHA-256 sums of a fit's file and its image, as hexadecimal.
+
+    A path that is missing or is no regular file counts by its name instead.
+    """
     digest = hashlib.sha256()
     for path in (entry.fit, entry.image):
         try:

@@ -63,7 +63,7 @@ class Recipe:
 
     @cached_property
     def needed(self) -> Int32:
-        """(n,) int32, ascending: the vertices that the samples are made of; a thousandth of the mesh without maps."""
+        """(n,) int32, ascending: the vertices that samples are made of; about 1 % of the Basel mesh without maps."""
         points = [self.landmarks, self.mirrored_landmarks, *([self.uv_table.points] if self.position_maps else [])]
         return np.unique(np.concatenate([self.model.keypoints68, *(p.vertices.ravel() for p in points)]))
 
@@ -136,7 +136,8 @@ def make_samples(entries: Sequence[FitEntry], recipe: Recipe) -> Iterator[tuple[
 def samples_of_fit(entry: FitEntry, fit: Fit, photograph: Image, vertices: Float32, recipe: Recipe) -> list[Sample]:
     """The sample of one fit and, with ``flip="mirror"``, its mirror image with a crop of its own.
 
-    photograph : (H, W, 3) uint8, RGB; vertices : (n, 3) float32, model frame, of :meth:`Recipe.vertices`
+    photograph : (H, W, 3) uint8, RGB
+    vertices : (n, 3) float32, model frame and units, one face of :meth:`Recipe.vertices`
     Raises :class:`SampleError` if the face lies outside the photograph or has no extent.
     """
     points_image = pose_vertices(vertices, fit.pose, photograph.shape[0])

@@ -23,8 +23,11 @@ __all__ = ["draw_sample", "list_samples", "unwrap_texture"]
 def unwrap_texture(image: Image, position_map: Float32, valid: Mask) -> Image:
     """What the image shows at every UV pixel: (256, 256, 3) uint8; black outside the image and if not valid.
 
-    image : (H, W, 3) uint8; position_map : (256, 256, 3) float32, pixels of ``image``. Hidden parts of the face show
-    what hides them.
+    image : (H, W, 3) uint8
+    position_map : (256, 256, 3) float32, pixels, frame of ``image``
+    valid : (256, 256) bool, the valid pixels of ``position_map``
+
+    A hidden part of the face gets the colour of whatever hides it.
     """
     height, width = image.shape[:2]
     columns, rows = np.rint(np.moveaxis(position_map[..., :2], -1, 0)).astype(np.int64)

@@ -35,9 +35,9 @@ def check_model(path: Path, name: object, fingerprint: object, model: MorphableM
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredFit:
-    """What a shard says of a sample that its position map is made of.
+    """The part of a stored sample from which its position map can be rendered again.
 
-    crop : of the photograph that ``mirrored`` speaks of
+    crop : as stored: from the image frame to the crop frame; if ``mirrored``, from that of the mirrored photograph
     image_size : (height, width) of the photograph
     """
 

@@ -127,12 +127,12 @@ class ShardSet(_Samples):
     split : (S,) uint8, position in ``conventions.SPLITS``
     flipped : (S,) bool, a mirror image
     mirrored : (S,) bool, mirrored by densegen: ``pose`` is that of the unmirrored fit
-    sample_ids : (S,) text
+    sample_ids : (S,) object, each a str
     keypoints68 : (S, 68, 3) float32, pixels, crop frame, iBUG order
-    pose : (S, 7) float32
-    expression : (S, Ke) float32
-    places : where the samples lie
-    position_maps : where those of the samples come from
+    pose : (S, 7) float32, ``conventions.POSE_FIELDS``, camera frame; of the unmirrored fit
+    expression : (S, Ke) float32, raw coefficients
+    places : for each shard, the file and the byte offsets of its samples
+    position_maps : "stored" to read the maps of the shards, a renderer to compute them, None for samples without maps
     """
 
     index: VertexIndex

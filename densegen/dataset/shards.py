@@ -47,10 +47,12 @@ class Sample:
     flipped : whether this is a mirror image (made here, or shipped in a ``_Flip`` folder)
     mirrored : whether it was mirrored here: image, landmarks and crop are then those of the mirrored photograph,
         pose, shape and expression those of the fit as it was
-    jpeg : the (S, S) RGB crop as JPEG
+    jpeg : the crop as a JPEG file, RGB, ``crop_size`` pixels wide and high
     landmarks : (N, 3) float32, pixels, crop frame
     keypoints68 : (68, 3) float32, pixels, crop frame, iBUG order
-    pose : (7,) float32; shape : (Ks,) float32; expression : (Ke,) float32, raw coefficients of the fit
+    pose : (7,) float32, ``conventions.POSE_FIELDS`` of the fit
+    shape : (Ks,) float32, raw coefficients of the fit
+    expression : (Ke,) float32, raw coefficients of the fit
     crop : (4,) float64, scale, tx, ty, tz: ``crop frame = scale * image frame + (tx, ty, tz)``
     image_size : (height, width) of the photograph
     position_map : (256, 256, 3) uint16 fixed point as :func:`~densegen.dataset.map_codec.pack_map` packs it, or None
@@ -76,9 +78,10 @@ class Sample:
 class ShardHeader:
     """What every shard of a dataset says about itself.
 
-    vertex_index : the whole index file; configuration : the build's settings as JSON
-    counts : landmarks, shape and expression components of every sample
-    valid_uv : (S, S) bool, pixels that position maps cover; None without position maps
+    vertex_index : the whole index file, as text
+    configuration : the build's settings as JSON
+    counts : number of landmarks, of shape components and of expression components of every sample
+    valid_uv : (256, 256) bool, UV pixels that position maps cover; None without position maps
     """
 
     dataset: str
@@ -132,7 +135,7 @@ _ATTRIBUTES = {
     "dataset": str, "seed": int, "crop_size": int, "vertex_index_fingerprint": str, "model_name": str,
     "model_fingerprint": str, "configuration": str,
 }  # fmt: skip
-_DIFFERENCES = "d = (stored >> 1) ^ -(stored & 1); value = sums of d over rows, then columns, modulo 65536"
+
 MAX_CROP_SIZE = 4096
 
 

@@ -34,7 +34,10 @@ def verify_dataset(folder: str | Path, advance: Callable[[int], None] = lambda s
     split, finite landmarks in range, mirrored pairs that are each other's mirror image, images that decode to the right
     size.
 
-    Raises :class:`VerificationError` that names every shard, and the sample if one can be named, that fails.
+    advance : is called after each shard with its number of samples
+
+    Raises :class:`VerificationError` with the first five problems and the number of the others. A problem of a shard
+    names the shard, and the sample if there is one. Raises :class:`FormatError` if the manifest is missing or damaged.
     """
     folder = Path(folder)
     manifest = read_dataset_manifest(folder)

@@ -39,7 +39,7 @@ VIEWS = {
     "left": ((87.0, -1.0, 28.0), (0.0, -1.0, 5.0)),
     "UV": ((21.0, 0.0, 75.0), (21.0, 0.0, 0.0)),
 }
-"""If the camera stands and what it turns about: face and plane, the subject's sides, the plane."""
+"""Camera position and the point that it looks at, in units of the scene, for each button of the panel."""
 
 LOOK, MOVE, ADD = "Look", "Move", "Add"
 HINTS = {

@@ -10,9 +10,14 @@ __all__ = ["hit_vertex"]
 
 
 def hit_vertex(vertices: Float64, triangles: Int32, origin: Float64, direction: Float64) -> tuple[int, Float64] | None:
-    """Where a ray first meets a mesh: the nearest corner of the triangle, and the point; None if it misses.
+    """Where a ray first meets a mesh (Moeller and Trumbore, 1997, for all triangles at once).
 
-    vertices : (V, 3), triangles : (F, 3); Moeller and Trumbore (1997), all triangles at once.
+    vertices : (V, 3) float64, any frame and unit
+    triangles : (F, 3) int32
+    origin : (3,) float64, start of the ray, frame of ``vertices``
+    direction : (3,) float64, of any length
+    returns : the corner of the triangle that is nearest to the point of contact, and that point, (3,) float64; None if
+        the ray misses
     """
     a, b, c = (vertices[triangles[:, corner]] for corner in range(3))
     edge_1, edge_2 = b - a, c - a

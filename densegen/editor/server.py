@@ -86,7 +86,8 @@ def _own_page_only(host: str) -> Iterator[None]:
 def is_own_host(asked: str, host: str) -> bool:
     """Whether a request's ``Host`` names this machine: by a number, as localhost, or by a name of its own.
 
-    asked : the header, with or without a port; host : the address that the page listens at
+    asked : the header, with or without a port
+    host : the address that the page listens at
     """
     name = asked.rsplit(":", 1)[0] if not asked.endswith("]") else asked
     try:

@@ -42,8 +42,9 @@ class EditSession:
 
     model : whose vertices are clicked on: the one that the index was made on, or another of its UV layout, on which
         landmarks stand on the nearest vertices
-    path : the corrections file; ``recovered`` says whether unsaved edits of an earlier session were found beside it
-    kept : the corrections that the session began with: what no edit changes in them stays
+    path : the corrections file
+    recovered : whether unsaved edits of an earlier session were found beside ``path``
+    kept : the corrections that the session began with, or None: the fields that no edit changes are taken from them
     """
 
     base: VertexIndex

@@ -45,7 +45,9 @@ class DepthSearch:
     def smallest_z(self, coefficients: Float32, pose: Float32) -> float:
         """The smallest z of the posed mesh: ``pose_vertices(model.vertices(…), pose, …)[:, 2].min()``, image frame.
 
-        coefficients : (K,) float32, shape and expression; pose : (7,) float32
+        coefficients : (K,) float32, raw shape and expression coefficients, see :meth:`MorphableModel.coefficients`
+        pose : (7,) float32, see ``conventions.POSE_FIELDS``
+        returns : pixels
         """
         matrix, offset = image_transform(pose, 0)
         direction = matrix[:, 2].astype(np.float64)
@@ -62,8 +64,10 @@ class DepthSearch:
         return smallest
 
     def _rounding(self, direction: Float64, offset: float, amounts: Float64) -> float:
-        """More than two depths can be off: each is a float32 sum of K + 4 terms, whose error is below ``(K + 4) eps``
-        times the sum of the terms' sizes (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 4.2).
+        """An upper bound on the rounding errors of two depths together.
+
+        Each depth is a float32 sum of K + 4 terms. Its error is below ``(K + 4) eps`` times the sum of the terms' sizes
+        (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 4.2).
         """
         terms = (amounts * self.size[:-1]).sum() + self.size[-1]
         largest = float(np.sqrt((direction**2).sum())) * terms + abs(offset)

@@ -189,7 +189,8 @@ class MorphableModel:
     def vertices(self, shape: Float32, expression: Float32) -> Float32:
         """The vertices of one face, each the sum of its components in a fixed order, on every processor.
 
-        shape : (Ks,) float32; expression : (Ke,) float32, raw coefficients
+        shape : (Ks,) float32, raw coefficients
+        expression : (Ke,) float32, raw coefficients
         returns : (V, 3) float32, model frame and units
         """
         vertices: Float32 = combine(self.coefficients(shape, expression)[None], self.basis)[0]
@@ -213,8 +214,9 @@ _ABOUT = "densegen"
 def combine(coefficients: Float32, basis: Float32) -> Float32:
     """``mean + c[0] * basis[0] + c[1] * basis[1] + …`` of B faces, added from left to right.
 
-    coefficients : (B, K) float32; basis : (K + 1, 3 n) float32, the mean in its last row
-    returns : (B, n, 3) float32
+    coefficients : (B, K) float32, raw coefficients
+    basis : (K + 1, 3 n) float32, model units, the mean in its last row
+    returns : (B, n, 3) float32, model frame and units
 
     BLAS would add in an order that depends on the processor, and on how many faces are computed at once.
     """

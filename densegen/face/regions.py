@@ -24,7 +24,8 @@ MIDLINE = (UV_SIZE - 1) / 2
 def region_of(pixel: Float64, keypoints: Float64) -> str:
     """The region of the face at a UV position, by where it lies among the 68.
 
-    pixel : (2,) (column, row); keypoints : (68, 2), both UV pixels
+    pixel : (2,) float64, (column, row), pixels of the 256x256 UV map
+    keypoints : (68, 2) float64, (column, row) of the iBUG 68, pixels of the same map
     """
     x, y = mirror_pixels(pixel[None])[0] if pixel[0] > MIDLINE else pixel
     point = np.array([x, y])

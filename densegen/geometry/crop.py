@@ -178,7 +178,8 @@ def warp(image: Image, crop: Crop, *, mirror: bool = False) -> Image:
 def _warp(image: Any, columns: Any, rows: Any) -> Any:
     """Separable bilinear sampling at the grid rows x columns: two source rows are blended, then pairs of columns.
 
-    Indices are unsigned where it counts: numba then leaves out the test for negative ones, half of the time.
+    Indices of the innermost loop are unsigned: numba then leaves out the test for negative ones, which would take half
+    of the run time.
     """
     height, width, _ = image.shape
     size_r, size_c = rows.size, columns.size

@@ -40,8 +40,10 @@ def flip_keypoints(keypoints_crop: Float32, size: int = CROP_SIZE) -> Float32:
 def flip_position_map(position_map: Float32, valid: Mask, size: int = CROP_SIZE) -> tuple[Float32, Mask]:
     """The position map of the mirrored face: ``P'[r, c] = (size - 1 - X, Y, Z)`` of ``P[r, W - 1 - c]``.
 
-    position_map : (S, S, 3) float32, pixels, crop frame; valid : (S, S) bool
-    returns : the flipped map, 0 if not valid, and its valid pixels
+    position_map : (S, S, 3) float32, pixels, crop frame
+    valid : (S, S) bool
+    size : of the crop, pixels
+    returns : the flipped map, (S, S, 3) float32, pixels, crop frame, 0 if not valid; and (S, S) bool, its valid pixels
     """
     flipped_valid = flip_image(valid)
     flipped = flip_points(flip_image(position_map), size)

@@ -55,11 +55,14 @@ def make_uv_table(uv: Float64, triangles: Int32, size: int = UV_SIZE) -> UvTable
     """Rasterise the UV plane once: each pixel centre belongs to the first triangle that contains it.
 
     A centre p is inside if, with ``p - p0 = u (p2 - p0) + v (p1 - p0)``, ``u >= 0, v >= 0, u + v < 1`` (the
-    rule of face3d's and PRNet's rasteriser). That rule leaves out a centre that lies just on the third edges of its
-    triangles; it is given to the first of them. Pixels beyond every triangle are not valid: the public rasteriser
-    extrapolates into the outermost two rows and columns, with weights from -3.5 to 3.
+    rule of face3d's and PRNet's rasteriser). A centre that lies on the edge ``u + v = 1`` of every triangle it touches
+    is inside none of them by that rule; it is given to the first. Pixels outside every triangle are not valid. The
+    public rasteriser differs: it extrapolates into the outermost two rows and columns, with weights from -3.5 to 3.
 
-    uv : (V, 2) float64 in [0, 1], v up; triangles : (F, 3) int32
+    uv : (V, 2) float64 in [0, 1], v up
+    triangles : (F, 3) int32
+    size : S, side of the UV map in pixels
+    returns : the table of an (S, S) map
     """
     covered, weights = _rasterise(uv_pixels(uv, size), triangles, size)
     valid = covered >= 0

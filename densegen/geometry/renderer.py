@@ -21,9 +21,12 @@ def rasterise(
 ) -> tuple[Float32, Float32]:
     """Draw a mesh in orthographic projection, nearest surface first (largest z).
 
-    points_image : (V, 3) float32, pixels, image frame; attributes : (V, K) float32
-    returns : (H, W, K) float32 attributes interpolated over the visible triangles, and (H, W) float32 depth, -inf if
-        nothing was drawn
+    points_image : (V, 3) float32, pixels, image frame
+    triangles : (F, 3) int32
+    attributes : (V, K) float32
+    height, width : H and W in pixels
+    returns : (H, W, K) float32 attributes interpolated over the visible triangles, and (H, W) float32 depth (z in
+        pixels, image frame), -inf if nothing was drawn
     """
     values, depth = _rasterise(points_image.astype(np.float32), triangles, attributes.astype(np.float32), height, width)
     return values, depth

@@ -37,7 +37,8 @@ class UvMesh(Protocol):
 class SurfacePoints:
     """N points on the surface of a mesh, each the weighted mean of three vertices.
 
-    vertices : (N, 3) int32; weights : (N, 3) float32, each row's sum 1
+    vertices : (N, 3) int32
+    weights : (N, 3) float32, each row adds up to 1, or is 0 for a point off the mesh (see :func:`locate`)
     """
 
     vertices: Int32

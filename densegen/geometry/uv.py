@@ -35,9 +35,9 @@ def mirror_pixels(pixels: Float64, size: int = UV_SIZE) -> Float64:
 
 
 def mirror_from_uv(uv: Float64) -> Int32:
-    """Pair each vertex with the one at its mirrored UV position (u -> 1 - u): (V, 2) -> (V,) int32, an involution.
+    """Pair each vertex with that at its mirrored UV position (u -> 1 - u): (V, 2) float64 -> (V,) int32, an involution.
 
-    The nearest vertex is the partner wherever the choice is mutual. The few that are left (14 of 53,215 in the
+    The nearest vertex is the partner if the choice is mutual. The few that are left (14 of 53,215 in the
     Basel layout, all inside the mouth) are paired among themselves, nearest first. Against the model's own symmetry
     list (``symlist``), which the downloads carry but face3d's file does not, this differs in 9 vertices.
 

@@ -14,7 +14,14 @@ __all__ = ["FacePlane"]
 
 
 class FacePlane:
-    """The model's UV plane: nearest vertices on the right half, the midline, and the keypoints."""
+    """A model's UV plane, to find the vertex of the right half or of the midline that is nearest to a position.
+
+    pixels : (V, 2) float64, (column, row) of each vertex in the 256x256 UV map
+    points_mm : (V, 3) float64, the mean face in millimetres, model frame
+    valid : (256, 256) bool, the pixels of the face on both halves, symmetric
+    right : (n,) int64, vertices of the face on the right half
+    middle : (m,) int64, vertices of the face on the midline
+    """
 
     def __init__(self, model: MorphableModel) -> None:
         from scipy.spatial import cKDTree

@@ -41,11 +41,14 @@ class IndexQuality:
 
     coverage_mm : largest, 99th percentile and mean distance from a point of the face's surface to its nearest landmark
     spacing_mm : smallest and median distance from a landmark to its nearest neighbour
-    added_spacing_mm : the smallest if at least one of the two is not among the iBUG 68
+    added_spacing_mm : the smallest distance from a landmark to its nearest neighbour, over the pairs in which at least
+        one of the two is not among the iBUG 68; NaN if there is no such pair
     mirrored : how many landmarks have a mirror partner
     recovery_mm : see :func:`recovery_error`: of identity alone, and of identity with expression
-    regions : landmarks a region; region_spacing_mm : the median distance to the nearest neighbour, a region
-    distance_mm : (256, 256) distance to the nearest landmark at each pixel of the UV map, NaN outside the face
+    regions : number of landmarks in each region
+    region_spacing_mm : median distance from a landmark to its nearest neighbour, for each region
+    distance_mm : (256, 256) float64, distance from each pixel of the UV map to the nearest landmark, NaN outside the
+        face
     """
 
     name: str

@@ -125,8 +125,8 @@ class VertexIndex(BaseModel):
         vertices = [landmark.vertex for landmark in self.landmarks if landmark.vertex is not None]
         if len(vertices) < len(self):
             raise ConfigurationError(
-                f"{len(self) - len(vertices)} landmarks of {self.name} lie between vertices, which only .csv, .npz, "
-                ".json, .ply and .obj can hold"
+                f"{len(self) - len(vertices)} landmarks of {self.name} lie between vertices: export the index "
+                "without --whole-mesh, as .csv, .npz, .json, .ply or .obj"
             )
         return vertices
 

@@ -113,7 +113,7 @@ def texture(person: Appearance) -> Float32:
 
 
 def background(generator: np.random.Generator, height: int, width: int) -> Float32:
-    """(H, W, 3) float32, 0 to 255: a plain wall, a gradient, blurred lights, bands or a rough surface."""
+    """(H, W, 3) float32, 0 to 255: a gradient, blurred lights, bands or a rough surface."""
     base, other = (_muted(generator) for _ in range(2))
     kind = generator.integers(4)
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)

@@ -18,7 +18,8 @@ __all__ = ["EXPRESSIONS", "IDENTITY", "MEAN_DETAIL", "Component", "Part", "displ
 class Part:
     """A soft displacement around one place of the right half or the midline; the left half gets its mirror image.
 
-    at : (column, row), UV pixels; radius : (columns, rows), UV pixels, one standard deviation
+    at : (column, row) of the centre, UV pixels
+    radius : (columns, rows), UV pixels, one standard deviation
     move_mm : (x, y, z) at the centre; x to the subject's left, so a negative x widens the face
     stretch : (x, y) relative growth away from ``(0, about_y_mm)``, for widths and lengths
     lips : ``"upper"`` or ``"lower"`` moves one side of the mouth alone, ``"jaw"`` turns the lower side about the jaw

@@ -96,7 +96,7 @@ def write_corpus(
             (out / SUBSET).mkdir(exist_ok=True)
             for folder in (out, out / SUBSET):
                 remove_leftovers(folder)
-            # The model comes last: where it is, the corpus is whole.
+            # The model is written last: if it is there, the corpus is complete.
             for name in (MODEL_NAME, MANIFEST_NAME):
                 (out / name).unlink(missing_ok=True)
             chunks = (range(first, min(first + 8, samples)) for first in range(0, samples, 8))
@@ -176,14 +176,18 @@ def _mat_file(fit: Fit) -> bytes:
 
 
 def _random_expression(generator: np.random.Generator, std: Float32) -> Float32:
-    """Two or three expressions at a time, in full or in part; most faces have a few."""
+    """(Ke,) float32 coefficients: each expression is present with probability 0.35, about four of twelve at a time."""
     share = np.abs(generator.normal(0, 1, len(std))) * (generator.random(len(std)) < 0.35)
     expression: Float32 = (share.clip(0, 2.2) * std).astype(np.float32)
     return expression
 
 
 def random_pose(generator: np.random.Generator, vertices: Float32) -> Float32:
-    """A head turned up to 90 degrees to either side, well inside the picture."""
+    """A random pose: yaw of at most 90 degrees to either side, the face well inside the picture.
+
+    vertices : (V, 3) float32, model frame
+    returns : (7,) float32, see ``conventions.POSE_FIELDS``
+    """
     pitch, yaw, roll = generator.normal(-3, 12), generator.uniform(-90, 90), generator.normal(0, 12)
     face_px = generator.uniform(170, 255)
     scale = face_px / float(np.ptp(vertices[:, 1]))

@@ -108,8 +108,8 @@ def face_model() -> MorphableModel:
 def whole_units(field_mm: Float64) -> Float32:
     """Millimetres in model units, rounded to whole ones: float32 holds them exactly.
 
-    The spline's coefficients come from LAPACK, whose last bits depend on the processor; a micrometre is 10^5 times as
-    much. No number of the face lies within a thousandth of a unit's half, which a test holds to.
+    The spline's coefficients come from LAPACK, whose last bits depend on the processor. Rounding hides that difference:
+    it is about 10^5 times smaller than a unit, and no number of the face lies within 0.001 units of a rounding limit.
     """
     rounded: Float32 = np.rint(field_mm * UNITS_PER_MM).astype(np.float32)
     return rounded

@@ -26,7 +26,10 @@ BEHIND_MM = 14.0
 class Light:
     """One lamp and the light of the surroundings.
 
-    direction : unit vector towards the lamp, image frame; colour : RGB factors; ambient : share without direction
+    direction : unit vector towards the lamp, image frame
+    colour : RGB factors
+    ambient : share of the light that has no direction, 0 to 1
+    gloss : strength of the highlight on skin, 0 to 1
     """
 
     direction: tuple[float, float, float]

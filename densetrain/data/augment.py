@@ -28,10 +28,18 @@ NOISE_STEP = 4099
 class Draws:
     """What happens to each of B samples.
 
-    angle_rad, zoom : (B,); shift : (B, 2) shares of the crop's side; flip, blur, grey : (B,) bool
-    gamma, brightness : (B,) factors; gain : (B, 3); noise : (B,) standard deviation, grey levels
-    patch : (B, P, 4) left, top, right, bottom as shares of the crop; patch_colour : (B, P, 3) grey levels
-    blur_factor : by how much blurred images are made smaller; noise_seed : of the noise
+    angle_rad : (B,) float32, rotation about the crop's centre
+    zoom : (B,) float32, factor of size
+    shift : (B, 2) float32, x and y, shares of the crop's side
+    flip, blur, grey : (B,) bool
+    gamma : (B,) float32, exponent of pixels in 0 to 1
+    brightness : (B,) float32, factor of all channels
+    gain : (B, 3) float32, factor of each channel, RGB
+    noise : (B,) float32, standard deviation, grey levels
+    patch : (B, P, 4) float32, left, top, right, bottom, shares of the crop's side
+    patch_colour : (B, P, 3) float32, RGB, grey levels
+    blur_factor : by how much all blurred images of the batch are made smaller
+    noise_seed : seed of the noise
     """
 
     angle_rad: Tensor
@@ -94,10 +102,13 @@ def draw(count: int, settings: AugmentSettings, generator: Generator) -> Draws:
 def augment(images: Tensor, landmarks: Tensor, draws: Draws, mirror: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Apply the draws to a batch; the arguments stay as they are.
 
-    images : (B, 3, S, S) uint8 or float, RGB, 0 to 255; landmarks : (B, N, 3) float32, pixels, crop frame
-    mirror : (N,) each landmark's mirror partner, for flips
-    returns : (B, 3, S, S) float32, 0 to 255, and (B, N, 3) float32. A rotation turns x and y and leaves z and its
-        scale alone; zoom scales z, too.
+    images : (B, 3, S, S) uint8 or float, RGB, 0 to 255
+    landmarks : (B, N, 3) float32, pixels, crop frame
+    mirror : (N,) int64, each landmark's mirror partner; needed if an image is flipped
+    returns : (B, 3, S, S) float32, RGB, 0 to 255, and (B, N, 3) float32, pixels, crop frame
+
+    A rotation turns x and y and leaves z and its scale alone; zoom scales z, too.
+    Raises ``ValueError`` if an image is flipped and ``mirror`` is None.
     """
     device = images.device
     # Positions need single precision, whatever the network computes in.

@@ -44,9 +44,13 @@ MAX_PREDICTED_PX = 1_000_000
 class Benchmark:
     """Faces with their truth.
 
-    truth : (n, P, 2) pixels of ``image``, centres from 0; raw : the same as the label file has it
-    visible : (n, P); normaliser : (n,) pixels; yaw_deg : (n,)
-    boxes : (n, 4) left, top, right, bottom of the 68-point truth, pixels of the images
+    names : of the faces
+    truth : (n, P, 2) float64, pixels of the images, or what ``to_truth`` makes of them; in AFLW2000-3D centres from 0
+    raw : (n, P, 2) float64, the same points as the label file has them
+    visible : (n, P) bool
+    normaliser : (n,) float64, sqrt(w h) of the true 68 points' box, pixels of ``truth``
+    yaw_deg : (n,) float64, as the file has it, not wrapped
+    boxes : (n, 4) float64, left, top, right, bottom of the 68-point truth, pixels of the images
     images : the image files, or None if only labels are here
     to_truth : (n, 4) scale_x, scale_y, x, y that take image pixels to the truth's, or None if they are the same
     protocol : what a number made with it must be printed with, but for how the points are compared
@@ -174,8 +178,11 @@ def aflw2000(
 def aflw(root: str | Path | None, protocol: str | Path) -> Benchmark:
     """AFLW, 21 points, from the public evaluation files of 3DDFA; images are its 120x120 crops.
 
+    root : folder of the crops; None to score predictions alone
     protocol : folder with ``AFLW_GT_crop.list``, ``AFLW_GT_crop_yaws.npy``, ``AFLW_GT_crop_roi_box.npy``,
-        ``AFLW_GT_pts21.npy`` and ``AFLW_GT_pts68.npy``; root : folder of the crops
+        ``AFLW_GT_pts21.npy`` and ``AFLW_GT_pts68.npy``
+
+    Raises :class:`ConfigurationError` if files are missing, :class:`FormatError` if they are something else.
     """
     root, protocol = None if root is None else Path(root), Path(protocol)
     names = _read_list(protocol / "AFLW_GT_crop.list")

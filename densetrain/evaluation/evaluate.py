@@ -50,8 +50,10 @@ RESULT_FORMAT = "densetrain evaluation"
 class Result(BaseModel):
     """One evaluation, as it is kept in a file.
 
-    protocol : faces, labels and points that were compared; made : what the predictions were made from, in words
-    errors : NME in percent, a face, in the order of ``names``; yaw_deg : of the same faces
+    protocol : faces, labels and points that were compared
+    made : what the predictions were made from, in words
+    errors : NME of each face in percent, in the order of ``names``
+    yaw_deg : of the same faces
     groups : further tables by title: a mean NME by the name of a group of faces or of landmarks
     """
 
@@ -85,15 +87,17 @@ def evaluate(
     detector: DetectorName | Detector | None = None, threshold: float = 10.0, seed: int = 0,
     progress: Progress = lambda n: None,
 ) -> Result:  # fmt: skip
-    """Score a network: by a benchmark's protocol, geometrically, or on a split of finished builds.
+    """Score a network by a benchmark's protocol (the geometric reading), or on a split of finished builds.
 
-    split : of builds
-    detector : lays the crops of a benchmark; by default they lie around the true boxes
-    threshold : of the area under the curve and of failures, percent
+    on : a benchmark, or builds as ``open_dataset`` gives them
+    split : the builds' split; not used for a benchmark
+    detector : finds the boxes that a benchmark's crops are laid around; by default they are the true boxes
+    threshold : NME at which the area under the curve ends and a failure begins, percent
     seed : of the balanced subsets
-    progress : gets the number of faces that were done
+    progress : gets the number of faces done since the last call
 
-    Raises :class:`ConfigurationError` if the images are missing, or the builds are not those of the network.
+    Raises :class:`ConfigurationError` if the images or the detector are missing, or if crops or landmarks of the builds
+    are not those of the network; :class:`FormatError` if an image cannot be read or a face has no finite error.
     """
     if isinstance(on, ShardSet):
         return evaluate_shards(network, on, split, threshold=threshold, seed=seed, progress=progress)

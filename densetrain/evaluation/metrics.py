@@ -45,8 +45,10 @@ def nme(
 ) -> Float64:
     """(n,) NME in percent: ``100 * mean distance / normaliser``.
 
-    predicted, truth : (n, P, D) pixels, distances over the D axes that they have; normaliser : (n,) pixels
-    visible : (n, P), points that count
+    predicted, truth : (n, P, D) pixels of one frame; distances over all D axes
+    normaliser : (n,) pixels
+    visible : (n, P) bool, points that count; by default all
+    returns : (n,) float64; NaN for a face without a visible point
     """
     distance = np.linalg.norm(predicted.astype(np.float64) - truth.astype(np.float64), axis=-1)
     if visible is None:
@@ -75,9 +77,13 @@ class Score:
     bins, counts : NME and number of faces in each yaw bin; NaN and 0 if a bin is empty
     mean, std : unweighted mean of the bins and their population standard deviation
     all_images : mean over all faces
-    balanced, balanced_std : mean over random subsets with an equal number from each bin, and its spread over the draws
-    balanced_size, seed : faces from each bin, and of the generator that draws them
-    auc, failures : area under the CED curve up to ``threshold`` and the share above it, percent
+    balanced : mean over random subsets with an equal number of faces from each bin that holds faces
+    balanced_std : standard deviation of the subsets' means
+    balanced_size : faces from each bin in a subset
+    seed : of the generator that draws the subsets
+    auc : area under the CED curve up to ``threshold``, percent of the whole
+    failures : share of the faces above ``threshold``, percent
+    threshold : NME, percent
     """
 
     bins: tuple[float, ...]

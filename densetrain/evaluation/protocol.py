@@ -25,7 +25,8 @@ class Protocol(BaseModel):
     """Two numbers may stand in one table if their protocols are equal.
 
     benchmark : ``AFLW2000-3D``, ``AFLW``, or the shards' datasets
-    faces : how many were scored; all_faces : how many the benchmark has, if it is known
+    faces : how many were scored
+    all_faces : how many the benchmark has, if it is known
     points : which were compared: ``68 points``, ``520 landmarks of NAME VERSION``
     only_visible : points that the labels call hidden do not count
     labels, yaw : of which of the benchmark's files; None if it has but one

@@ -159,7 +159,7 @@ def draw_ced(results: Sequence[Result], path: Path) -> None:
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
     threshold = max(result.score.threshold for result in results)
-    # Where no method has half of the faces below the threshold, there would be nothing to see up to it.
+    # If no method has half of its faces below the threshold, the picture would be nearly empty: show more of the axis.
     medians = [float(np.median(result.errors)) for result in results]
     end = threshold if min(medians) <= threshold else 1.5 * max(medians)
     for result in results:

@@ -24,11 +24,13 @@ CHECKPOINT_KEY = "densetrain"
 class Description(BaseModel):
     """Enough to use a network, and to tell whether it belongs to some shards.
 
-    vertex_index : the text of the index file; crop_size : S
+    vertex_index : the text of the index file
+    crop_size : S, side of a crop, pixels
     margin : a crop's side in units of the face box's mean side
     reference_face : (N, 3) mean frontal face of the training set, model frame's directions, no unit; for head poses
-    mean_landmarks : (N, 3) of the training set, pixels, crop frame: what a network predicts that has learnt nothing
-    datasets, shards_fingerprint : what it was trained on
+    mean_landmarks : (N, 3) of the training set, pixels, crop frame: a network that has learnt nothing predicts them
+    datasets : names of the datasets that it was trained on
+    shards_fingerprint : SHA-256 over the shards that it was trained on
     validation_nme : percent, of all landmarks in 2D, at the checkpoint's epoch; see ``LandmarkModule``
     """
 

@@ -28,7 +28,10 @@ class LandmarkNet(nn.Module):
     The backbone sees the crop at ``input_size``; its N x 3 outputs are standard deviations from the mean landmarks of
     the training set, both kept in the weights, so that the output is in pixels whatever reads them.
 
-    tried : whether the backbone is run once, to see that it can; weights of a network that was trained say so
+    landmarks : N
+    crop_size : S, pixels
+    tried : whether to run the backbone once, to check that it can see crops of ``input_size``; not needed for a network
+        that was trained
 
     Raises :class:`ConfigurationError` if the backbone is unknown, has no width multiplier, or cannot see crops of that
     size.
@@ -60,7 +63,10 @@ class LandmarkNet(nn.Module):
         return landmarks
 
     def start_from(self, landmarks: Tensor) -> None:
-        """Start at the mean of (S, N, 3) training landmarks, with their spread as the unit of the output."""
+        """Start at the mean of the training landmarks, with their spread as the unit of the output.
+
+        landmarks : (n, N, 3) float32, pixels, crop frame
+        """
         with torch.no_grad():
             self.mean_landmarks.copy_(landmarks.mean(dim=0))
             self.spread_px.copy_((landmarks - self.mean_landmarks).square().mean().sqrt().clamp(min=1.0))

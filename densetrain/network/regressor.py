@@ -107,9 +107,10 @@ class OnnxRegressor:
 
 
 class FlipTested:
-    """A :class:`Regressor` at twice the cost: the mean of a network's landmarks, and of
-    those of the mirrored crop, mirrored back and renamed (the "flip test" of human pose estimation: Newell et al.,
-    ECCV 2016, section 4.2).
+    """A :class:`Regressor` that asks a network twice, for the crop and for its mirror image, and averages.
+
+    The landmarks of the mirror image are mirrored back, and each takes its partner's place. This is the "flip test" of
+    human pose estimation (Newell et al., ECCV 2016, section 4.2). It costs twice the time.
 
     Raises :class:`ConfigurationError` if the index is not closed under the mirror.
     """
@@ -168,7 +169,10 @@ def _open(path: Path, device: str) -> Regressor:
 
 
 def landmarks_in_image(regressor: Regressor, image: Image, boxes: npt.NDArray[np.floating]) -> Float32:
-    """Landmarks of the faces in (n, 4) boxes of an (H, W, 3) uint8 RGB image.
+    """Landmarks of the faces of one image.
+
+    image : (H, W, 3) uint8 RGB
+    boxes : (n, 4) left, top, right, bottom of the box around each face's 68 keypoints, pixels, image frame; n > 0
 
     returns : (n, N, 3) float32, pixels, image frame; z has the scale of x and y, and no origin
     """

@@ -17,8 +17,9 @@ __all__ = ["Detector", "open_detector"]
 Detector = Callable[[Image], Float64]
 """(H, W, 3) uint8 RGB -> (n, 4) left, top, right, bottom of the 68 keypoints, pixels, the largest face first."""
 
-# If the box of the 68 lies in a detector's square: centre and side, in units of the square's. The cascade's were
-# measured: medians over the faces of AFLW2000-3D below 30 degrees of yaw. The other two frame a face much alike.
+# The place of the 68's box in a detector's square: how far its centre lies below the square's centre, and its sides,
+# in units of the square's sides. Measured for the cascade: medians over the faces of AFLW2000-3D below 30 degrees of
+# yaw. The other two detectors frame a face in nearly the same way.
 SHIFT_DOWN, SIDE = 0.14, 0.90
 
 LONGEST_SIDE = 512

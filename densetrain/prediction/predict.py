@@ -64,7 +64,8 @@ class Face:
     """One face in one image.
 
     box : (4,) left, top, right, bottom that the crop was laid around, pixels
-    landmarks : (N, 3) float32; keypoints68 : (68, 3) float32 or None; pixels, image frame, z without an origin
+    landmarks : (N, 3) float32, pixels, image frame, z without an origin
+    keypoints68 : (68, 3) float32, in the same frame, or None if the index has no iBUG 68
     pose_deg : (3,) pitch, yaw, roll in degrees, or None if the model knows no reference face
     """
 
@@ -157,11 +158,15 @@ def predict(
     """The faces of an image and their landmarks, in pixels of the image.
 
     image : (H, W, 3) uint8 RGB, or a file
-    boxes : (n, 4) left, top, right, bottom of the faces, pixels; by default ``detector`` finds them
-    refine : how often the crop is laid again, around the 68 that were found; by default once for detected boxes
+    boxes : (n, 4) left, top, right, bottom of the box around each face's 68 keypoints, pixels, image frame; by default
+        ``detector`` finds them
+    detector : its name, or a function from an image to boxes; not asked if ``boxes`` are given
+    refine : how often the crop is laid again, around the 68 that were found; by default once for detected boxes, and
+        never for given ones
     name : of an image that is no file, for errors
 
-    Raises :class:`FormatError` if the image cannot be read or the detector finds no face.
+    Raises :class:`FormatError` if the image cannot be read or the detector finds no face, :class:`ConfigurationError`
+    if the detector is not installed, and ``ValueError`` if ``boxes`` are not boxes.
     """
     if isinstance(image, str | Path):
         name, image = Path(image).name, read_image(Path(image))
@@ -278,7 +283,8 @@ class Smoother:
 
     Slow movement is smoothed strongly, fast movement follows at once.
 
-    min_cutoff_hz : at rest; beta : by how much the cutoff rises with speed, in Hz per (pixels per second)
+    min_cutoff_hz : cutoff at rest
+    beta : by how much the cutoff rises with speed, in Hz per (pixels per second)
     """
 
     def __init__(self, rate_hz: float, min_cutoff_hz: float = 1.5, beta: float = 0.02) -> None:

@@ -109,7 +109,11 @@ def process_video(
 ) -> Filmed:  # fmt: skip
     """Write ``STEM.mp4`` with the landmarks drawn and ``STEM.json`` with a line a frame, both or neither.
 
-    source : a file, or a webcam's number, whose recording Ctrl-C ends and keeps
+    source : a file, or a webcam's number; Ctrl-C ends a webcam's recording and keeps it
+    stem : path of both files, without their suffixes
+    triangles : (F, 3) int64, landmark ids, the mesh to draw
+    smooth : whether landmarks are smoothed over time
+    limit : only the first so many frames
     progress : gets the number of frames since the last call, and of all, if the file says it
 
     The MP4 has one rate, the mean of the source's; the lines have each frame's own time.

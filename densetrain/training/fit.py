@@ -160,14 +160,14 @@ def fit(
     progress: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, float]:
-    """Train on finished builds, or go on where an earlier run in ``out`` was cut off; the last epoch's metrics.
+    """Train on finished builds, or go on from the last checkpoint of an earlier run in ``out``.
 
     folders : of the builds, one or several
     settings : settings, a file of them, or the name of ready ones; None for the defaults
     out : the run's folder
     progress : whether to show a progress bar
-    say : gets a line an epoch and a summary, in the first process alone; a finished run has no metrics, and is left as
-        it is
+    say : gets a line an epoch and a summary, in the first process alone
+    returns : the last epoch's metrics by name; empty if the run was finished before, which is then left as it is
 
     Raises :class:`ConfigurationError` if ``out`` holds a run of other settings or other shards, and what
     :func:`open_dataset` raises; :class:`TrainingError` if the loss is not finite or a checkpoint cannot be written;

@@ -30,7 +30,8 @@ LOOK_EVERY = 16
 class LandmarkModule(pl.LightningModule):
     """A network, its loss, its augmentation, its optimiser, and what its checkpoints say about themselves.
 
-    about : goes into the checkpoints; sample_ids : names for errors
+    about : goes into the checkpoints
+    sample_ids : names for errors
     """
 
     mirror: Tensor

@@ -180,7 +180,13 @@ def mesh_bytes(
     kind: str,
     colours: UInt8 | None = None,
 ) -> bytes:
-    """A mesh as a file: (V, 3) vertices, y up, (F, 3) triangles, and (V, 4) uint8 RGBA colours; kind : ply or obj."""
+    """The bytes of a mesh file.
+
+    vertices : (V, 3) floating point, y up, in the unit that the file shall have
+    triangles : (F, 3) integers
+    kind : ``ply`` or ``obj``
+    colours : (V, 4) uint8 RGBA, or None
+    """
     import trimesh
 
     mesh = trimesh.Trimesh(vertices, triangles, vertex_colors=colours, process=False)
