@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from densegen.conventions import SHARD_SCHEMA_VERSION
 from densegen.dataset.shards import ShardReader
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import is_about_the_file, sha256_of, write_text
@@ -142,12 +143,20 @@ def inputs_digest(entry: FitEntry) -> str:
 
 
 def read_dataset_manifest(folder: Path) -> DatasetManifest:
-    """The manifest of a finished build; raises :class:`FormatError` if there is none or it is damaged."""
+    """The manifest of a finished build; raises :class:`FormatError` if there is none, it is damaged, or its shards have
+    another schema.
+    """
     path = folder / MANIFEST_NAME
     if not path.is_file():
         where = "is the build finished?" if folder.is_dir() else f"there is no folder {folder}"
         raise FormatError(f"{path} does not exist: {where}")
     contents: Any = read_json(path)
+    schema = contents.get("schema_version") if isinstance(contents, dict) else None
+    if isinstance(schema, int) and schema != SHARD_SCHEMA_VERSION:
+        raise FormatError(
+            f"{path} is of a build of schema {schema}, expected {SHARD_SCHEMA_VERSION}: build it again, into another "
+            "folder"
+        )
     try:
         return DatasetManifest.model_validate(contents)
     except ValidationError as error:

@@ -25,7 +25,7 @@ __all__ = ["check_structure", "create_group", "new_file", "open_checked"]
 
 _UNDEFINED = 2**64 - 1
 _MAX_OBJECTS = 64
-_MAX_READ = 8 << 20
+_MAX_READ = 1 << 20
 """Bytes of structure that are read at most."""
 
 _GROUP_MESSAGES = {0x00, 0x0C, 0x10, 0x11}

@@ -44,7 +44,7 @@ def unpack_map(packed: bytes, shape: tuple[int, int, int]) -> npt.NDArray[np.uin
     try:
         if (found := zstandard.frame_content_size(packed)) != size:
             raise ValueError(f"{found:,} bytes, expected {size:,}")
-        planes = zstandard.decompress(packed, size)
+        planes = zstandard.ZstdDecompressor().decompress(packed, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ValueError(str(error)) from error
     if len(planes) != size:

@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from densegen.arrays import Int64
 from densegen.dataset.build_record import read_dataset_manifest
+from densegen.dataset.row_reader import ShardPlace
 from densegen.dataset.shards import ShardReader
 from densegen.errors import ConfigurationError, FormatError
 
-__all__ = ["OpenedShard", "open_shards"]
+__all__ = ["OpenedShard", "open_shard", "open_shards"]
 
 _KEPT = ("split", "flipped", "mirrored", "keypoints68", "pose", "expression")
 _READ_LATER = ("image/bytes", "landmarks", "shape", "crop", "image_size")
@@ -67,6 +68,19 @@ class OpenedShard:
     position_map_offsets: Int64 | None
     at: Mapping[str, int]
 
+    def place(self, first: int) -> ShardPlace:
+        """Where the samples lie, numbered from ``first`` on."""
+        return ShardPlace(
+            path=self.path,
+            first=first,
+            sample_ids=self.sample_ids,
+            crop_size=self.common.crop_size,
+            counts=(self.landmarks, self.shape_components),
+            image_offsets=self.image_offsets,
+            position_map_offsets=self.position_map_offsets,
+            at=self.at,
+        )
+
 
 def open_shards(folders: Sequence[Path]) -> list[OpenedShard]:
     """Every shard of finished builds that holds samples, in order.
@@ -85,7 +99,9 @@ def open_shards(folders: Sequence[Path]) -> list[OpenedShard]:
                 raise FormatError(f"{path} has {size:,} bytes, its manifest says {record.bytes:,}")
             with ShardReader(path) as reader:
                 if len(reader):
-                    opened.append(_read(reader, record.sha256))
+                    # One text for all: that they have one fingerprint is checked below.
+                    index = opened[0].vertex_index if opened else reader.vertex_index
+                    opened.append(open_shard(reader, record.sha256, index))
     if not opened:
         raise ConfigurationError(f"{', '.join(map(str, folders))}: the shards hold no samples")
     for one in opened[1:]:
@@ -102,7 +118,8 @@ def _check_different(folders: Sequence[Path]) -> None:
             raise ConfigurationError(f"{folder} is given twice")
 
 
-def _read(reader: ShardReader, sha256: str) -> OpenedShard:
+def open_shard(reader: ShardReader, sha256: str, vertex_index: str) -> OpenedShard:
+    """What is kept of a shard that holds samples; raises :class:`FormatError` if it is damaged."""
     attributes, counts = reader.attributes, reader.counts
     try:
         common = _Common(
@@ -127,7 +144,7 @@ def _read(reader: ShardReader, sha256: str) -> OpenedShard:
         common=common,
         landmarks=counts[0],
         shape_components=counts[1],
-        vertex_index=reader.vertex_index,
+        vertex_index=vertex_index,
         sample_ids=reader.sample_ids,
         groups=reader.groups,
         splits=reader.splits,

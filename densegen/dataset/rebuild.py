@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from densegen.arrays import Float32, Mask
 from densegen.dataset.build_record import find_sample, read_dataset_manifest
+from densegen.dataset.pipeline import BATCH
 from densegen.dataset.shards import ShardReader
 from densegen.errors import ConfigurationError, FormatError
 from densegen.face.morphable_model import MorphableModel, combine
@@ -53,6 +55,9 @@ class MapRenderer:
 
     model: MorphableModel
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"model": self.model}
+
     @cached_property
     def table(self) -> UvTable:
         return make_uv_table(self.model.uv, self.model.triangles)
@@ -67,8 +72,12 @@ class MapRenderer:
 
     def render(self, fits: Sequence[StoredFit]) -> Iterator[tuple[Float32, Mask]]:
         """A map and its valid pixels for each fit: (256, 256, 3) float32, pixels, crop frame, 0 if not valid; and
-        (256, 256) bool. Several at once take a fraction of the time.
+        (256, 256) bool, not to be written to. Several at once take a fraction of the time.
+
+        Raises :class:`FormatError` if a map is not finite.
         """
+        if not fits:
+            return
         basis, points = self._needed
         table = replace(self.table, points=points)
         coefficients = [self.model.coefficients(one.fit.shape, one.fit.expression) for one in fits]
@@ -77,7 +86,10 @@ class MapRenderer:
             points_image = pose_vertices(vertices, one.fit.pose, height)
             # The stored crop is that of the mirrored photograph; mirroring is its own reverse.
             crop = one.crop.mirrored(width) if one.mirrored else one.crop
-            position_map = table.position_map(crop.apply(points_image))
+            with np.errstate(all="ignore"):
+                position_map = table.position_map(crop.apply(points_image))
+            if not np.isfinite(position_map).all():
+                raise FormatError("a stored fit gives a position map that is not finite: run 'densegen verify'")
             if one.mirrored:
                 yield flip_position_map(position_map, table.valid, crop.size)
             else:
@@ -87,10 +99,11 @@ class MapRenderer:
 def stored_fit(shard: ShardReader, row: int) -> StoredFit:
     """What ``shard`` says of its sample ``row``."""
     file = shard.file
-    if not np.isfinite(file["crop"][row]).all():
-        raise FormatError(
-            f"{shard.path.name}: the crop of {shard.sample_ids[row]} is not finite: run 'densegen verify'"
-        )
+    for name in ("pose", "shape", "expression", "crop"):
+        if not np.isfinite(file[name][row]).all():
+            raise FormatError(
+                f"{shard.path.name}: the {name} of {shard.sample_ids[row]} is not finite: run 'densegen verify'"
+            )
     height, width = map(int, file["image_size"][row])
     crop = Crop.from_array(file["crop"][row], int(shard.attributes["crop_size"]))
     fit = Fit(file["pose"][row], file["shape"][row], file["expression"][row])
@@ -120,14 +133,17 @@ def write_position_maps(
     for path, rows in wanted.items():
         with ShardReader(path) as shard:
             check_model(path, shard.attributes["model_name"], shard.attributes["model_fingerprint"], model)
-            for row in rows or range(len(shard)):
-                ((position_map, valid),) = renderer.render([stored_fit(shard, row)])
-                position_map[~valid] = np.nan
-                with (
-                    replace_file(out / f"{shard.sample_ids[row]}.npy") as temporary,
-                    temporary.open("wb") as file,
-                ):
-                    np.save(file, position_map, allow_pickle=False)
-                count += 1
-                advance(1)
+            chosen = rows or range(len(shard))
+            for start in range(0, len(chosen), BATCH):
+                batch = chosen[start : start + BATCH]
+                made = renderer.render([stored_fit(shard, row) for row in batch])
+                for row, (position_map, valid) in zip(batch, made, strict=True):
+                    position_map[~valid] = np.nan
+                    with (
+                        replace_file(out / f"{shard.sample_ids[row]}.npy") as temporary,
+                        temporary.open("wb") as file,
+                    ):
+                        np.save(file, position_map, allow_pickle=False)
+                    count += 1
+                    advance(1)
     return count

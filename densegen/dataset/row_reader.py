@@ -5,6 +5,8 @@ from __future__ import annotations
 import bisect
 import math
 import os
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,13 +46,32 @@ class ShardPlace:
         return f"{self.path.name}: sample {self.sample_ids[row]}"
 
 
+MAX_OPEN = 128
+"""Files that a reader keeps open; many systems allow a process no more than 256."""
+
+
+class _Descriptor:
+    """An open file, closed when nobody holds it any more: a thread may still read what another one has let go."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
 class RowReader:
-    """Reads samples by their number in the set, with one file descriptor a shard, opened when it is first needed."""
+    """Reads samples by their number in the set; of the shards' files those that were read last are kept open.
+
+    Threads may share one.
+    """
 
     def __init__(self, shards: Sequence[ShardPlace]) -> None:
         self.shards = shards
-        self.firsts = [shard.first for shard in shards]
-        self.files: dict[int, int] = {}
+        self._firsts = [shard.first for shard in shards]
+        self._files: OrderedDict[int, _Descriptor] = OrderedDict()
+        self._lock = threading.Lock()
 
     def jpeg(self, number: int) -> bytes:
         """The JPEG file of a sample."""
@@ -86,10 +107,12 @@ class RowReader:
         assert shard.position_map_offsets is not None
         packed = self._blob(number, "position_map/bytes", shard.position_map_offsets, row)
         valid = self._read(number, shard.at["valid_uv"], UV_SIZE * UV_SIZE)
-        return decode_map(packed, shard.name(row)), np.frombuffer(valid, bool).reshape(UV_SIZE, UV_SIZE)
+        return decode_map(packed, f"{shard.name(row)}: the position map"), np.frombuffer(valid, bool).reshape(
+            UV_SIZE, UV_SIZE
+        )
 
     def _place(self, number: int) -> tuple[ShardPlace, int]:
-        shard = self.shards[bisect.bisect_right(self.firsts, number) - 1]
+        shard = self.shards[bisect.bisect_right(self._firsts, number) - 1]
         return shard, number - shard.first
 
     def _row(self, number: int, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
@@ -105,21 +128,23 @@ class RowReader:
     def _read(self, number: int, offset: int, size: int) -> bytes:
         shard, row = self._place(number)
         try:
-            data = os.pread(self._file(shard), size, offset)
+            file = self._file(shard)
+            data = os.pread(file.number, size, offset)
         except OSError as error:
             raise FormatError(f"{shard.name(row)} cannot be read: {error.strerror}") from error
         if len(data) < size:
             raise FormatError(f"{shard.name(row)} lies behind the end of its file: run 'densegen verify'")
         return data
 
-    def _file(self, shard: ShardPlace) -> int:
-        if shard.first not in self.files:
-            opened = os.open(shard.path, os.O_RDONLY)
-            if self.files.setdefault(shard.first, opened) != opened:  # another thread was faster
-                os.close(opened)
-        return self.files[shard.first]
+    def _file(self, shard: ShardPlace) -> _Descriptor:
+        with self._lock:
+            file = self._files.get(shard.first) or _Descriptor(shard.path)
+            self._files[shard.first] = file
+            self._files.move_to_end(shard.first)
+            if len(self._files) > MAX_OPEN:
+                self._files.popitem(last=False)
+        return file
 
     def close(self) -> None:
-        for file in self.files.values():
-            os.close(file)
-        self.files.clear()
+        with self._lock:
+            self._files.clear()

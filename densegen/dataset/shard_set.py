@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -115,8 +115,9 @@ class Subset(_Samples):
 class ShardSet(_Samples):
     """All samples of one or several builds: a sequence of :class:`StoredSample`, in the order of the shards.
 
-    A sample is read when it is asked for: two reads from its file and a JPEG to decode. Threads may share one, and a
-    copy sent to another process opens its own files.
+    A sample is read when it is asked for: two reads from its file and a JPEG to decode, and two more for a stored
+    position map. Threads may share one, and a copy sent to another process opens its own files. An error in one sample
+    does not end an iteration, unless position maps are rendered.
 
     index : the vertex index that they share
     index_text : its file
@@ -162,27 +163,30 @@ class ShardSet(_Samples):
         return {name: value for name, value in self.__dict__.items() if name != "_reader"}
 
     def _read(self, numbers: Int64) -> Iterator[StoredSample]:
-        for start in range(0, len(numbers), BATCH):
-            batch = numbers[start : start + BATCH].tolist()
-            for number, (position_map, valid_uv) in zip(batch, self._position_maps(batch), strict=True):
-                yield StoredSample(
-                    sample_id=str(self.sample_ids[number]),
-                    split=SPLITS[self.split[number]],
-                    mirrored=bool(self.mirrored[number]),
-                    image=self._reader.image(number),
-                    landmarks=self._reader.landmarks(number),
-                    keypoints68=self.keypoints68[number],
-                    pose=self.pose[number],
-                    position_map=position_map,
-                    valid_uv=valid_uv,
-                )
+        if isinstance(self.position_maps, MapRenderer):
+            return self._read_and_render(numbers.tolist(), self.position_maps)
+        return map(self._sample, numbers.tolist())
 
-    def _position_maps(self, numbers: Sequence[int]) -> Iterable[tuple[Float32 | None, Mask | None]]:
-        if self.position_maps == "stored":
-            return map(self._stored_map, numbers)
-        if self.position_maps is None:
-            return ((None, None) for _ in numbers)
-        return self.position_maps.render([self._fit(number) for number in numbers])
+    def _read_and_render(self, numbers: list[int], renderer: MapRenderer) -> Iterator[StoredSample]:
+        for start in range(0, len(numbers), BATCH):
+            batch = numbers[start : start + BATCH]
+            for number, rendered in zip(batch, renderer.render([self._fit(n) for n in batch]), strict=True):
+                yield self._sample(number, rendered)
+
+    def _sample(self, number: int, rendered: tuple[Float32, Mask] | None = None) -> StoredSample:
+        mapped = self._stored_map(number) if self.position_maps == "stored" else rendered
+        position_map, valid_uv = mapped or (None, None)
+        return StoredSample(
+            sample_id=str(self.sample_ids[number]),
+            split=SPLITS[self.split[number]],
+            mirrored=bool(self.mirrored[number]),
+            image=self._reader.image(number),
+            landmarks=self._reader.landmarks(number),
+            keypoints68=self.keypoints68[number],
+            pose=self.pose[number],
+            position_map=position_map,
+            valid_uv=valid_uv,
+        )
 
     def _stored_map(self, number: int) -> tuple[Float32, Mask]:
         encoded, valid = self._reader.position_map(number)
@@ -255,19 +259,7 @@ def open_dataset(folder: str | Path, *more: str | Path, position_maps: bool | Mo
         keypoints68=joined("keypoints68").astype(np.float32),
         pose=joined("pose").astype(np.float32),
         expression=joined("expression").astype(np.float32),
-        places=tuple(
-            ShardPlace(
-                path=one.path,
-                first=int(first),
-                sample_ids=one.sample_ids,
-                crop_size=common.crop_size,
-                counts=(one.landmarks, one.shape_components),
-                image_offsets=one.image_offsets,
-                position_map_offsets=one.position_map_offsets,
-                at=one.at,
-            )
-            for one, first in zip(opened, firsts, strict=False)
-        ),
+        places=tuple(one.place(int(first)) for one, first in zip(opened, firsts, strict=False)),
         position_maps=_map_source(opened, position_maps),
     )
 
@@ -275,14 +267,14 @@ def open_dataset(folder: str | Path, *more: str | Path, position_maps: bool | Mo
 def _map_source(
     opened: Sequence[OpenedShard], position_maps: bool | MorphableModel
 ) -> Literal["stored"] | MapRenderer | None:
-    if position_maps is False:
-        return None
-    for one in opened:
-        if position_maps is True:
-            if one.position_map_offsets is None:
-                raise ConfigurationError(
-                    f"{one.path} holds no position maps: build with --position-maps, or give the model to render them"
-                )
-        else:
+    if isinstance(position_maps, MorphableModel):
+        for one in opened:
             check_model(one.path, *one.model, position_maps)
-    return "stored" if position_maps is True else MapRenderer(position_maps)
+        return MapRenderer(position_maps)
+    if not position_maps:
+        return None
+    if lacking := [one.path for one in opened if one.position_map_offsets is None]:
+        raise ConfigurationError(
+            f"{lacking[0]} holds no position maps: build with --position-maps, or give the model to render them"
+        )
+    return "stored"

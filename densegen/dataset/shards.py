@@ -30,7 +30,7 @@ from densegen.conventions import (
 )
 from densegen.dataset.hdf5 import create_group, new_file, open_checked
 from densegen.dataset.map_codec import unpack_map
-from densegen.errors import FormatError
+from densegen.errors import ConfigurationError, FormatError
 from densegen.files import stays_below
 from densegen.ibug68 import KEYPOINTS
 
@@ -120,7 +120,12 @@ _COLUMNS = {
     "flipped": _Column("?", (), "whether the sample is a mirror image"),
     "mirrored": _Column("?", (), "mirrored here; pose, shape and expression are then those of the unmirrored fit"),
 }
-_BLOBS = {"image": "JPEG files, RGB, end to end", "position_map": "packed position maps, crop frame, end to end"}
+_BLOBS = {
+    "image": "JPEG files, RGB, end to end",
+    "position_map": "(256, 256, 3) uint16 each, crop frame, end to end: pixels = value * step_px + offset_px. Packed: "
+    "Zstandard of 16 planes of bits, lowest first, of d = (stored >> 1) ^ -(stored & 1); value = sums of d over rows, "
+    "then columns, modulo 65536",
+}
 """What varies in length: ``NAME/bytes``, and ``NAME/offsets`` into it."""
 
 _OTHERS = {"vertex_index": ("S", ()), "image/bytes": ("u1", (None,)), "image/offsets": ("<i8", (None,))}
@@ -137,12 +142,14 @@ _ATTRIBUTES = {
 }  # fmt: skip
 
 MAX_CROP_SIZE = 4096
+LARGEST_MAP = 2 * (2 * UV_SIZE * UV_SIZE * 3)
+"""Bytes; Zstandard adds a hundredth at most to what it cannot make smaller."""
 
 
 def encode_shard(samples: Iterable[Sample], header: ShardHeader) -> bytes:
     """The bytes of a shard: a function of its arguments alone, to the last bit.
 
-    ``samples`` are taken one by one, and may be none (every fit of the shard was set aside).
+    There may be no samples (every fit of the shard was set aside). With ``valid_uv`` each has a position map.
     """
     buffer = io.BytesIO()
     with new_file(buffer) as file:
@@ -165,7 +172,9 @@ def encode_shard(samples: Iterable[Sample], header: ShardHeader) -> bytes:
         samples = list(samples)
         _put_blobs(file, "image", [sample.jpeg for sample in samples])
         if header.valid_uv is not None:
-            _put_blobs(file, "position_map", [sample.position_map or b"" for sample in samples])
+            maps = [sample.position_map for sample in samples if sample.position_map is not None]
+            assert len(maps) == len(samples)
+            _put_blobs(file, "position_map", maps)
             step, offset = position_map_grid_px(header.crop_size)
             _put_attributes(file["position_map/bytes"], step_px=step, offset_px=offset)
             _put(file, "valid_uv", header.valid_uv, "UV pixels that position maps cover; mirrored: reversed columns")
@@ -306,6 +315,10 @@ class ShardReader:
         self.file.close()
 
     def __len__(self) -> int:
+        return self._length
+
+    @cached_property
+    def _length(self) -> int:
         return int(self.file["sample_id"].shape[0])
 
     @property
@@ -359,21 +372,23 @@ class ShardReader:
 
     @cached_property
     def image_offsets(self) -> Int64:
-        """(S + 1,) int64; raises :class:`FormatError` if they lead out of the images."""
-        return self._offsets("image")
+        """(S + 1,) int64; raises :class:`FormatError` if they lead out of the images, or to one larger than can be."""
+        # JPEG never takes four bytes a pixel, but for its tables.
+        return self._offsets("image", 4 * self.attributes["crop_size"] ** 2 + 65_536)
 
     @cached_property
     def position_map_offsets(self) -> Int64:
-        """(S + 1,) int64; raises :class:`FormatError` if they lead out of the position maps."""
-        return self._offsets("position_map")
+        """(S + 1,) int64; raises :class:`FormatError` if they lead out of the maps, or to one larger than can be."""
+        return self._offsets("position_map", LARGEST_MAP)
 
-    def _offsets(self, name: str) -> Int64:
+    def _offsets(self, name: str, largest: int) -> Int64:
         offsets = np.asarray(self.file[f"{name}/offsets"][()])
         if (
             len(offsets) != len(self) + 1
             or offsets[0] != 0
-            or (np.diff(offsets) < 0).any()
+            or (offsets[1:] < offsets[:-1]).any()  # before any difference, which could overflow
             or (offsets[-1] != self.file[f"{name}/bytes"].shape[0])
+            or (np.diff(offsets) > largest).any()
         ):
             raise FormatError(f"{self.path.name}: {name}/offsets is damaged: rebuild it with 'densegen build'")
         return offsets
@@ -407,10 +422,16 @@ class ShardReader:
         return decode_crop(self.jpeg(row), size, f"{self.path.name}: the image of {self.sample_ids[row]}")
 
     def position_map(self, row: int) -> npt.NDArray[np.uint16]:
-        """(256, 256, 3) uint16 fixed-point position map of ``row``; raises :class:`FormatError` if it is damaged."""
+        """(256, 256, 3) uint16 fixed-point position map of ``row``; raises :class:`FormatError` if it is damaged,
+        :class:`ConfigurationError` if the shard holds none.
+        """
+        if not self.has_position_maps:
+            raise ConfigurationError(f"{self.path.name} holds no position maps: build with --position-maps")
         packed = self._blob("position_map", self.position_map_offsets, row)
         return decode_map(packed, f"{self.path.name}: the position map of {self.sample_ids[row]}")
 
     def _blob(self, name: str, offsets: Int64, row: int) -> bytes:
+        if not 0 <= row < len(self):
+            raise IndexError(f"sample {row} of {len(self):,}")
         start, stop = offsets[row : row + 2]
         return bytes(self.file[f"{name}/bytes"][start:stop].tobytes())

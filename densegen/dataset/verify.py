@@ -32,7 +32,7 @@ def verify_dataset(folder: str | Path, advance: Callable[[int], None] = lambda s
 
     Checksums and sizes, schema, counts and fingerprints against the manifest, unique ids, groups that stay in one
     split, finite landmarks in range, mirrored pairs that are each other's mirror image, images that decode to the right
-    size.
+    size, position maps that unpack.
 
     advance : is called after each shard with its number of samples
 
@@ -163,6 +163,8 @@ def _check_images(shard: ShardReader) -> list[str]:
     try:
         for row in range(len(shard)):
             shard.image(row)
+            if shard.has_position_maps:
+                shard.position_map(row)
     except FormatError as error:
         return [str(error)]
     return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -82,6 +82,10 @@ class MorphableModel:
     uv_layout: str = UV_LAYOUT
     shape_names: tuple[str, ...] = ()
     expression_names: tuple[str, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is kept because it was computed once is not sent to another process: it computes it again."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __post_init__(self) -> None:
         vertices, shapes, expressions = len(self.uv), len(self.shape_basis), len(self.expression_basis)

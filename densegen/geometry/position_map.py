@@ -66,6 +66,7 @@ def make_uv_table(uv: Float64, triangles: Int32, size: int = UV_SIZE) -> UvTable
     """
     covered, weights = _rasterise(uv_pixels(uv, size), triangles, size)
     valid = covered >= 0
+    valid.setflags(write=False)  # many samples share it
     return UvTable(
         SurfacePoints(triangles[covered[valid]], weights[valid].astype(np.float32)),
         valid,

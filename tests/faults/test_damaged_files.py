@@ -1,6 +1,6 @@
 """Every reader against damaged files: accepted or refused in one line, never an escape, a hang or gigabytes.
 
-``make test`` reads a few hundred of each kind, ``make faults`` 20,000.
+``make test`` reads a few hundred of each kind, ``make long`` 20,000.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import yaml
 from PIL import Image
 
 from densegen.dataset.map_codec import pack_map
-from densegen.dataset.shards import ShardReader
+from densegen.dataset.opened_shards import open_shard
+from densegen.dataset.row_reader import RowReader
+from densegen.dataset.shards import ShardReader, encode_shard
 from densegen.errors import DensegenError
 from densegen.face.morphable_model import MorphableModel, read_model, write_model
 from densegen.files import find_data_file
@@ -31,7 +33,7 @@ from densegen.index.vertex_index import VertexIndex, read_index
 from densegen.sources.fits import read_fit
 from densegen.sources.manifest import read_manifest
 from densegen.sources.photograph import read_photograph
-from tests.densegen.dataset.test_shards import sample, write
+from tests.densegen.dataset.test_shards import header, sample, write
 from tests.faults.mutations import Outcome, mutate, mutate_text, run_cases
 
 CASES = int(os.environ.get("DENSE_FAULT_CASES", "200"))
@@ -70,6 +72,16 @@ def read_shard(path: Path) -> None:
                 shard.position_map(row)
 
 
+def read_rows(path: Path) -> None:
+    """As :func:`~densegen.dataset.shard_set.open_dataset` reads, past HDF5."""
+    with ShardReader(path) as shard:
+        opened = open_shard(shard, "", shard.vertex_index)
+    rows = RowReader([opened.place(0)])
+    for number in range(len(opened.sample_ids)):
+        _ = rows.jpeg(number), rows.landmarks(number), rows.fit(number), rows.position_map(number)
+    rows.close()
+
+
 def seeds(small: MorphableModel, index: VertexIndex, corpus: Path, folder: Path) -> dict[str, tuple[Any, ...]]:
     """A good file of each kind, what reads it, and how it is damaged."""
     write_model(small, folder / "m.safetensors")
@@ -80,6 +92,9 @@ def seeds(small: MorphableModel, index: VertexIndex, corpus: Path, folder: Path)
         sample(1, with_map=True),
     ]  # few bytes, and many
     write(folder / "maps.h5", rows, with_map=True)
+    (folder / "rows.h5").write_bytes(
+        encode_shard(rows, replace(header(True), configuration='{"crop": {"margin": 1.5}}'))
+    )
     for kind in ("csv", "npz", "json"):
         export_index(index, folder / f"i.{kind}", small)
     export_index(index, folder / "i.obj", small)
@@ -101,6 +116,7 @@ def seeds(small: MorphableModel, index: VertexIndex, corpus: Path, folder: Path)
         "model": (at("m.safetensors"), read_model, mutate, ".safetensors"),
         "shard": (at("s.h5"), read_shard, mutate, ".h5"),
         "shard with maps": (at("maps.h5"), read_shard, mutate, ".h5"),
+        "rows with maps": (at("rows.h5"), read_rows, mutate, ".h5"),
         "fit": (fit, read_fit, mutate, ".mat"),
         "jpeg": (simplejpeg.encode_jpeg(picture, 80, "RGB", "420"), read_photograph, mutate, ".jpg"),
         "png": (png.getvalue(), read_photograph, mutate, ".png"),
@@ -122,8 +138,8 @@ def seeds(small: MorphableModel, index: VertexIndex, corpus: Path, folder: Path)
 
 
 KINDS = (
-    "model", "shard", "shard with maps", "fit", "jpeg", "png", "manifest", "index", "corrections", "candidates",
-    "index csv", "index npz", "index numbers", "obj", "ply",
+    "model", "shard", "shard with maps", "rows with maps", "fit", "jpeg", "png", "manifest", "index", "corrections",
+    "candidates", "index csv", "index npz", "index numbers", "obj", "ply",
 )  # fmt: skip
 
 
@@ -141,7 +157,21 @@ def test_a_damaged_file_is_read_or_refused(good: dict[str, tuple[Any, ...]], kin
     check(run_cases(read, data, tmp_path / f"case{suffix}", range(CASES), change), CASES)
 
 
-@pytest.mark.parametrize("kind", ["model", "shard", "fit", "jpeg", "png", "manifest", "corrections", "index npz"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "model",
+        "shard",
+        "shard with maps",
+        "rows with maps",
+        "fit",
+        "jpeg",
+        "png",
+        "manifest",
+        "corrections",
+        "index npz",
+    ],
+)
 def test_the_good_file_itself_is_accepted(good: dict[str, tuple[Any, ...]], kind: str, tmp_path: Path) -> None:
     data, read, _, suffix = good[kind]
     path = tmp_path / f"good{suffix}"

@@ -53,6 +53,7 @@ def test_numpy_and_zstandard_alone_unpack_it(numbers: npt.NDArray[np.uint16]) ->
         (b"no Zstandard", "content size"),
         (zstandard.compress(bytes(100)), "100 bytes, expected 768"),
         (pack_map(np.zeros(SHAPE, np.uint16))[:-1], "."),
+        (pack_map(np.zeros(SHAPE, np.uint16)) + b"more", "."),
         (zstandard.ZstdCompressor(write_content_size=False).compress(bytes(768)), "expected 768"),
     ],
 )

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
+import gc
+import json
+import os
+import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
+from densegen.dataset import row_reader
 from densegen.dataset.build import build, plan_build
 from densegen.dataset.build_record import read_dataset_manifest
 from densegen.dataset.shard_set import ShardSet, StoredSample, open_dataset
 from densegen.dataset.shards import ShardReader
-from densegen.errors import ConfigurationError
+from densegen.errors import ConfigurationError, FormatError
 from densegen.face.morphable_model import MorphableModel
 from densegen.sources.manifest import Manifest, Split, choose_settings
 
@@ -27,7 +35,7 @@ def samples(dataset: Path) -> ShardSet:
 def same(one: StoredSample, other: StoredSample) -> bool:
     return one.sample_id == other.sample_id and all(
         np.array_equal(getattr(one, name), getattr(other, name))
-        for name in ("image", "landmarks", "keypoints68", "pose", "mirrored", "split")
+        for name in ("image", "landmarks", "keypoints68", "pose", "mirrored", "split", "position_map")
     )
 
 
@@ -90,13 +98,53 @@ def test_position_maps_are_read_or_rendered_the_same(dataset: Path, model: Morph
         assert np.array_equal(one.valid_uv, two.valid_uv)
         assert np.abs(one.position_map - two.position_map).max() < 1 / 256 + 1e-4
         assert not two.position_map[~two.valid_uv].any()
-        # Every landmark lies on the map, and within the width of a pixel of the nearest valid one.
+        # Every landmark lies on the map: a neighbour of four of its pixels is never farther than 3 px.
         on_map = two.position_map[two.valid_uv]
         nearest = np.linalg.norm(on_map[None, ::4] - one.landmarks[::40, None], axis=2).min(axis=1)
         assert nearest.max() < 3
     last = rendered[len(rendered) - 1].position_map
     assert two.position_map is not None
     assert np.array_equal(last, two.position_map)
+
+
+def test_a_copy_of_a_renderer_leaves_out_what_it_computed(dataset: Path, model: MorphableModel) -> None:
+    rendered = open_dataset(dataset, position_maps=model)
+    before = len(pickle.dumps(rendered))
+    assert rendered[0].position_map is not None
+    assert len(pickle.dumps(rendered)) == before
+
+
+def test_an_error_in_one_sample_does_not_end_an_iteration(dataset: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(dataset, tmp_path / "copied"))
+    with h5py.File(copied / "shard-00000.h5", "r+") as file:
+        offsets = file["image/offsets"][()]
+        file["image/bytes"][offsets[1] : offsets[2]] = 0
+    read, found = iter(open_dataset(copied)), []
+    for _ in range(4):
+        with contextlib.suppress(FormatError):
+            found.append(next(read).sample_id)
+    assert len(found) == 3
+
+
+def test_few_files_are_open_at_a_time(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_reader, "MAX_OPEN", 2)
+    before = len(os.listdir("/proc/self/fd"))
+    samples = open_dataset(dataset)
+    with ThreadPoolExecutor(8) as threads:
+        read = threads.map(samples.__getitem__, [*range(32)] * 6)
+        assert [sample.sample_id for sample in read] == list(samples.sample_ids) * 6
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
+    del samples, read
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_build_of_another_schema_says_so(dataset: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(dataset, tmp_path / "copied"))
+    manifest = json.loads((copied / "manifest.json").read_text())
+    (copied / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 2}))
+    with pytest.raises(FormatError, match="is of a build of schema 2, expected 3: build it again"):
+        open_dataset(copied)
 
 
 def test_position_maps_need_the_builds_own_model(

@@ -19,7 +19,7 @@ from densegen.conventions import FRAMES
 from densegen.dataset.hdf5 import create_group, new_file
 from densegen.dataset.map_codec import pack_map, unpack_map
 from densegen.dataset.shards import Sample, ShardHeader, ShardReader, encode_shard
-from densegen.errors import FormatError
+from densegen.errors import ConfigurationError, FormatError
 from densegen.files import write_bytes
 
 
@@ -141,6 +141,7 @@ def edited(path: Path, **changes: Any) -> Path:
         ({"dataset": np.bytes_(b"\xff\xfe")}, "dataset is not UTF-8"),
         ({"model_fingerprint": None}, "lacks model_fingerprint"),
         ({"crop": None}, "lacks crop"),
+        ({"shape": {"data": np.zeros((1, 199), "<f4"), "chunks": (1, 199)}}, "shape is not stored in one piece"),
         ({"landmarks": {"data": np.zeros((1, 520, 2), "<f4")}}, r"landmarks is float32 \(1, 520, 2\)"),
         ({"landmarks": {"data": np.zeros((1, 520, 3), "<f8")}}, "landmarks is float64"),
         ({"sample_id": {"data": np.bytes_("A/a")}}, "sample_id"),
@@ -180,6 +181,41 @@ def test_an_image_of_another_size_is_not_decoded(tmp_path: Path) -> None:
     path = write(tmp_path / "s.h5", [dataclasses.replace(sample(0), jpeg=huge)])
     with ShardReader(path) as shard, pytest.raises(FormatError, match=r"is 4096x16, expected 256x256"):
         shard.image(0)
+
+
+TOTAL = -9
+"""Stands for the number of all bytes."""
+
+
+# Differences of the last wrap around to positive numbers.
+@pytest.mark.parametrize("places", [[1, TOTAL], [0, 3], [0, 2**40, TOTAL], [0, 2**63 - 1, -(2**63), -1, TOTAL]])
+@pytest.mark.parametrize("name", ["image", "position_map"])
+def test_offsets_that_lead_elsewhere_are_refused(tmp_path: Path, name: str, places: list[int]) -> None:
+    samples = [sample(number, with_map=True) for number in range(len(places) - 1)]
+    path = write(tmp_path / "s.h5", samples, with_map=True)
+    with h5py.File(path, "r+") as file:
+        total = len(file[f"{name}/bytes"])
+        file[f"{name}/offsets"][...] = [total if place == TOTAL else place for place in places]
+    with ShardReader(path) as shard, pytest.raises(FormatError, match=f"{name}/offsets is damaged"):
+        getattr(shard, f"{name}_offsets")
+
+
+def test_a_map_of_more_bytes_than_it_can_have_is_not_read(tmp_path: Path) -> None:
+    packed = pack_map(np.zeros((256, 256, 3), np.uint16)) + bytes(1_000_000)
+    path = write(tmp_path / "s.h5", [dataclasses.replace(sample(0), position_map=packed)], with_map=True)
+    with ShardReader(path) as shard, pytest.raises(FormatError, match="position_map/offsets is damaged"):
+        shard.position_map(0)
+
+
+def test_a_damaged_map_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.h5", [dataclasses.replace(sample(0), position_map=b"no map")], with_map=True)
+    with ShardReader(path) as shard, pytest.raises(FormatError, match="the position map of A/photo_0 is damaged"):
+        shard.position_map(0)
+    with ShardReader(write(path, [sample(0)])) as shard:
+        with pytest.raises(ConfigurationError, match="holds no position maps"):
+            shard.position_map(0)
+        with pytest.raises(IndexError, match="sample -1 of 1"):
+            shard.jpeg(-1)
 
 
 def test_samples_are_immutable() -> None:

@@ -60,6 +60,11 @@ def spoil_image(file: h5py.File) -> None:
     file["image/bytes"][start : start + 4] = 0
 
 
+def spoil_map(file: h5py.File) -> None:
+    start = int(file["position_map/offsets"][2])
+    file["position_map/bytes"][start : start + 4] = 0
+
+
 def other_crop(file: h5py.File) -> None:
     file.attrs["crop_size"] = 128
 
@@ -75,6 +80,7 @@ def other_crop(file: h5py.File) -> None:
         (set_at("sample_id", 2, "SYNTH/SYNTH_00000_0"), "SYNTH/SYNTH_00000_0 occurs twice"),
         (set_at("sample_id", 0, "SYNTH/other"), r"SYNTH_00001_2\+mirror has no partner"),
         (set_at("split", slice(None), 2), "the photograph SYNTH/SYNTH_00001 is in test and in"),
+        (spoil_map, "the position map of SYNTH/SYNTH_00001_3 is damaged"),
         (spoil_image, "the image of SYNTH/SYNTH_00001_3 is not a readable JPEG"),
         (set_at("split", 0, 7), "split names one of 3, not number 7"),
         (lambda file: file.attrs.__delitem__("schema_version"), "has schema None, expected 3"),
