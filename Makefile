@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick check long bench pictures training-pictures clean
+.PHONY: demo test quick check coverage long bench pictures training-pictures clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "densegen needs Python 3.11 or newer")'
@@ -31,6 +31,11 @@ check: $(VENV)/.ready
 
 test: check
 	$(BIN)/python -m pytest -m "not benchmark and not long" -n auto --maxprocesses 4 --dist worksteal
+
+# Lines that the tests run in their own processes; compiled kernels and the processes of commands do not count.
+coverage: $(VENV)/.ready
+	$(BIN)/python -m pytest -m "not benchmark and not long" -n auto --maxprocesses 4 --dist worksteal \
+		--cov densegen --cov densetrain --cov-report term:skip-covered --cov-fail-under 90
 
 quick: $(VENV)/.ready
 	$(BIN)/python -m pytest -m "not benchmark and not slow and not long"
