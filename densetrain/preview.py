@@ -37,7 +37,7 @@ def draw_augmented(shards: ShardSet, settings: FitSettings, count: int, path: Pa
     rows = shards.rows("train")
     rows = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
     reader = shards.open()
-    images = torch.from_numpy(np.stack([reader.image(int(row)) for row in rows])).permute(0, 3, 1, 2)
+    images = torch.from_numpy(reader.images(rows)).permute(0, 3, 1, 2)
     landmarks = torch.from_numpy(np.stack([reader.landmarks(int(row)) for row in rows]))
     reader.close()
     draws = draw(count, settings.augment, torch.Generator().manual_seed(settings.seed))

@@ -7,7 +7,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,17 +76,30 @@ class RowReader:
     def jpeg(self, number: int) -> bytes:
         """The JPEG file of a sample."""
         shard, row = self._place(number)
-        return self._blob(number, "image/bytes", shard.image_offsets, row)
+        return self._blob(shard, row, "image/bytes", shard.image_offsets)
 
-    def image(self, number: int) -> Image:
-        """(S, S, 3) uint8, RGB; raises :class:`FormatError`, naming shard and sample, if it is damaged."""
+    def image(self, number: int, out: Image | None = None) -> Image:
+        """(S, S, 3) uint8, RGB; raises :class:`FormatError`, naming shard and sample, if it is damaged.
+
+        out : where it is decoded to, (S, S, 3) uint8, in one piece; by default into an array of its own
+        """
         shard, row = self._place(number)
-        return decode_crop(self.jpeg(number), shard.crop_size, shard.name(row))
+        jpeg = self._blob(shard, row, "image/bytes", shard.image_offsets)
+        return decode_crop(jpeg, shard.crop_size, shard.name(row), out)
+
+    def images(self, numbers: Iterable[int]) -> Image:
+        """(n, S, S, 3) uint8, RGB: each is decoded into its place."""
+        chosen = [int(number) for number in numbers]
+        size = self.shards[0].crop_size
+        images: Image = np.empty((len(chosen), size, size, 3), np.uint8)
+        for number, image in zip(chosen, images, strict=True):
+            self.image(number, image)
+        return images
 
     def landmarks(self, number: int) -> Float32:
         """(N, 3) float32, pixels, crop frame."""
         shard, row = self._place(number)
-        landmarks: Float32 = self._row(number, "landmarks", "<f4", (shard.counts[0], 3))
+        landmarks: Float32 = self._row(shard, row, "landmarks", "<f4", (shard.counts[0], 3))
         if not np.isfinite(landmarks).all():
             raise FormatError(f"{shard.name(row)} has landmarks that are not finite: run 'densegen verify'")
         return landmarks
@@ -94,19 +107,19 @@ class RowReader:
     def fit(self, number: int) -> tuple[Float32, Float64, tuple[int, int]]:
         """Shape (Ks,) float32, crop (4,) float64, and (height, width) of the photograph."""
         shard, row = self._place(number)
-        shape = self._row(number, "shape", "<f4", (shard.counts[1],))
-        crop = self._row(number, "crop", "<f8", (4,))
+        shape = self._row(shard, row, "shape", "<f4", (shard.counts[1],))
+        crop = self._row(shard, row, "crop", "<f8", (4,))
         if not (np.isfinite(shape).all() and np.isfinite(crop).all()):
             raise FormatError(f"{shard.name(row)} has a fit that is not finite: run 'densegen verify'")
-        height, width = self._row(number, "image_size", "<i4", (2,)).tolist()
+        height, width = self._row(shard, row, "image_size", "<i4", (2,)).tolist()
         return shape, crop, (height, width)
 
     def position_map(self, number: int) -> tuple[npt.NDArray[np.uint16], Mask]:
         """(256, 256, 3) uint16 fixed-point map, and (256, 256) bool, the pixels that unmirrored maps cover."""
         shard, row = self._place(number)
         assert shard.position_map_offsets is not None
-        packed = self._blob(number, "position_map/bytes", shard.position_map_offsets, row)
-        valid = self._read(number, shard.at["valid_uv"], UV_SIZE * UV_SIZE)
+        packed = self._blob(shard, row, "position_map/bytes", shard.position_map_offsets)
+        valid = self._read(shard, row, shard.at["valid_uv"], UV_SIZE * UV_SIZE)
         return decode_map(packed, f"{shard.name(row)}: the position map"), np.frombuffer(valid, bool).reshape(
             UV_SIZE, UV_SIZE
         )
@@ -115,18 +128,15 @@ class RowReader:
         shard = self.shards[bisect.bisect_right(self._firsts, number) - 1]
         return shard, number - shard.first
 
-    def _row(self, number: int, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        shard, row = self._place(number)
+    def _row(self, shard: ShardPlace, row: int, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         size = np.dtype(dtype).itemsize * math.prod(shape)
-        return np.frombuffer(self._read(number, shard.at[name] + row * size, size), dtype).reshape(shape)
+        return np.frombuffer(self._read(shard, row, shard.at[name] + row * size, size), dtype).reshape(shape)
 
-    def _blob(self, number: int, name: str, offsets: Int64, row: int) -> bytes:
-        start, stop = map(int, offsets[row : row + 2])
-        shard, _ = self._place(number)
-        return self._read(number, shard.at[name] + start, stop - start)
+    def _blob(self, shard: ShardPlace, row: int, name: str, offsets: Int64) -> bytes:
+        start, stop = int(offsets[row]), int(offsets[row + 1])
+        return self._read(shard, row, shard.at[name] + start, stop - start)
 
-    def _read(self, number: int, offset: int, size: int) -> bytes:
-        shard, row = self._place(number)
+    def _read(self, shard: ShardPlace, row: int, offset: int, size: int) -> bytes:
         try:
             file = self._file(shard)
             data = os.pread(file.number, size, offset)

@@ -231,13 +231,16 @@ def _rows(
     return np.array(values, column.dtype).reshape(len(values), *shape), stored_as
 
 
-def decode_crop(jpeg: bytes, size: int, name: str) -> Image:
-    """A crop's pixels, (S, S, 3) uint8, RGB; raises :class:`FormatError` before another size takes memory."""
+def decode_crop(jpeg: bytes, size: int, name: str, out: Image | None = None) -> Image:
+    """A crop's pixels, (S, S, 3) uint8, RGB; raises :class:`FormatError` before another size takes memory.
+
+    out : where they are written to, (S, S, 3) uint8, in one piece; by default into an array of their own
+    """
     try:
         height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
         if (height, width) != (size, size):
             raise FormatError(f"{name} is {width}x{height}, expected {size}x{size}: rebuild it with 'densegen build'")
-        return np.asarray(simplejpeg.decode_jpeg(jpeg, "RGB"))
+        return np.asarray(simplejpeg.decode_jpeg(jpeg, "RGB", buffer=out))
     except ValueError as error:
         raise FormatError(f"{name} is not a readable JPEG, rebuild it with 'densegen build': {error}") from error
 

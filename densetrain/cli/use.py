@@ -217,8 +217,6 @@ def export(run: Path, out: Path, variants: tuple[str, ...], calibrate: Path | No
     regressor = load_regressor(run)
     crops = None
     if calibrate is not None:
-        import numpy as np
-
         from densegen.dataset.shard_set import open_dataset
         from densetrain.evaluation.evaluate import check_belongs
 
@@ -226,7 +224,7 @@ def export(run: Path, out: Path, variants: tuple[str, ...], calibrate: Path | No
         check_belongs(regressor, shards)
         rows = shards.rows("train")
         reader = shards.open()
-        crops = np.stack([reader.image(int(row)) for row in rows[:: max(len(rows) // samples, 1)][:samples]])
+        crops = reader.images(rows[:: max(len(rows) // samples, 1)][:samples])
         reader.close()
     for one in write_export(regressor, out, variants or ("fp32",), crops):
         say(f"{one.path}: largest difference {one.largest_px:.2g} px, mean {one.mean_px:.2g} px")

@@ -101,7 +101,7 @@ class BatchDataset(Dataset[Truth | DensegenError]):
 
     def _images(self, rows: Int64) -> Tensor | None:
         if self.position is None:
-            return torch.from_numpy(np.stack([self.reader.image(int(row)) for row in rows]))
+            return torch.from_numpy(self.reader.images(rows))
         return None if self.images is None else self.images[torch.from_numpy(self.position[rows])]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def decode_all(shards: ShardSet, rows: Int64) -> Tensor:
     target = images.numpy()
 
     def decode(number: int) -> None:
-        target[number] = reader.image(int(rows[number]))
+        reader.image(int(rows[number]), target[number])
 
     with ThreadPoolExecutor() as threads:  # the decoder works outside the interpreter's lock
         list(threads.map(decode, range(len(rows)), chunksize=64))

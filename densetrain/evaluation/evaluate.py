@@ -190,7 +190,7 @@ def evaluate_shards(
         batch = rows[first : first + BATCH]
         truth = np.stack([reader.landmarks(int(row)) for row in batch])
         if regressor is not None:
-            predicted = regressor(np.stack([reader.image(int(row)) for row in batch]))
+            predicted = regressor(reader.images(batch))
         else:
             assert constant is not None
             predicted = np.broadcast_to(constant.astype(np.float32), truth.shape)
