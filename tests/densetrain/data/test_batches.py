@@ -140,7 +140,7 @@ def test_damaged_and_mixed_sets_are_refused(
         file.attrs["schema_version"] = 99
     size = (schema / "shard-00000.h5").stat().st_size
     edit_manifest(schema, lambda manifest: manifest["shards"][0].update(bytes=size))
-    with pytest.raises(FormatError, match="has schema 99, expected 2"):
+    with pytest.raises(FormatError, match="has schema 99, expected 3"):
         open_dataset(schema)
     index = tmp_path / "few.yaml"
     index.write_text(_half_an_index())
