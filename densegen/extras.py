@@ -18,6 +18,7 @@ EXTRA_OF = {
     "onnxruntime": "export",
     "onnxscript": "export",
     "tensorboard": "train",
+    "timm": "timm",
     "torch": "train",
     "torchvision": "train",
     "viser": "editor",

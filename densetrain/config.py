@@ -88,7 +88,8 @@ class AugmentSettings(_Settings):
 class ModelSettings(_Settings):
     """Which network.
 
-    backbone : ``mobilenet_v2``, ``resnet18``, ``resnet50`` or another classification network of torchvision, by name
+    backbone : ``mobilenet_v2``, ``resnet18``, ``resnet50`` or another classification network of torchvision by name, or
+        one of timm, as ``timm:mobilenetv4_conv_small``
     width : width multiplier, of networks that have one
     input_size : side that the crop is resized to inside the model, pixels
     pretrained : a file of weights (``.pth``, ``.safetensors``), or ``torchvision`` for its weights in the local cache

@@ -1,4 +1,4 @@
-"""The network: a torchvision backbone that regresses landmarks. It owns pixel normalisation and colour order."""
+"""The network: a backbone that regresses landmarks. It owns pixel normalisation and colour order."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densegen.errors import ConfigurationError, FormatError
+from densegen.extras import install_line
 from densegen.files import file_size
 from densetrain.config import ModelSettings
 
@@ -20,6 +21,9 @@ MEAN_RGB = (0.485, 0.456, 0.406)
 STD_RGB = (0.229, 0.224, 0.225)
 
 MAX_WEIGHT_BYTES = 4 << 30
+
+TIMM = "timm:"
+"""Begins the name of a backbone that timm has."""
 
 
 class LandmarkNet(nn.Module):
@@ -96,10 +100,28 @@ def net_of_weights(settings: ModelSettings, landmarks: int, crop_size: int, stat
 
 
 def _make_backbone(settings: ModelSettings, outputs: int, *, tried: bool) -> nn.Module:
+    make = _from_timm if settings.backbone.startswith(TIMM) else _from_torchvision
+    try:
+        backbone = make(settings, outputs).eval()
+        if not tried:
+            return backbone.train()
+        with torch.no_grad():
+            output = backbone(torch.zeros(1, 3, settings.input_size, settings.input_size))
+    # What networks raise for a size or a width that they cannot have.
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        if "width_mult" in str(error):
+            raise ConfigurationError(f"model.width: {settings.backbone} has no width multiplier") from error
+        what = f"{settings.backbone} at {settings.input_size} px"
+        raise ConfigurationError(f"model: {what}: {str(error).splitlines()[0][:160]}") from error
+    if not isinstance(output, Tensor) or output.shape != (1, outputs):
+        raise ConfigurationError(f"model.backbone: {settings.backbone} does not end in one vector a picture")
+    return backbone.train()
+
+
+def _from_torchvision(settings: ModelSettings, outputs: int) -> nn.Module:
     from torchvision import models
 
-    names = models.list_models(module=models)
-    if settings.backbone not in names:
+    if settings.backbone not in models.list_models(module=models):
         raise ConfigurationError(f"model.backbone: torchvision has no classification network {settings.backbone!r}")
     options: dict[str, Any] = {"weights": None, "num_classes": outputs}
     if settings.width != 1.0:
@@ -110,21 +132,24 @@ def _make_backbone(settings: ModelSettings, outputs: int, *, tried: bool) -> nn.
         options["input_size"] = (settings.input_size, settings.input_size)
     if settings.backbone in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "init_weights": True}
+    network: nn.Module = models.get_model(settings.backbone, **options)
+    return network
+
+
+def _from_timm(settings: ModelSettings, outputs: int) -> nn.Module:
     try:
-        backbone: nn.Module = models.get_model(settings.backbone, **options).eval()
-        if not tried:
-            return backbone.train()
-        with torch.no_grad():
-            output = backbone(torch.zeros(1, 3, settings.input_size, settings.input_size))
-    # What torchvision's networks raise for a size or a width that they cannot have.
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        if "width_mult" in str(error):
-            raise ConfigurationError(f"model.width: {settings.backbone} has no width multiplier") from error
-        what = f"{settings.backbone} at {settings.input_size} px"
-        raise ConfigurationError(f"model: {what}: {str(error).splitlines()[0][:160]}") from error
-    if not isinstance(output, Tensor) or output.shape != (1, outputs):
-        raise ConfigurationError(f"model.backbone: {settings.backbone} does not end in one vector a picture")
-    return backbone.train()
+        import timm
+    except ImportError as error:
+        raise ConfigurationError(f"model.backbone: {settings.backbone} needs timm: {install_line('timm')}") from error
+    name = settings.backbone.removeprefix(TIMM)
+    if not timm.is_model(name):  # nor anything that timm would download
+        raise ConfigurationError(f"model.backbone: timm has no network {name!r}")
+    if settings.width != 1.0:
+        raise ConfigurationError(f"model.width: {settings.backbone} has no width multiplier")
+    fixed = getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False)
+    options: dict[str, Any] = {"img_size": settings.input_size} if fixed else {}
+    network: nn.Module = timm.create_model(name, pretrained=False, num_classes=outputs, **options)
+    return network
 
 
 def load_pretrained(net: LandmarkNet, source: str) -> tuple[int, int]:
@@ -150,6 +175,8 @@ def load_pretrained(net: LandmarkNet, source: str) -> tuple[int, int]:
 def _cached_weights(backbone: str) -> Path:
     from torchvision import models
 
+    if backbone.startswith(TIMM):
+        raise ConfigurationError(f"model.pretrained: torchvision has no weights of {backbone}: name a file")
     url = models.get_model_weights(backbone).DEFAULT.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / str(url).rsplit("/", 1)[-1]
     if not path.is_file():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 
 from densegen.errors import ConfigurationError, FormatError
 from densetrain.config import ModelSettings
-from densetrain.network.model import LandmarkNet, load_pretrained, read_weights
+from densetrain.network.model import LandmarkNet, load_pretrained, net_of_weights, read_weights
 from densetrain.network.profile import profile
 
 
@@ -49,6 +50,32 @@ def test_the_output_is_in_pixels_about_the_training_mean() -> None:
 def test_other_networks_of_torchvision_work_by_name(backbone: str) -> None:
     net = LandmarkNet(ModelSettings(backbone=backbone, input_size=64), 7, 64).eval()
     assert net(torch.zeros(1, 3, 64, 64)).shape == (1, 7, 3)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv4_conv_small", "repvit_m0_9", "vit_tiny_patch16_224"])
+def test_networks_of_timm_work_by_name(name: str) -> None:
+    pytest.importorskip("timm")
+    net = LandmarkNet(ModelSettings(backbone=f"timm:{name}", input_size=64), 520, 128).eval()
+    with torch.no_grad():
+        assert net(torch.zeros(2, 3, 128, 128)).shape == (2, 520, 3)
+    again = net_of_weights(net.settings, 520, 128, net.state_dict())
+    assert again.backbone.training
+
+
+def test_a_network_of_timm_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm")
+    for settings, words in (
+        (ModelSettings(backbone="timm:nothing"), "timm has no network 'nothing'"),
+        (ModelSettings(backbone="timm:hf-hub:somebody/something"), "timm has no network"),
+        (ModelSettings(backbone="timm:resnet18", width=0.5), "model.width: timm:resnet18 has no width multiplier"),
+    ):
+        with pytest.raises(ConfigurationError, match=words):
+            LandmarkNet(settings, 520, 256)
+    with pytest.raises(ConfigurationError, match="torchvision has no weights of timm:resnet18: name a file"):
+        load_pretrained(LandmarkNet(ModelSettings(backbone="timm:resnet18", input_size=64), 4, 64), "torchvision")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ConfigurationError, match=r"timm:resnet18 needs timm: pip install"):
+        LandmarkNet(ModelSettings(backbone="timm:resnet18"), 520, 256)
 
 
 @pytest.mark.parametrize(
