@@ -76,12 +76,13 @@ def full_size_corpus(corpus: Path, root: Path) -> list[FitEntry]:
 
 
 @pytest.mark.benchmark
-def test_a_sample_costs_at_most_three_jpeg_decodes(
-    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("position_maps", "limit"), [(False, 3), (True, 8)])
+def test_a_sample_costs_few_jpeg_decodes(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], position_maps: bool, limit: float
 ) -> None:
-    recipe = Recipe(
-        full_size(read_model(corpus / "model.safetensors")), read_index(find_data_file("vertex_index_520.yaml"))
-    )
+    """All 228 components count, and the embedded face has fewer: a map of the Basel model costs somewhat more."""
+    model = full_size(read_model(corpus / "model.safetensors"))
+    recipe = Recipe(model, read_index(find_data_file("vertex_index_520.yaml")), position_maps=position_maps)
     entries = full_size_corpus(corpus, tmp_path)
     files = [entry.image.read_bytes() for entry in entries]
     with threadpool_limits(1):
@@ -100,8 +101,8 @@ def test_a_sample_costs_at_most_three_jpeg_decodes(
             decodes.append((time.perf_counter() - start) / (2 * BATCH))
     ratio = float(np.median(samples) / np.median(decodes))
     with capsys.disabled():
-        print(f"\na sample costs {ratio:.2f} JPEG decodes of its 450x450 source")
-    assert ratio <= 3
+        print(f"\na sample{' with its map' * position_maps} costs {ratio:.2f} JPEG decodes of its 450x450 source")
+    assert ratio <= limit
 
 
 @pytest.mark.benchmark
