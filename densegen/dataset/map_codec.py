@@ -111,15 +111,17 @@ def _shuffle_bits(numbers: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
     """(16, n / 8) uint8 planes of the bits of n numbers, lowest first: byte i of a plane holds those of numbers 8 i to
     8 i + 7, lowest first.
     """
-    halves = np.ascontiguousarray(numbers.astype("<u2", copy=False).view(np.uint8).reshape(-1, 2).T)
+    halves = np.stack([numbers.astype(np.uint8), (numbers >> np.uint16(8)).astype(np.uint8)])
     planes: npt.NDArray[np.uint8] = _planes(halves.view("<u8"))
     return planes
 
 
 def _unshuffle_bits(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
     """The reverse of :func:`_shuffle_bits`."""
-    halves = _unplanes(planes.reshape(2, 8, -1)).view(np.uint8)
-    return np.ascontiguousarray(halves.T).reshape(-1).view("<u2")
+    low, high = _unplanes(planes.reshape(2, 8, -1)).view(np.uint8)
+    numbers: npt.NDArray[np.uint16] = low.astype(np.uint16)
+    numbers |= high.astype(np.uint16) << np.uint16(8)
+    return numbers
 
 
 @kernel

@@ -41,9 +41,12 @@ class UvTable:
         returns : (S, S, 3) float32, the mesh's frame and unit; 0 if not valid
         """
         size = len(self.valid)
-        result = np.zeros((size, size, 3), np.float32)
-        result[self.valid] = self.points.gather(mesh)
-        return result
+        points = self.points.gather(mesh)
+        if len(points) == size * size:
+            return points.reshape(size, size, 3)
+        result = np.zeros((size * size, 3), np.float32)
+        result[self.places] = points
+        return result.reshape(size, size, 3)
 
     @cached_property
     def places(self) -> Int32:
@@ -122,8 +125,10 @@ def _out_of_range(size: int) -> SampleError:
 def decode_fixed_point(encoded: npt.NDArray[np.uint16], valid: Mask, size: int = CROP_SIZE) -> Float32:
     """The reverse of :func:`encode_fixed_point`: (S, S, 3) float32, pixels, crop frame; 0 if not valid."""
     step, offset = position_map_grid_px(size)
-    decoded = encoded * np.float32(step) + np.float32(offset)
-    decoded[~valid] = 0
+    decoded: Float32 = np.multiply(encoded, np.float32(step), dtype=np.float32)
+    decoded += np.float32(offset)
+    if not valid.all():
+        decoded[~valid] = 0
     return decoded
 
 
