@@ -36,6 +36,7 @@ def survives(function: Callable[[], object], out: Path, watched: tuple[Path, ...
     assert calm.code == 0, calm.said
     good = digests(out)
     assert good
+    print(f"{kind}: {len(moments(calm.touched))} moments")
     for at in moments(calm.touched):
         shutil.rmtree(out)
         broken = run_with_fault(function, watched, log, kind, at)
