@@ -11,17 +11,25 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from densegen.arrays import Float32, Image
+from densegen.arrays import Float32, Float64, Image
 from densegen.errors import ConfigurationError, FormatError
 from densegen.extras import install_line
 from densegen.files import read_bytes
-from densegen.geometry.crop import crop_of_box, warp
+from densegen.geometry.crop import Crop, crop_of_box, warp
 from densegen.geometry.flip import flip_points
 from densegen.index.vertex_index import VertexIndex
 from densetrain.network.description import Description, read_description
 from densetrain.network.onnx_graph import REFUSED, operators
 
-__all__ = ["ONNX_METADATA", "FlipTested", "OnnxRegressor", "Regressor", "landmarks_in_image", "open_regressor"]
+__all__ = [
+    "ONNX_METADATA",
+    "FlipTested",
+    "OnnxRegressor",
+    "Regressor",
+    "landmarks_and_flip_distance",
+    "landmarks_in_image",
+    "open_regressor",
+]
 
 MAX_ONNX_BYTES = 2 << 30
 
@@ -128,10 +136,14 @@ class FlipTested:
             )
 
     def __call__(self, crops: Image) -> Float32:
-        mirrored = self.network(np.ascontiguousarray(crops[:, :, ::-1]))
-        back = flip_points(mirrored, self.about.crop_size)[:, self.index.mirror]
-        mean: Float32 = np.float32(0.5) * (self.network(crops) + back)
+        one, other = self.both(crops)
+        mean: Float32 = np.float32(0.5) * (one + other)
         return mean
+
+    def both(self, crops: Image) -> tuple[Float32, Float32]:
+        """(B, N, 3) float32 landmarks, pixels, crop frame: of the crops, and of their mirror images, mirrored back."""
+        mirrored = self.network(np.ascontiguousarray(crops[:, :, ::-1]))
+        return self.network(crops), flip_points(mirrored, self.about.crop_size)[:, self.index.mirror]
 
 
 def _in_short(error: Exception) -> str:
@@ -173,9 +185,35 @@ def landmarks_in_image(regressor: Regressor, image: Image, boxes: npt.NDArray[np
 
     image : (H, W, 3) uint8 RGB
     boxes : (n, 4) left, top, right, bottom of the box around each face's 68 keypoints, pixels, image frame; n > 0
-
     returns : (n, N, 3) float32, pixels, image frame; z has the scale of x and y, and no origin
     """
-    crops = [crop_of_box(box, regressor.about.margin, regressor.about.crop_size) for box in boxes]
-    landmarks = regressor(np.stack([warp(image, crop) for crop in crops]))
+    crops = _crops(regressor, boxes)
+    return _in_image(regressor(_images(image, crops)), crops)
+
+
+def landmarks_and_flip_distance(
+    regressor: FlipTested, image: Image, boxes: npt.NDArray[np.floating]
+) -> tuple[Float32, Float64]:
+    """What :func:`landmarks_in_image` gives, and how far the two answers of a flip test lie apart: a network that is
+    unsure of a face gives two.
+
+    returns : (n, N, 3) float32 landmarks, and (n,) float64: 100 times the mean distance in x and y between the two,
+        over sqrt(w h) of the box: the unit of NME
+    """
+    crops = _crops(regressor, boxes)
+    one, other = regressor.both(_images(image, crops))
+    apart_px = np.linalg.norm((one - other)[..., :2].astype(np.float64), axis=-1).mean(axis=-1)
+    size_px = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) * [crop.scale for crop in crops]
+    return _in_image(np.float32(0.5) * (one + other), crops), 100 * apart_px / size_px
+
+
+def _crops(regressor: Regressor, boxes: npt.NDArray[np.floating]) -> list[Crop]:
+    return [crop_of_box(box, regressor.about.margin, regressor.about.crop_size) for box in boxes]
+
+
+def _images(image: Image, crops: list[Crop]) -> Image:
+    return np.stack([warp(image, crop) for crop in crops])
+
+
+def _in_image(landmarks: Float32, crops: list[Crop]) -> Float32:
     return np.stack([crop.invert(points) for crop, points in zip(crops, landmarks, strict=True)])

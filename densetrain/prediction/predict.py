@@ -22,7 +22,7 @@ from densegen.records import read_json
 from densegen.sources.photograph import read_photograph
 from densetrain.choices import DetectorName, Written
 from densetrain.head_pose import head_pose
-from densetrain.network.regressor import Regressor, landmarks_in_image
+from densetrain.network.regressor import FlipTested, Regressor, landmarks_and_flip_distance, landmarks_in_image
 from densetrain.prediction.detect import Detector, open_detector
 
 __all__ = [
@@ -67,12 +67,15 @@ class Face:
     landmarks : (N, 3) float32, pixels, image frame, z without an origin
     keypoints68 : (68, 3) float32, in the same frame, or None if the index has no iBUG 68
     pose_deg : (3,) pitch, yaw, roll in degrees, or None if the model knows no reference face
+    flip_distance : see :func:`~densetrain.network.regressor.landmarks_and_flip_distance`, percent; None without a flip
+        test
     """
 
     box: Float64
     landmarks: Float32
     keypoints68: Float32 | None
     pose_deg: Float64 | None
+    flip_distance: float | None = None
 
 
 def list_images(inputs: tuple[Path, ...], *, video: bool = True) -> list[Path]:
@@ -138,17 +141,24 @@ def find_faces(
     if not len(boxes):
         return []
     has68 = "ibug68" in regressor.index.subsets
-    landmarks = landmarks_in_image(regressor, image, boxes)
+    landmarks, distances = _landmarks(regressor, image, boxes)
     for _ in range(refine if has68 else 0):
         points = regressor.index.subset("ibug68", landmarks)[..., :2]
         again = box_around(points)
         # A face that got lost keeps the box that it had.
         plausible = np.all(again[:, 2:] - again[:, :2] >= 8, axis=1, keepdims=True)
         boxes = np.where(plausible, again, boxes)
-        landmarks = landmarks_in_image(regressor, image, boxes)
+        landmarks, distances = _landmarks(regressor, image, boxes)
     keypoints = regressor.index.subset("ibug68", landmarks) if has68 else [None] * len(boxes)
     poses = [None] * len(boxes) if reference is None else list(head_pose(landmarks, reference))
-    return [Face(*parts) for parts in zip(boxes, landmarks, keypoints, poses, strict=True)]
+    return [Face(*parts) for parts in zip(boxes, landmarks, keypoints, poses, distances, strict=True)]
+
+
+def _landmarks(regressor: Regressor, image: Image, boxes: Float64) -> tuple[Float32, list[float | None]]:
+    if not isinstance(regressor, FlipTested):
+        return landmarks_in_image(regressor, image, boxes), [None] * len(boxes)
+    landmarks, distances = landmarks_and_flip_distance(regressor, image, boxes)
+    return landmarks, list(distances)
 
 
 def predict(
@@ -258,6 +268,7 @@ def faces_as_json(faces: list[Face], image: Image, regressor: Regressor) -> dict
                 "pose_deg": None
                 if face.pose_deg is None
                 else dict(zip(("pitch", "yaw", "roll"), np.round(face.pose_deg, 2).tolist(), strict=True)),
+                "flip_distance_percent": None if face.flip_distance is None else round(face.flip_distance, 3),
                 "landmarks": np.round(face.landmarks.astype(np.float64), 3).tolist(),
                 "keypoints68": None
                 if face.keypoints68 is None

@@ -14,10 +14,12 @@ import trimesh
 from skimage.transform import resize
 
 from densegen.dataset.build import build, plan_build
-from densegen.geometry.crop import box_around, crop_of_box
+from densegen.geometry.crop import box_around, crop_of_box, warp
+from densegen.geometry.flip import flip_points
 from densegen.sources.fits import read_fit
 from densegen.sources.photograph import read_photograph
 from densegen.synthetic.corpus import write_corpus
+from densetrain import load
 from densetrain.network.checkpoint import load_regressor
 from densetrain.prediction.predict import Smoother, draw_faces, predict
 from densetrain.training.fit import fit
@@ -34,7 +36,6 @@ def test_what_is_predicted_is_written_in_the_images_frame(run: Path, corpus: Pat
     first, second = json.loads((tmp_path / "out/SYNTH_00000_0.json").read_text())["faces"]
     assert set(first["pose_deg"]) == {"pitch", "yaw", "roll"}
     # By hand: crop, network, and back.
-    from densegen.geometry.crop import warp
     from densegen.sources.photograph import read_photograph
 
     network = load_regressor(run)
@@ -101,6 +102,34 @@ def test_one_bad_image_does_not_end_the_others(run: Path, corpus: Path, tmp_path
     ]  # fmt: skip
     assert "1 of 2 inputs have no result, the first is a.jpg" in made.stderr
     assert (tmp_path / "out/b.json").is_file()
+
+
+def test_two_answers_of_a_flip_test_say_how_far_they_are_apart(exported: Path, corpus: Path, tmp_path: Path) -> None:
+    photograph, box = corpus / "SYNTH/SYNTH_00000_0.jpg", (120, 110, 330, 340)
+    asked = (
+        "predict",
+        "--onnx",
+        exported / "model.onnx",
+        photograph,
+        "--box",
+        *box,
+        "--write",
+        "json",
+        "--out",
+        tmp_path,
+    )
+    for extra in ((), ("--flip-test",)):
+        assert call(*asked, "--out", tmp_path, *extra).exit_code == 0
+        (face,) = json.loads((tmp_path / "SYNTH_00000_0.json").read_text())["faces"]
+        assert (face["flip_distance_percent"] is None) == (extra == ())
+    # By hand: the two answers, in the image's pixels.
+    network = load(exported / "model.onnx")
+    crop = crop_of_box(np.array(box), network.about.margin, 256)
+    image = warp(read_photograph(photograph), crop)
+    one, mirrored = network(np.stack([image, image[:, ::-1]]))
+    other = flip_points(mirrored)[network.index.mirror]
+    apart = np.linalg.norm((crop.invert(one) - crop.invert(other))[:, :2], axis=1).mean()
+    assert face["flip_distance_percent"] == pytest.approx(100 * apart / np.sqrt(210 * 230), abs=2e-3)
 
 
 @pytest.fixture(scope="module")
