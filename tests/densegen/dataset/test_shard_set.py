@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import gc
 import json
-import os
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +15,6 @@ import h5py
 import numpy as np
 import pytest
 
-from densegen.dataset import row_reader
 from densegen.dataset.build import build, plan_build
 from densegen.dataset.build_record import read_dataset_manifest
 from densegen.dataset.shard_set import ShardSet, StoredSample, open_dataset
@@ -124,19 +121,6 @@ def test_an_error_in_one_sample_does_not_end_an_iteration(dataset: Path, tmp_pat
         with contextlib.suppress(FormatError):
             found.append(next(read).sample_id)
     assert len(found) == 3
-
-
-def test_few_files_are_open_at_a_time(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_reader, "MAX_OPEN", 2)
-    before = len(os.listdir("/proc/self/fd"))
-    samples = open_dataset(dataset)
-    with ThreadPoolExecutor(8) as threads:
-        read = threads.map(samples.__getitem__, [*range(32)] * 6)
-        assert [sample.sample_id for sample in read] == list(samples.sample_ids) * 6
-    assert len(os.listdir("/proc/self/fd")) <= before + 2
-    del samples, read
-    gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_build_of_another_schema_says_so(dataset: Path, tmp_path: Path) -> None:

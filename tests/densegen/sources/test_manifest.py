@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from densegen.errors import ConfigurationError, FormatError
-from densegen.sources.fit_list import list_fits
-from densegen.sources.manifest import Manifest, Split, named_manifests, read_manifest
+from densegen.sources.manifest import Split, named_manifests, read_manifest
 
 BASE: dict[str, Any] = {
     "name": "test",
@@ -20,13 +19,6 @@ BASE: dict[str, Any] = {
     "licence": "none",
     "citation": "none",
 }
-
-
-def tree(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
 
 
 def test_the_manifests_that_come_along_are_complete() -> None:
@@ -48,41 +40,6 @@ def test_a_manifest_is_found_by_name_even_beside_a_folder_of_that_name(
         ConfigurationError, match="no manifest 'nothing': give a file, or one of 300w_lp, aflw2000_3d, demo"
     ):
         read_manifest("nothing")
-
-
-@pytest.mark.parametrize(
-    ("name", "group"),
-    [
-        ("AFW/AFW_134212_1_0", "AFW/AFW_134212"),
-        ("AFW/AFW_134212_2_5", "AFW/AFW_134212"),
-        ("HELEN/HELEN_232194_1_17", "HELEN/HELEN_232194"),
-        ("IBUG/IBUG_image_008_1_0", "IBUG/IBUG_image_008"),
-        ("IBUG/IBUG_image_092 _01_0", "IBUG/IBUG_image_092"),  # the space is in the dataset
-        ("LFPW/LFPW_image_train_0001_4", "LFPW/LFPW_image_train_0001"),
-        ("LFPW/LFPW_image_test_0224_14", "LFPW/LFPW_image_test_0224"),
-    ],
-)
-def test_300w_lp_is_grouped_by_photograph(tmp_path: Path, name: str, group: str) -> None:
-    tree(tmp_path, f"{name}.mat", f"{name}.jpg")
-    (entry,) = list_fits(read_manifest("300w_lp"), tmp_path, "mirror")
-    assert (entry.sample_id, entry.group) == (name, group)
-    assert entry.image == tmp_path / f"{name}.jpg"
-    assert not entry.flipped
-
-
-def test_shipped_flips_are_used_or_left_never_both(tmp_path: Path) -> None:
-    tree(tmp_path, "A/x_1.mat", "A/x_1.jpg", "A/x_2.mat", "A/x_2.jpg", "A_Flip/x_1.mat", "A_Flip/x_1.jpg")
-    manifest = Manifest.model_validate(BASE)
-    assert [e.sample_id for e in list_fits(manifest, tmp_path, "mirror")] == ["A/x_1", "A/x_2"]
-    shipped = list_fits(manifest, tmp_path, "shipped")
-    assert [(e.sample_id, e.flipped) for e in shipped] == [
-        ("A/x_1", False),
-        ("A/x_2", False),
-        ("A_Flip/x_1", True),
-    ]
-    assert {e.group for e in shipped} == {"A/x"}  # a photograph and its flips stay in one split
-    with pytest.raises(ConfigurationError, match="has no 'shipped' flips: use one of none, mirror"):
-        list_fits(read_manifest("aflw2000_3d"), tmp_path, "shipped")
 
 
 def test_the_split_follows_the_photograph_and_nothing_else() -> None:
@@ -138,38 +95,6 @@ def test_a_manifest_that_cannot_work_is_refused(tmp_path: Path, change: dict[str
     (tmp_path / "m.yaml").write_text(json.dumps(BASE | change))
     with pytest.raises(FormatError, match=words):
         read_manifest(str(tmp_path / "m.yaml"))
-
-
-def test_what_cannot_be_listed_says_why(tmp_path: Path) -> None:
-    manifest = Manifest.model_validate(BASE)
-    with pytest.raises(ConfigurationError, match="is not a folder: give the dataset's with --root"):
-        list_fits(manifest, tmp_path / "none", "none")
-    with pytest.raises(ConfigurationError, match=r"holds no fit \(\*\.mat\) in A"):
-        list_fits(manifest, tmp_path, "none")
-    tree(tmp_path, "A/x_1.mat", "A/x_1.jpg", "A/x_1.png")
-    with pytest.raises(ConfigurationError, match="two images"):
-        list_fits(manifest, tmp_path, "none")
-
-
-def test_names_that_would_mislead_are_refused(tmp_path: Path) -> None:
-    tree(tmp_path, "A/x_1+mirror.mat")
-    with pytest.raises(ConfigurationError, match="which marks samples that densegen mirrors"):
-        list_fits(Manifest.model_validate(BASE), tmp_path, "none")
-    (tmp_path / "A/x_1+mirror.mat").rename(tmp_path / "A/nogroup.mat")
-    with pytest.raises(ConfigurationError, match="names no source photograph"):
-        list_fits(Manifest.model_validate(BASE), tmp_path, "none")
-
-
-def test_shipped_flips_that_are_not_there_are_an_error(tmp_path: Path) -> None:
-    tree(tmp_path, "A/x_1.mat", "A/x_1.jpg")
-    with pytest.raises(ConfigurationError, match="A_Flip holds no fit, but A does: use --flip mirror"):
-        list_fits(Manifest.model_validate(BASE), tmp_path, "shipped")
-
-
-def test_duplicate_ids_are_refused(tmp_path: Path) -> None:
-    tree(tmp_path, "A/x_1.mat", "A/x_1.MAT", "A/x_1.jpg")
-    with pytest.raises(ConfigurationError, match="two fits have the id A/x_1"):
-        list_fits(Manifest.model_validate(BASE), tmp_path, "none")
 
 
 @pytest.mark.parametrize("pattern", ["^((a+)+)$", "^((?:a|ab)*)$", "(.*)(.*)(.*)(.*)(.*)$"])
