@@ -22,7 +22,7 @@ from densegen.conventions import OWN_INDEX, SHARD_SCHEMA_VERSION
 from densegen.dataset.build_folder import BuildFolder
 from densegen.dataset.build_record import BuildConfiguration, DatasetManifest, ShardRecord
 from densegen.dataset.card import REJECTS, format_rejects, write_card
-from densegen.dataset.map_codec import zstd_version
+from densegen.dataset.map_codec import zstd_codec
 from densegen.dataset.pipeline import check_components
 from densegen.dataset.shard_task import ShardTask, build_shard
 from densegen.errors import BuildError, ConfigurationError, SampleError
@@ -73,7 +73,7 @@ class Plan:
             fits=len(self.entries),
             fit_list=hashlib.sha256(fits.encode()).hexdigest(),
             jpeg_codec=jpeg_codec(),
-            zstd=zstd_version() if self.settings.position_maps else None,
+            zstd=zstd_codec() if self.settings.position_maps else None,
             processor={"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine()),
         )
 

@@ -74,7 +74,7 @@ class BuildConfiguration(_Record):
 
     jpeg_codec : see :func:`~densegen.sources.photograph.jpeg_codec`
     processor : its family, ``x86_64``: other families may round in another way
-    zstd : version of the library that packs the position maps; None for a build without position maps
+    zstd : see :func:`~densegen.dataset.map_codec.zstd_codec`; None for a build without position maps
     model, vertex_index : fingerprints
     fit_list : SHA-256 over ids, groups, splits and flips of the ``fits`` fits
     """
