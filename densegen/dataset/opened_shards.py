@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from densegen.arrays import Int64
 from densegen.dataset.build_record import read_dataset_manifest
 from densegen.dataset.row_reader import ShardPlace
 from densegen.dataset.shards import ShardReader
@@ -47,39 +46,19 @@ class _Common:
 class OpenedShard:
     """What is kept of a shard when it is closed again.
 
+    place : where its samples lie
     model : name and fingerprint of the model that it was made with
-    position_map_offsets : None if it holds no position maps
-    at : where the datasets begin that are read later, in bytes
     """
 
-    path: Path
+    place: ShardPlace
     sha256: str
     dataset: str
     common: _Common
-    landmarks: int
-    shape_components: int
     vertex_index: str
-    sample_ids: list[str]
     groups: list[str]
     splits: list[str]
     arrays: dict[str, npt.NDArray[Any]]
     model: tuple[str, str]
-    image_offsets: Int64
-    position_map_offsets: Int64 | None
-    at: Mapping[str, int]
-
-    def place(self, first: int) -> ShardPlace:
-        """Where the samples lie, numbered from ``first`` on."""
-        return ShardPlace(
-            path=self.path,
-            first=first,
-            sample_ids=self.sample_ids,
-            crop_size=self.common.crop_size,
-            counts=(self.landmarks, self.shape_components),
-            image_offsets=self.image_offsets,
-            position_map_offsets=self.position_map_offsets,
-            at=self.at,
-        )
 
 
 def open_shards(folders: Sequence[Path]) -> list[OpenedShard]:
@@ -90,6 +69,7 @@ def open_shards(folders: Sequence[Path]) -> list[OpenedShard]:
     """
     _check_different(folders)
     opened: list[OpenedShard] = []
+    first = 0
     for folder in folders:
         for record in read_dataset_manifest(folder).shards:
             path = folder / record.file
@@ -101,11 +81,12 @@ def open_shards(folders: Sequence[Path]) -> list[OpenedShard]:
                 if len(reader):
                     # One text for all: that they have one fingerprint is checked below.
                     index = opened[0].vertex_index if opened else reader.vertex_index
-                    opened.append(open_shard(reader, record.sha256, index))
+                    opened.append(open_shard(reader, record.sha256, index, first))
+                    first += len(reader)
     if not opened:
         raise ConfigurationError(f"{', '.join(map(str, folders))}: the shards hold no samples")
     for one in opened[1:]:
-        opened[0].common.check(one.common, one.path, opened[0].path)
+        opened[0].common.check(one.common, one.place.path, opened[0].place.path)
     _check_splits(opened)
     return opened
 
@@ -118,8 +99,11 @@ def _check_different(folders: Sequence[Path]) -> None:
             raise ConfigurationError(f"{folder} is given twice")
 
 
-def open_shard(reader: ShardReader, sha256: str, vertex_index: str) -> OpenedShard:
-    """What is kept of a shard that holds samples; raises :class:`FormatError` if it is damaged."""
+def open_shard(reader: ShardReader, sha256: str, vertex_index: str, first: int) -> OpenedShard:
+    """What is kept of a shard that holds samples, numbered from ``first`` on.
+
+    Raises :class:`FormatError` if it is damaged.
+    """
     attributes, counts = reader.attributes, reader.counts
     try:
         common = _Common(
@@ -137,22 +121,27 @@ def open_shard(reader: ShardReader, sha256: str, vertex_index: str) -> OpenedSha
         if bad.any():
             sample = reader.sample_ids[int(np.argmax(bad))]
             raise FormatError(f"{reader.path}: {name} of {sample} is not finite: run 'densegen verify'")
-    return OpenedShard(
+    with_maps = reader.has_position_maps
+    place = ShardPlace(
         path=reader.path,
+        first=first,
+        sample_ids=reader.sample_ids,
+        crop_size=common.crop_size,
+        counts=(counts[0], counts[1]),
+        image_offsets=reader.image_offsets,
+        position_map_offsets=reader.position_map_offsets if with_maps else None,
+        at={name: reader.byte_offset(name) for name in (*_READ_LATER, *(_MAPS if with_maps else ()))},
+    )
+    return OpenedShard(
+        place=place,
         sha256=sha256,
         dataset=dataset,
         common=common,
-        landmarks=counts[0],
-        shape_components=counts[1],
         vertex_index=vertex_index,
-        sample_ids=reader.sample_ids,
         groups=reader.groups,
         splits=reader.splits,
         arrays=arrays,
         model=(str(attributes["model_name"]), str(attributes["model_fingerprint"])),
-        image_offsets=reader.image_offsets,
-        position_map_offsets=reader.position_map_offsets if reader.has_position_maps else None,
-        at={name: reader.byte_offset(name) for name in (*_READ_LATER, *(_MAPS if reader.has_position_maps else ()))},
     )
 
 
@@ -161,10 +150,10 @@ def _check_splits(opened: Sequence[OpenedShard]) -> None:
     split_of: dict[tuple[str, str], tuple[str, Path]] = {}
     for one in opened:
         for group, split in zip(one.groups, one.splits, strict=True):
-            other, where = split_of.setdefault((one.dataset, group), (split, one.path.parent))
+            other, where = split_of.setdefault((one.dataset, group), (split, one.place.path.parent))
             if other != split:
                 raise ConfigurationError(
-                    f"the photograph {group} of {one.dataset} is in {split} in {one.path.parent}, in {other} in "
+                    f"the photograph {group} of {one.dataset} is in {split} in {one.place.path.parent}, in {other} in "
                     f"{where}: build both with the same split, or give manifests of different photographs different "
                     "names"
                 )

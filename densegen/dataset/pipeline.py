@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -75,17 +75,11 @@ class Recipe:
     @cached_property
     def among_needed(self) -> _AmongNeeded:
         return _AmongNeeded(
-            keypoints68=self._rows(self.model.keypoints68),
-            landmarks=replace(self.landmarks, vertices=self._rows(self.landmarks.vertices)),
-            mirrored_landmarks=replace(self.mirrored_landmarks, vertices=self._rows(self.mirrored_landmarks.vertices)),
-            uv_table=self._renumbered(self.uv_table) if self.position_maps else None,
+            keypoints68=np.searchsorted(self.needed, self.model.keypoints68).astype(np.int32),
+            landmarks=self.landmarks.among(self.needed),
+            mirrored_landmarks=self.mirrored_landmarks.among(self.needed),
+            uv_table=self.uv_table.among(self.needed) if self.position_maps else None,
         )
-
-    def _renumbered(self, table: UvTable) -> UvTable:
-        return replace(table, points=replace(table.points, vertices=self._rows(table.points.vertices)))
-
-    def _rows(self, vertices: Int32) -> Int32:
-        return np.searchsorted(self.needed, vertices).astype(np.int32)
 
     def vertices(self, fits: Sequence[Fit]) -> Float32:
         """(B, n, 3) float32, model frame: the needed vertices of B fits."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from densegen.geometry.crop import Crop
 from densegen.geometry.flip import flip_position_map
 from densegen.geometry.pose import pose_vertices
 from densegen.geometry.position_map import UvTable, make_uv_table
-from densegen.geometry.surface import SurfacePoints
 from densegen.sources.fits import Fit
 
 __all__ = ["MapRenderer", "StoredFit", "check_model", "stored_fit", "write_position_maps"]
@@ -59,16 +58,11 @@ class MapRenderer:
         return {"model": self.model}
 
     @cached_property
-    def table(self) -> UvTable:
-        return make_uv_table(self.model.uv, self.model.triangles)
-
-    @cached_property
-    def _needed(self) -> tuple[Float32, SurfacePoints]:
-        """The model's basis at the vertices that the maps show, and the maps' points among these."""
-        points = self.table.points
-        needed = np.unique(points.vertices)
-        rows = np.searchsorted(needed, points.vertices).astype(np.int32)
-        return self.model.basis_at(needed), replace(points, vertices=rows)
+    def _needed(self) -> tuple[Float32, UvTable]:
+        """The model's basis at the vertices that the maps show, and the table for these alone."""
+        table = make_uv_table(self.model.uv, self.model.triangles)
+        needed = np.unique(table.points.vertices)
+        return self.model.basis_at(needed), table.among(needed)
 
     def render(self, fits: Sequence[StoredFit]) -> Iterator[tuple[Float32, Mask]]:
         """A map and its valid pixels for each fit: (256, 256, 3) float32, pixels, crop frame, 0 if not valid; and
@@ -78,8 +72,7 @@ class MapRenderer:
         """
         if not fits:
             return
-        basis, points = self._needed
-        table = replace(self.table, points=points)
+        basis, table = self._needed
         coefficients = [self.model.coefficients(one.fit.shape, one.fit.expression) for one in fits]
         for one, vertices in zip(fits, combine(np.stack(coefficients), basis), strict=True):
             height, width = one.image_size
@@ -99,15 +92,12 @@ class MapRenderer:
 def stored_fit(shard: ShardReader, row: int) -> StoredFit:
     """What ``shard`` says of its sample ``row``."""
     file = shard.file
-    for name in ("pose", "shape", "expression", "crop"):
-        if not np.isfinite(file[name][row]).all():
-            raise FormatError(
-                f"{shard.path.name}: the {name} of {shard.sample_ids[row]} is not finite: run 'densegen verify'"
-            )
+    pose, shape, expression, crop = (file[name][row] for name in ("pose", "shape", "expression", "crop"))
+    if not all(np.isfinite(numbers).all() for numbers in (pose, shape, expression, crop)):
+        raise FormatError(f"{shard.path.name}: the fit of {shard.sample_ids[row]} is not finite: run 'densegen verify'")
     height, width = map(int, file["image_size"][row])
-    crop = Crop.from_array(file["crop"][row], int(shard.attributes["crop_size"]))
-    fit = Fit(file["pose"][row], file["shape"][row], file["expression"][row])
-    return StoredFit(fit, crop, (height, width), bool(file["mirrored"][row]))
+    stored_crop = Crop.from_array(crop, int(shard.attributes["crop_size"]))
+    return StoredFit(Fit(pose, shape, expression), stored_crop, (height, width), bool(file["mirrored"][row]))
 
 
 def write_position_maps(

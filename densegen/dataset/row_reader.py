@@ -119,10 +119,8 @@ class RowReader:
         shard, row = self._place(number)
         assert shard.position_map_offsets is not None
         packed = self._blob(shard, row, "position_map/bytes", shard.position_map_offsets)
-        valid = self._read(shard, row, shard.at["valid_uv"], UV_SIZE * UV_SIZE)
-        return decode_map(packed, f"{shard.name(row)}: the position map"), np.frombuffer(valid, bool).reshape(
-            UV_SIZE, UV_SIZE
-        )
+        valid = np.frombuffer(self._read(shard, row, shard.at["valid_uv"], UV_SIZE * UV_SIZE), bool)
+        return decode_map(packed, f"{shard.name(row)}: the position map"), valid.reshape(UV_SIZE, UV_SIZE)
 
     def _place(self, number: int) -> tuple[ShardPlace, int]:
         shard = self.shards[bisect.bisect_right(self._firsts, number) - 1]

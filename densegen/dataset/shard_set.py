@@ -235,12 +235,11 @@ def open_dataset(folder: str | Path, *more: str | Path, position_maps: bool | Mo
     made with another model.
     """
     opened = open_shards([Path(one) for one in (folder, *more)])
-    firsts = np.cumsum([0, *(len(one.sample_ids) for one in opened)])
-    common, text = opened[0].common, opened[0].vertex_index
-    index = parse_index(text, f"the vertex index of {opened[0].path}")
-    for one in opened:
-        if one.landmarks != len(index):
-            raise FormatError(f"{one.path} has {one.landmarks} landmarks, its vertex index {len(index)}")
+    common, text, places = opened[0].common, opened[0].vertex_index, tuple(one.place for one in opened)
+    index = parse_index(text, f"the vertex index of {places[0].path}")
+    for place in places:
+        if (count := place.counts[0]) != len(index):
+            raise FormatError(f"{place.path} has {count} landmarks, its vertex index {len(index)}")
 
     def joined(name: str) -> npt.NDArray[Any]:
         return np.concatenate([one.arrays[name] for one in opened])
@@ -255,11 +254,11 @@ def open_dataset(folder: str | Path, *more: str | Path, position_maps: bool | Mo
         split=joined("split").astype(np.uint8),
         flipped=joined("flipped").astype(bool),
         mirrored=joined("mirrored").astype(bool),
-        sample_ids=np.array([name for one in opened for name in one.sample_ids], object),
+        sample_ids=np.array([name for place in places for name in place.sample_ids], object),
         keypoints68=joined("keypoints68").astype(np.float32),
         pose=joined("pose").astype(np.float32),
         expression=joined("expression").astype(np.float32),
-        places=tuple(one.place(int(first)) for one, first in zip(opened, firsts, strict=False)),
+        places=places,
         position_maps=_map_source(opened, position_maps),
     )
 
@@ -269,11 +268,11 @@ def _map_source(
 ) -> Literal["stored"] | MapRenderer | None:
     if isinstance(position_maps, MorphableModel):
         for one in opened:
-            check_model(one.path, *one.model, position_maps)
+            check_model(one.place.path, *one.model, position_maps)
         return MapRenderer(position_maps)
     if not position_maps:
         return None
-    if lacking := [one.path for one in opened if one.position_map_offsets is None]:
+    if lacking := [one.place.path for one in opened if one.place.position_map_offsets is None]:
         raise ConfigurationError(
             f"{lacking[0]} holds no position maps: build with --position-maps, or give the model to render them"
         )

@@ -48,6 +48,10 @@ class UvTable:
         result[self.places] = points
         return result.reshape(size, size, 3)
 
+    def among(self, vertices: Int32) -> UvTable:
+        """The same table for a mesh of which only these vertices are there, (n,) ascending."""
+        return UvTable(self.points.among(vertices), self.valid)
+
     @cached_property
     def places(self) -> Int32:
         """(n,) int32: the covered pixels, counted in row-major order."""

@@ -50,6 +50,10 @@ class SurfacePoints:
     def __getitem__(self, rows: npt.NDArray[Any]) -> SurfacePoints:
         return SurfacePoints(self.vertices[rows], self.weights[rows])
 
+    def among(self, vertices: Int32) -> SurfacePoints:
+        """The same points of a mesh of which only these vertices are there, (n,) ascending."""
+        return SurfacePoints(np.searchsorted(vertices, self.vertices).astype(np.int32), self.weights)
+
     def gather(self, mesh: Float32) -> Float32:
         """The points on a posed mesh: (V, 3) float32 -> (N, 3) float32, in the mesh's frame and unit."""
         points: Float32 = _gather(np.ascontiguousarray(mesh, np.float32), self.vertices, self.weights)

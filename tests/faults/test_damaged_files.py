@@ -75,9 +75,9 @@ def read_shard(path: Path) -> None:
 def read_rows(path: Path) -> None:
     """As :func:`~densegen.dataset.shard_set.open_dataset` reads, past HDF5."""
     with ShardReader(path) as shard:
-        opened = open_shard(shard, "", shard.vertex_index)
-    rows = RowReader([opened.place(0)])
-    for number in range(len(opened.sample_ids)):
+        opened = open_shard(shard, "", shard.vertex_index, 0)
+    rows = RowReader([opened.place])
+    for number in range(len(opened.place.sample_ids)):
         _ = rows.jpeg(number), rows.landmarks(number), rows.fit(number), rows.position_map(number)
     rows.close()
 

@@ -1,6 +1,6 @@
 """A build, a drawing, an export, a report and a prediction on a disk that fails: nothing half done, nothing lost.
 
-``make test`` tries some of the moments, ``make faults`` every one.
+``make test`` tries some of the moments, ``make long`` every one.
 """
 
 from __future__ import annotations
