@@ -5,8 +5,10 @@ from __future__ import annotations
 import click
 
 from densegen import __version__
-from densegen.cli.dataset import build, inspect, manifests, rebuild_maps, schema, synth, verify
+from densegen.cli.dataset import build, inspect, rebuild_maps, schema, synth, verify
+from densegen.cli.fits import fits
 from densegen.cli.index import index
+from densegen.cli.manifests import manifest, manifests
 from densegen.cli.model import model
 from densegen.console import OneLineErrors
 
@@ -30,5 +32,5 @@ def main() -> None:
     """
 
 
-for command in (build, verify, inspect, rebuild_maps, synth, manifests, schema, model, index):
+for command in (build, verify, inspect, rebuild_maps, synth, manifests, manifest, schema, model, index, fits):
     main.add_command(command)

@@ -15,7 +15,7 @@ from densegen.outputs import check_output
 if TYPE_CHECKING:
     from densegen.dataset.build import Plan
 
-__all__ = ["build", "inspect", "manifests", "rebuild_maps", "schema", "synth", "verify"]
+__all__ = ["build", "inspect", "rebuild_maps", "schema", "synth", "verify"]
 
 PATH = click.Path(path_type=Path)
 JOBS = click.option(
@@ -177,16 +177,6 @@ def synth(out: Path, samples: int, seed: int, write_manifest: bool, jobs: int) -
     if write_manifest:
         _write_corpus_manifest(out, samples, seed)
     say(f"{out}: {samples} portraits and model.safetensors")
-
-
-@click.command()
-def manifests() -> None:
-    """List the manifests that come with densegen."""
-    from densegen.sources.manifest import named_manifests, read_manifest
-
-    for name in named_manifests():
-        manifest = read_manifest(name)
-        say(f"{name:14} {sum(s.fits for s in manifest.subsets):>7,} fits  {manifest.title}")
 
 
 @click.command()

@@ -9,10 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.arrays import Float32, Float64, Mask
-from densegen.geometry.elementary import sine_cosine
+from densegen.geometry.elementary import arctangent, sine_cosine
 from densegen.geometry.kernels import kernel
 
-__all__ = ["image_transform", "pose_vertices", "proper_pose", "rotation_matrix", "transform", "yaw_degrees"]
+__all__ = [
+    "camera_points",
+    "image_transform",
+    "pose_from",
+    "pose_vertices",
+    "proper_pose",
+    "rotation_matrix",
+    "transform",
+    "yaw_degrees",
+]
 
 
 def rotation_matrix(pitch_rad: float, yaw_rad: float, roll_rad: float) -> Float64:
@@ -28,6 +37,34 @@ def rotation_matrix(pitch_rad: float, yaw_rad: float, roll_rad: float) -> Float6
             [ca * (sb * cc) + sa * sc, ca * (sb * sc) - sa * cc, ca * cb],
         ]
     )
+
+
+def pose_from(rotation: Float64, translation: Float64, scale: float) -> Float32:
+    """The pose of a rotation, the reverse of :func:`rotation_matrix`: of the two triples of angles that name it, that
+    with the smaller pitch; at a yaw of exactly 90 degrees, that without roll.
+
+    rotation : (3, 3) float64
+    translation : (3,) float64, px, camera frame
+    scale : px per model unit, above 0
+    returns : (7,) float32, see ``conventions.POSE_FIELDS``
+    """
+    sine = min(max(-float(rotation[0, 2]), -1.0), 1.0)
+    cosine = math.sqrt((1 - sine) * (1 + sine))
+    yaw = arctangent(sine, cosine)
+    if cosine > 1e-6:
+        pitch = arctangent(float(rotation[1, 2]), float(rotation[2, 2]))
+        roll = arctangent(float(rotation[0, 1]), float(rotation[0, 0]))
+    else:  # pitch and roll turn about the same axis
+        pitch, roll = arctangent(-float(rotation[2, 1]), float(rotation[1, 1])), 0.0
+    return proper_pose(np.array([pitch, yaw, roll, *map(float, translation), scale]))
+
+
+def camera_points(points_image: npt.NDArray[np.floating], image_height: int) -> Float64:
+    """(..., 2 or 3) points in the image frame -> float64 in the camera frame; the reverse of :func:`pose_vertices`."""
+    points = np.array(points_image, np.float64)
+    points[..., 0] += 1
+    points[..., 1] = image_height - points[..., 1]
+    return points
 
 
 def proper_pose(pose: npt.NDArray[np.floating]) -> Float32:

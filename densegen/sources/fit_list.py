@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,7 @@ from densegen.errors import ConfigurationError
 from densegen.files import stays_below
 from densegen.sources.manifest import Manifest, Subset
 
-__all__ = ["FitEntry", "list_fits"]
+__all__ = ["IMAGE_SUFFIXES", "FitEntry", "find_image", "list_fits"]
 
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -56,7 +57,7 @@ def list_fits(manifest: Manifest, root: Path, flip: FlipPolicy) -> list[FitEntry
         if flip == "shipped" and subset.shipped_flips:
             folders.append((subset.shipped_flips, True))
         for folder, flipped in folders:
-            found = _list_folder(manifest, subset, root / folder, folder, flipped)
+            found = _list_folder(manifest, subset, root, folder, flipped)
             if flipped and not found and any(entry.group.startswith(f"{subset.name}/") for entry in entries):
                 raise ConfigurationError(
                     f"{root / folder} holds no fit, but {subset.directory} does: use --flip mirror"
@@ -72,38 +73,62 @@ def list_fits(manifest: Manifest, root: Path, flip: FlipPolicy) -> list[FitEntry
     return entries
 
 
-def _list_folder(manifest: Manifest, subset: Subset, folder: Path, name: str, flipped: bool) -> list[FitEntry]:
+def _list_folder(manifest: Manifest, subset: Subset, root: Path, name: str, flipped: bool) -> list[FitEntry]:
+    folder = root / name
     if not folder.is_dir():
         return []
-    files = {path.name for path in folder.iterdir()}
+    below = [PurePosixPath()]
+    if manifest.layout == "nested":
+        paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_dir())
+        below += [PurePosixPath(*path.parts) for path in paths if not any(part.startswith(".") for part in path.parts)]
+    return [entry for path in below for entry in _entries_of(manifest, subset, root, name, path, flipped)]
+
+
+def _entries_of(
+    manifest: Manifest, subset: Subset, root: Path, name: str, below: PurePosixPath, flipped: bool
+) -> list[FitEntry]:
+    """The fits that lie in one folder; ``below`` leads there from the subset's own."""
+    here, beside = root / name / below, PurePosixPath(subset.images or name) / below
+    files = {path.name for path in here.iterdir()}
+    images = root / beside
+    pictures = files if images == here else {path.name for path in images.iterdir()} if images.is_dir() else set()
     pattern = re.compile(subset.group)
-    prefix = PurePosixPath(name) if PurePosixPath(name).parts else PurePosixPath(subset.name)
+    prefix = (PurePosixPath(name) if PurePosixPath(name).parts else PurePosixPath(subset.name)) / below
     entries = []
     for file in sorted(files):
         stem, suffix = file[: file.rfind(".")], file[file.rfind(".") :].lower()
         if suffix != ".mat" or file.startswith("."):
             continue
-        images = [f"{stem}{s}" for known in IMAGE_SUFFIXES for s in (known, known.upper()) if f"{stem}{s}" in files]
-        if len(images) > 1:
-            raise ConfigurationError(f"{folder / file} has two images, {images[0]} and {images[1]}: keep one")
-        _check_name(stem, folder)
+        image = find_image(stem, pictures, images)
+        _check_name(stem, here)
         match = pattern.search(stem)
         if match is None or match.group(1) is None:
-            raise ConfigurationError(f"{folder / file}: the pattern {subset.group!r} names no source photograph")
-        group = f"{subset.name}/{match.group(1)}"
-        image = images[0] if images else f"{stem}{IMAGE_SUFFIXES[0]}"
+            raise ConfigurationError(f"{here / file}: the pattern {subset.group!r} names no source photograph")
+        group = str(PurePosixPath(subset.name) / below / match.group(1))
+        image = image or f"{stem}{IMAGE_SUFFIXES[0]}"
         entries.append(
             FitEntry(
                 sample_id=str(prefix / stem),
-                fit=folder / file,
-                image=folder / image,
+                fit=here / file,
+                image=images / image,
                 group=group,
                 split=manifest.split.of(group),
                 flipped=flipped,
-                source=str(PurePosixPath(name) / image),
+                source=str(beside / image),
             )
         )
     return entries
+
+
+def find_image(stem: str, names: Collection[str], folder: Path) -> str | None:
+    """The name of a fit's image among the names in a folder, if there is one.
+
+    Raises :class:`ConfigurationError` if there are two.
+    """
+    images = [f"{stem}{s}" for known in IMAGE_SUFFIXES for s in (known, known.upper()) if f"{stem}{s}" in names]
+    if len(images) > 1:
+        raise ConfigurationError(f"{folder / stem}.mat has two images, {images[0]} and {images[1]}: keep one")
+    return images[0] if images else None
 
 
 def _check_name(stem: str, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from densegen.geometry.pose import proper_pose
 from densegen.ibug68 import KEYPOINTS
 from densegen.mat5 import read_mat
 
-__all__ = ["Fit", "read_fit", "read_labels"]
+__all__ = ["Fit", "fit_bytes", "read_fit", "read_labels"]
 
 MAX_FIT_BYTES = 1 << 20
 """Real fits have 3 to 10 kB. A larger file is not one, and is refused before it is parsed."""
@@ -99,6 +100,35 @@ def read_labels(path: Path) -> tuple[Float32, float]:
     if points is None or points.shape[1] != KEYPOINTS or not np.isfinite(points[:2]).all():
         raise SampleError("fit-invalid", f"{path.name} has no pt3d_68 of 68 points")
     return np.ascontiguousarray(points[:2].T), float(_pose(contents, path)[1])
+
+
+def fit_bytes(fit: Fit, maker: str) -> bytes:
+    """A fit as a 300W-LP file, with the fields of colour and light that readers of such files expect, all neutral.
+
+    maker : who made it; MATLAB's header names the moment of writing, ours says the same each time
+    """
+    from scipy.io import savemat
+
+    contents = {
+        "Pose_Para": fit.pose[None],
+        "Shape_Para": fit.shape[:, None].astype(np.float64),
+        "Exp_Para": fit.expression[:, None].astype(np.float64),
+    }
+    if fit.points_2d is not None:
+        contents["pt2d"] = fit.points_2d.astype(np.float64)
+    if fit.keypoints_3d is not None:
+        contents["pt3d_68"] = fit.keypoints_3d
+    if fit.roi is not None:
+        contents["roi"] = fit.roi[None].astype(np.int16)
+    contents |= {
+        "Color_Para": np.array([[1, 1, 1, 0, 0, 0, 1]], np.float32),
+        "Illum_Para": np.array([[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0, 0, 0.1, 20]]),
+        "Tex_Para": np.zeros((len(fit.shape), 1)),
+    }
+    buffer = io.BytesIO()
+    savemat(buffer, contents, do_compression=True)
+    header = f"MATLAB 5.0 MAT-file, {maker}".encode("ascii", "replace")[:116].ljust(116)
+    return header + buffer.getvalue()[116:]
 
 
 def _read(path: Path, names: tuple[str, ...]) -> dict[str, Any]:

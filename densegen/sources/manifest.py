@@ -73,9 +73,10 @@ def _can_take_for_ever(pattern: str) -> bool:
 
 
 class Subset(_Settings):
-    """One folder of ``.mat`` files with their images beside them.
+    """One folder of ``.mat`` files with their images.
 
     directory : relative to the root, with ``/``; never leaves it
+    images : the folder of the images, relative to the root, if they do not lie beside the fits; named as the fits are
     shipped_flips : the folder of mirrored photographs that the dataset ships, if any
     fits : how many fits the complete folder holds
     group : a regular expression; its first group in the file name is the source photograph (default: the whole name)
@@ -83,6 +84,7 @@ class Subset(_Settings):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
     directory: BelowRoot
+    images: BelowRoot | None = None
     shipped_flips: BelowRoot | None = None
     fits: Annotated[int, Field(ge=0)]
     group: str = "^(.+)$"
@@ -164,7 +166,8 @@ class BuildSettings(_Settings):
 class Manifest(_Settings):
     """A dataset manifest; see ``docs/manifests.md``.
 
-    layout : ``300w_lp``, folders of ``.mat`` files with images of the same name beside them
+    layout : ``300w_lp``, folders of ``.mat`` files with images of the same name; ``nested``, folders with such files in
+        them and in all folders below
     model : the morphable model, relative to the root, for datasets that bring their own
     flips : the flip policies that make sense here; the first is the default
     build, crop : defaults of ``densegen build``
@@ -174,7 +177,7 @@ class Manifest(_Settings):
     format_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
     title: str
-    layout: Literal["300w_lp"]
+    layout: Literal["300w_lp", "nested"]
     model: BelowRoot | None = None
     subsets: Annotated[tuple[Subset, ...], Field(min_length=1)]
     split: Split = Split()
@@ -200,6 +203,8 @@ class Manifest(_Settings):
         for what, values in (("name", names), ("folder", folders)):
             if twice := {value for value in values if values.count(value) > 1}:
                 raise ValueError(f"two subsets have the {what} {min(twice)!r}")
+        if any(subset.images and subset.shipped_flips for subset in self.subsets):
+            raise ValueError("a subset names both images and shipped_flips: mirrored photographs lie beside their fits")
         if "shipped" in self.flips and not all(subset.shipped_flips for subset in self.subsets):
             raise ValueError("flips allow 'shipped', but a subset names no shipped_flips folder")
         if self.default_flip not in self.flips:

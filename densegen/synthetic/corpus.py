@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -18,7 +17,7 @@ from densegen.face.morphable_model import read_model, write_model
 from densegen.files import LOCK_NAMES, is_leftover, only_one, remove_leftovers, write_bytes
 from densegen.geometry.crop import box_around
 from densegen.geometry.pose import pose_vertices
-from densegen.sources.fits import Fit
+from densegen.sources.fits import Fit, fit_bytes
 from densegen.synthetic.appearance import Appearance, random_appearance
 from densegen.synthetic.face import face_model
 from densegen.synthetic.portrait import draw_portrait, random_light
@@ -40,6 +39,8 @@ MODEL_NAME = "model.safetensors"
 MANIFEST_NAME = "manifest.yaml"
 DRAWN = "# Procedural faces, drawn by 'densegen synth"
 """How the manifest of a drawn corpus begins."""
+
+MAKER = "densegen procedural face"
 
 IMAGE_SIZE = 450
 POSES_PER_PERSON = 4
@@ -147,32 +148,8 @@ def _write_portraits(out: Path, seed: int, numbers: range) -> int:
             fit, image = make_portrait(seed, number)
             stem = _stem(number)
             write_bytes(out / SUBSET / f"{stem}.jpg", simplejpeg.encode_jpeg(image, 92, "RGB", "420"))
-            write_bytes(out / SUBSET / f"{stem}.mat", _mat_file(fit))
+            write_bytes(out / SUBSET / f"{stem}.mat", fit_bytes(fit, MAKER))
     return len(numbers)
-
-
-def _mat_file(fit: Fit) -> bytes:
-    """The fields of a 300W-LP file. MATLAB's header names the moment of writing; ours says the same each time."""
-    from scipy.io import savemat
-
-    assert fit.points_2d is not None
-    assert fit.keypoints_3d is not None
-    assert fit.roi is not None
-    contents = {
-        "Pose_Para": fit.pose[None],
-        "Shape_Para": fit.shape[:, None].astype(np.float64),
-        "Exp_Para": fit.expression[:, None].astype(np.float64),
-        "pt2d": fit.points_2d.astype(np.float64),
-        "pt3d_68": fit.keypoints_3d,
-        "roi": fit.roi[None].astype(np.int16),
-        "Color_Para": np.array([[1, 1, 1, 0, 0, 0, 1]], np.float32),
-        "Illum_Para": np.array([[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0, 0, 0.1, 20]]),
-        "Tex_Para": np.zeros((len(fit.shape), 1)),
-    }
-    buffer = io.BytesIO()
-    savemat(buffer, contents, do_compression=True)
-    header = b"MATLAB 5.0 MAT-file, densegen procedural face".ljust(116)
-    return header + buffer.getvalue()[116:]
 
 
 def _random_expression(generator: np.random.Generator, std: Float32) -> Float32:

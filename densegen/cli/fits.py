@@ -1,0 +1,182 @@
+"""``densegen fits``: fits of the morphable model for anybody's photographs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from densegen.console import ProgressBar, say
+
+if TYPE_CHECKING:
+    from densegen.face.morphable_model import MorphableModel
+    from densegen.fitting.photographs import FaceTask, FitOutcome, Fitter
+    from densegen.fitting.prior import Prior
+    from densegen.sources.annotations import Annotations
+
+__all__ = ["fits"]
+
+PATH = click.Path(path_type=Path)
+
+_SHARED = (
+    click.option("--model", "model_path", type=PATH, required=True, help="model file"),
+    click.option("--out", type=PATH, required=True, help="folder for fits, photographs, manifest.yaml and report.json"),
+    click.option("--points", "kind", type=click.Choice(["ibug68", "aflw21", "names"]),
+                 help="what the points are; names: of the index's landmarks  [default: by their number]"),
+    click.option("--names", type=PATH, help="text file of one photograph a line, for a .npy file"),
+    click.option("--first-pixel", type=click.IntRange(0, 1),
+                 help="what the file calls the first pixel  [default: 1 in .pts, else 0]"),
+    click.option("--index", "index_path", type=PATH, help="vertex index (YAML)  [default: densegen's own]"),
+    click.option("--prior", "prior_path", type=PATH,
+                 help="folder of fits whose coefficients say what faces are like  [default: the model's own spread]"),
+    click.option("--sigma", type=float, help="how far a point is off, by the face's size  [default: 0.02]"),
+    click.option("--max-residual", type=float, help="set a face aside beyond this, by its size  [default: 0.06]"),
+    click.option("--jaw", type=click.Choice(["true", "outline"]), help="what the jaw's points mark: the jaw itself, or "
+                 "the outline that is seen  [default: true]"),
+    click.option("--jobs", type=click.IntRange(1), default=lambda: os.cpu_count() or 1, show_default="all cores",
+                 help="processes"),
+)  # fmt: skip
+
+
+def _shared(command: Any) -> Any:
+    for option in reversed(_SHARED):
+        command = option(command)
+    return command
+
+
+@click.group()
+def fits() -> None:
+    """Fit the morphable model to anybody's photographs, from sparse landmarks."""
+
+
+@fits.command("make")
+@click.argument("photos", type=PATH)
+@click.option("--landmarks", type=PATH, required=True,
+              help="folder of .pts files, or a .pts, .csv, .json (COCO's, too) or .npy file")  # fmt: skip
+@_shared
+def make_fits(photos: Path, landmarks: Path, **options: Any) -> None:
+    """Make fits, in the layout of 300W-LP, for the photographs in the folder PHOTOS.
+
+    \b
+    densegen fits make photos --landmarks photos --model bfm.safetensors --out faces
+    densegen build faces/manifest.yaml --model bfm.safetensors --out shards
+
+    Reads 68 or 21 points or any of them by name, writes OUT/FITS with a fit beside a copy of each photograph,
+    OUT/manifest.yaml for 'densegen build', OUT/report.json and OUT/overlays.png: look at that picture.
+    """
+    from densegen.fitting.photographs import tasks_of_photographs
+    from densegen.sources.annotations import read_annotations
+
+    annotations = read_annotations(
+        landmarks, kind=options["kind"], first_pixel=options["first_pixel"], names=options["names"]
+    )
+    tasks, missing = tasks_of_photographs(photos, annotations)
+    _run(annotations, tasks, missing, options, photos.resolve().name)
+
+
+@fits.command("refine")
+@click.argument("root", type=PATH)
+@click.option("--landmarks", "--with", type=PATH, required=True, help="the points to move the fits onto, see 'make'")
+@click.option("--manifest", "manifest_name", help="where ROOT's fits lie  [default: anywhere below it]")
+@_shared
+def refine_fits(root: Path, landmarks: Path, manifest_name: str | None, **options: Any) -> None:
+    """Move the fits in the folder ROOT onto landmarks, and keep them near to where they were.
+
+    \b
+    densegen fits refine 300W_LP --landmarks corrected.csv --model bfm.safetensors --out 300W_LP-refined
+
+    A fit without landmarks is copied as it is. OUT has the folders of ROOT.
+    """
+    from densegen.fitting.photographs import tasks_of_fits
+    from densegen.sources.annotations import read_annotations
+    from densegen.sources.fit_list import list_fits
+    from densegen.sources.manifest import read_manifest
+    from densegen.sources.manifest_init import manifest_of_folder
+
+    annotations = read_annotations(
+        landmarks, kind=options["kind"], first_pixel=options["first_pixel"], names=options["names"]
+    )
+    dataset = read_manifest(manifest_name) if manifest_name else manifest_of_folder(root).manifest
+    entries = list_fits(dataset, root, "none" if "none" in dataset.flips else dataset.flips[0])
+    _run(annotations, tasks_of_fits(entries, root, annotations), [], options, root.resolve().name)
+
+
+def _run(
+    annotations: Annotations, tasks: list[FaceTask], missing: list[FitOutcome], options: dict[str, Any], name: str
+) -> None:
+    from densegen.executors import open_pool
+    from densegen.face.morphable_model import read_model
+    from densegen.fitting.photographs import FitSettings, check_output_folder, make_fitter, run_tasks
+    from densegen.index.vertex_index import read_index
+
+    given = {key: options[key] for key in ("sigma", "max_residual", "jaw") if options[key] is not None}
+    settings, out = FitSettings(**given), options["out"]
+    check_output_folder(out, tasks)
+    model = read_model(options["model_path"])
+    prior = _prior(options["prior_path"], model)
+    fitter = make_fitter(annotations, model, read_index(options["index_path"]), prior, settings)
+    with ProgressBar("fitting", "faces") as bar, open_pool(options["jobs"]) as pool:
+        bar.start(len(tasks))
+        outcomes = run_tasks(fitter, tasks, out, pool, bar.advance)
+    _finish(annotations, fitter, [*outcomes, *missing], out, name, model)
+
+
+def _finish(
+    annotations: Annotations, fitter: Fitter, outcomes: list[FitOutcome], out: Path, name: str, model: MorphableModel
+) -> None:
+    from densegen.errors import ConfigurationError
+    from densegen.fitting.photographs import MANIFEST_NAME, OVERLAYS_NAME, REPORT_NAME
+    from densegen.fitting.report import draw_overlays, summarise, write_report
+    from densegen.sources.manifest_init import manifest_of_folder, write_manifest
+
+    report = summarise(fitter, outcomes)
+    drawn = draw_overlays(out / OVERLAYS_NAME, outcomes, out)
+    write_report(out / REPORT_NAME, report, outcomes, fitter, annotations, f"{model.name} {model.fingerprint}")
+    for reason, count in report.set_aside.items():
+        first = next(one for one in outcomes if one.reason == reason)
+        say(f"set aside, {reason}: {count:,}, the first: {first.message}", err=True)
+    if not report.fits:
+        raise ConfigurationError(f"no face could be fitted: see {out / REPORT_NAME}")
+    write_manifest(manifest_of_folder(out, name).manifest, out / MANIFEST_NAME)
+    aside = sum(report.set_aside.values())
+    say(f"{out}: {report.fits:,} fits, {aside:,} set aside, {report.unchanged:,} without landmarks")
+    say(f"distance of the points, share of the face: {_spread(report.error)}")
+    if report.before is not None:
+        say(f"before: {_spread(report.before)}")
+    if report.bias_before_px is not None:
+        x, y = report.bias_before_px
+        say(f"the points lie ({x:+.2f}, {y:+.2f}) px from the fits that existed, on average")
+    if report.counted_from_one:
+        say(
+            "that is how points lie that count pixels from 1 and are taken to count from 0: try --first-pixel 1",
+            err=True,
+        )
+    if drawn:
+        say(
+            f"look at {out / OVERLAYS_NAME}, the worst fits and typical ones: points green, left out red, the fit white"
+        )
+
+
+def _spread(percents: tuple[float, float, float]) -> str:
+    median, high, largest = percents
+    return f"median {median:.2f} %, 90 % below {high:.2f} %, at most {largest:.2f} %"
+
+
+def _prior(folder: Path | None, model: MorphableModel) -> Prior:
+    from densegen.errors import ConfigurationError, SampleError
+    from densegen.fitting.prior import prior_from_fits, prior_of_model
+    from densegen.sources.fits import Fit, read_fit
+
+    if folder is None:
+        return prior_of_model(model)
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is not a folder of fits")
+    found: list[Fit] = []
+    for path in sorted(folder.rglob("*.mat")):
+        try:
+            found.append(read_fit(path, optional=False))
+        except SampleError:
+            continue
+    return prior_from_fits(found, model)

@@ -1,0 +1,52 @@
+"""``densegen manifests`` and ``densegen manifest``: descriptions of datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from densegen.console import say
+
+__all__ = ["manifest", "manifests"]
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+def manifests() -> None:
+    """List the manifests that come with densegen."""
+    from densegen.sources.manifest import named_manifests, read_manifest
+
+    for name in named_manifests():
+        manifest = read_manifest(name)
+        say(f"{name:14} {sum(s.fits for s in manifest.subsets):>7,} fits  {manifest.title}")
+
+
+@click.group()
+def manifest() -> None:
+    """Write a manifest for a folder of fits."""
+
+
+@manifest.command("init")
+@click.argument("folder", type=PATH)
+@click.option("--out", type=PATH, help="file to write  [default: FOLDER/manifest.yaml]")
+@click.option("--name", help="of the dataset  [default: the folder's]")
+def init_manifest(folder: Path, out: Path | None, name: str | None) -> None:
+    """Write a manifest for the fits (*.mat) in FOLDER and below it, and say what is missing.
+
+    \b
+    densegen manifest init faces
+    densegen build faces/manifest.yaml --model bfm.safetensors --out shards
+    """
+    from densegen.outputs import check_output
+    from densegen.sources.manifest_init import manifest_of_folder, write_manifest
+
+    path = out or folder / "manifest.yaml"
+    check_output(path, kind=None)
+    found = manifest_of_folder(folder, name)
+    for line in found.notes:
+        say(line, err=True)
+    write_manifest(found.manifest, path)
+    subsets = found.manifest.subsets
+    say(f"{path}: {sum(subset.fits for subset in subsets):,} fits in {len(subsets)} folders")

@@ -1,0 +1,392 @@
+"""The arithmetic of the solver: one face's Gauss-Newton steps, in a fixed order of additions on every processor.
+
+The unknowns are a rotation R, the logarithm of a scale s, a translation t and whitened coefficients x; a point i of the
+model, mean m_i with components B_i, is seen at ``p_i = s R (m_i + B_i x) + t``. What is minimised is
+
+    E = sum_i rho(w_i |p_i - q_i|^2) + |x|^2 + pose prior
+
+over observed points q_i with weights ``w_i = 1 / sigma_i^2``, the distance counted along the axes that were observed.
+It is the maximum a posteriori estimate of Gaussian noise and a Gaussian prior (Blanz, Mehl, Vetter and Seidel, 3DPVT
+2004). rho is the identity, or Huber's loss for points that may be wrong (Huber, 1964).
+
+A step solves ``(J^T W J + prior + mu diag) d = -g`` (Levenberg, 1944; Marquardt, 1963). The rotation is turned by the
+Cayley transform of its step: a rotation made of divisions alone, with the same bits everywhere. With weights that all
+faces share, the components' own block of ``J^T W J`` is a combination of six matrices that are made once (see
+:func:`gram_matrices`): ``sum_cd M_cd sum_i w_i B_ic^T B_id`` with ``M = s^2 R^T D R``, D the observed axes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from densegen.geometry.kernels import kernel
+
+__all__ = ["POSE_UNKNOWNS", "gram_matrices", "minimise"]
+
+POSE_UNKNOWNS = 7
+"""Rotation, logarithm of the scale, translation."""
+
+_PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
+"""Pairs of model axes, in the order of :func:`gram_matrices`."""
+
+HALF_TRUST = 0.5
+"""A step changes rotation (radians) and log scale by at most this much."""
+
+
+@kernel
+def gram_matrices(basis: Any, weight: Any) -> Any:
+    """(6, K, K) float64: for each pair of axes ``sum_i w_i B_ic^T B_id``, of different axes both orders added; lower
+    triangles.
+
+    basis : (3 N, K) float64, row 3 i + c : axis c of point i
+    weight : (N,) float64
+    """
+    count = basis.shape[1]
+    grams = np.zeros((6, count, count))
+    for pair in range(6):
+        c, d = _PAIRS[pair]
+        for i in range(len(weight)):
+            one, two, w = basis[3 * i + c], basis[3 * i + d], weight[i]
+            for k in range(count):
+                row = grams[pair, k]
+                a, b = w * one[k], w * two[k]
+                if c == d:
+                    for m in range(k + 1):
+                        row[m] += a * two[m]
+                else:
+                    for m in range(k + 1):
+                        row[m] += a * two[m] + b * one[m]
+    return grams
+
+
+@kernel
+def minimise(
+    mean: Any, basis: Any, across: Any, target: Any, weight: Any, axes: Any, grams: Any, huber: float,
+    rotation: Any, scale: float, shift: Any, x: Any,
+    prior_rotation: Any, prior_scale: float, prior_shift: Any, precision: Any, steps: int,
+) -> Any:  # fmt: skip
+    """Gauss-Newton from a start to where a step changes nothing that counts.
+
+    mean : (N, 3) float64, model frame
+    basis : (3 N, K) float64, model units per whitened coefficient
+    across : (K, 3 N) float64, the same, transposed
+    target : (N, 3) float64, camera frame, around the origin
+    weight : (N,) float64, 1 / sigma^2, 0 for a point that was not observed
+    axes : (3,) float64, 1 for an axis of the camera frame that was observed, else 0
+    grams : :func:`gram_matrices` with these weights, or (0, K, K) if they are this face's own
+    huber : how many sigma a point may be off before it counts less, 0 if it always counts in full
+    rotation, scale, shift, x : the start; (3, 3), number, (3,), (K,) float64
+    prior_rotation, prior_scale, prior_shift : the earlier pose
+    precision : (4,) float64, 1 / sigma^2 of rotation (radians), log scale, shift in x and y, shift in z
+    steps : at most so many
+    returns : rotation, scale, shift, x, E, and how many steps were taken
+    """
+    unknowns = 7 + basis.shape[1]
+    normal, gradient = np.zeros((unknowns, unknowns)), np.zeros(unknowns)
+    factor, solved = np.empty((unknowns, unknowns)), np.empty(unknowns)
+    share = np.ones(len(weight))
+    rotation, shift, x = rotation.copy(), shift.copy(), x.copy()
+    energy = _energy(mean, across, target, weight, axes, huber, rotation, scale, shift, x,
+                     prior_rotation, prior_scale, prior_shift, precision, share)  # fmt: skip
+    damping, taken = 1e-4, 0
+    while taken < steps:
+        _normal_equations(mean, basis, across, target, weight * share, axes, grams, rotation, scale, shift, x,
+                          prior_rotation, prior_scale, prior_shift, precision, normal, gradient)  # fmt: skip
+        better = False
+        for _ in range(12):
+            if not _solve(normal, gradient, damping, factor, solved):
+                damping = max(damping, 1e-8) * 10
+                continue
+            longest = max(abs(solved[0]), abs(solved[1]), abs(solved[2]), abs(solved[3]))
+            if longest > HALF_TRUST:
+                for n in range(unknowns):
+                    solved[n] *= HALF_TRUST / longest
+            new_rotation = _turned(rotation, solved[0], solved[1], solved[2])
+            new_scale = scale * (1 + solved[3] / 2) / (1 - solved[3] / 2)
+            new_shift, new_x = shift + solved[4:7], x + solved[7:]
+            new_energy = _energy(mean, across, target, weight, axes, huber, new_rotation, new_scale, new_shift, new_x,
+                                 prior_rotation, prior_scale, prior_shift, precision, share)  # fmt: skip
+            if new_energy <= energy:
+                better = True
+                break
+            damping = max(damping, 1e-8) * 10
+        if not better:
+            break
+        gained = energy - new_energy
+        rotation, scale, shift, x, energy = new_rotation, new_scale, new_shift, new_x, new_energy
+        damping /= 10
+        taken += 1
+        moved = 0.0
+        for n in range(unknowns):
+            moved = max(moved, abs(solved[n]) if n < 4 or n > 6 else abs(solved[n]) * 1e-2)
+        if moved < 1e-7 or gained < 1e-10 * energy:
+            break
+    return rotation, scale, shift, x, energy, taken
+
+
+@kernel
+def _points(mean: Any, across: Any, x: Any) -> Any:
+    """(N, 3) the model's points: mean and components."""
+    flat = mean.copy().reshape(-1)
+    for k in range(len(x)):
+        row, amount = across[k], x[k]
+        for n in range(len(flat)):
+            flat[n] += amount * row[n]
+    return flat.reshape(-1, 3)
+
+
+@kernel
+def _energy(
+    mean: Any, across: Any, target: Any, weight: Any, axes: Any, huber: float, rotation: Any, scale: float, shift: Any,
+    x: Any, prior_rotation: Any, prior_scale: float, prior_shift: Any, precision: Any, share: Any,
+) -> Any:  # fmt: skip
+    """E, and in ``share`` the share with which Huber's loss counts each point."""
+    points = _points(mean, across, x)
+    energy = 0.0
+    for k in range(len(x)):
+        energy += x[k] * x[k]
+    for i in range(len(weight)):
+        if weight[i] == 0:
+            continue
+        square = 0.0
+        for d in range(3):
+            turned = rotation[d, 0] * points[i, 0] + rotation[d, 1] * points[i, 1] + rotation[d, 2] * points[i, 2]
+            off = scale * turned + shift[d] - target[i, d]
+            square += axes[d] * off * off
+        square *= weight[i]
+        if huber > 0 and square > huber * huber:
+            length = math.sqrt(square)
+            share[i] = huber / length
+            energy += 2 * huber * length - huber * huber
+        else:
+            share[i] = 1.0
+            energy += square
+    if precision[0] > 0:
+        a, b, c = _turn_between(_product(rotation, prior_rotation))
+        energy += precision[0] * (a * a + b * b + c * c)
+    if precision[1] > 0:
+        # log(s / s0), to third order: what the scale's step adds up
+        ratio = 2 * (scale - prior_scale) / (scale + prior_scale)
+        energy += precision[1] * ratio * ratio
+    for d in range(3):
+        off = shift[d] - prior_shift[d]
+        energy += precision[2 if d < 2 else 3] * off * off
+    return energy
+
+
+@kernel
+def _product(one: Any, two: Any) -> Any:
+    """``one @ two.T`` of 3 x 3 matrices, without BLAS."""
+    out = np.zeros((3, 3))
+    for a in range(3):
+        for b in range(3):
+            out[a, b] = one[a, 0] * two[b, 0] + one[a, 1] * two[b, 1] + one[a, 2] * two[b, 2]
+    return out
+
+
+@kernel
+def _turn_between(m: Any) -> Any:
+    """The axis of a rotation times the sine of its angle."""
+    return (m[2, 1] - m[1, 2]) / 2, (m[0, 2] - m[2, 0]) / 2, (m[1, 0] - m[0, 1]) / 2
+
+
+@kernel
+def _turned(rotation: Any, a: float, b: float, c: float) -> Any:
+    """``C R`` with the Cayley transform C of the step (a, b, c) / 2: a rotation by about its length."""
+    a, b, c = a / 2, b / 2, c / 2
+    n = 1 + a * a + b * b + c * c
+    cayley = np.empty((3, 3))
+    cayley[0, 0], cayley[0, 1], cayley[0, 2] = 1 + a * a - b * b - c * c, 2 * (a * b - c), 2 * (a * c + b)
+    cayley[1, 0], cayley[1, 1], cayley[1, 2] = 2 * (a * b + c), 1 - a * a + b * b - c * c, 2 * (b * c - a)
+    cayley[2, 0], cayley[2, 1], cayley[2, 2] = 2 * (a * c - b), 2 * (b * c + a), 1 - a * a - b * b + c * c
+    out = np.empty((3, 3))
+    for d in range(3):
+        for e in range(3):
+            out[d, e] = (
+                cayley[d, 0] * rotation[0, e] + cayley[d, 1] * rotation[1, e] + cayley[d, 2] * rotation[2, e]
+            ) / n
+    return out
+
+
+@kernel
+def _normal_equations(
+    mean: Any, basis: Any, across: Any, target: Any, weight: Any, axes: Any, grams: Any, rotation: Any, scale: float,
+    shift: Any, x: Any, prior_rotation: Any, prior_scale: float, prior_shift: Any, precision: Any,
+    normal: Any, gradient: Any,
+) -> None:  # fmt: skip
+    """``J^T W J`` with the prior (lower triangle), and ``J^T W r``."""
+    count = len(x)
+    points = _points(mean, across, x)
+    normal[:] = 0.0
+    gradient[:] = 0.0
+    jacobian, row = np.zeros((8, 3)), np.empty((8, 3))
+    crossed = np.zeros((8, count))
+    for i in range(len(weight)):
+        if weight[i] == 0:
+            continue
+        u = np.empty(3)
+        for d in range(3):
+            u[d] = scale * (
+                rotation[d, 0] * points[i, 0] + rotation[d, 1] * points[i, 1] + rotation[d, 2] * points[i, 2]
+            )
+        # Columns of the Jacobian: the three turns, the scale, the shift; and the residual beside them.
+        jacobian[0, 1], jacobian[0, 2] = -u[2], u[1]
+        jacobian[1, 0], jacobian[1, 2] = u[2], -u[0]
+        jacobian[2, 0], jacobian[2, 1] = -u[1], u[0]
+        for d in range(3):
+            jacobian[3, d] = u[d]
+            jacobian[4 + d, d] = 1.0
+            jacobian[7, d] = u[d] + shift[d] - target[i, d]
+        for j in range(8):
+            for d in range(3):
+                row[j, d] = weight[i] * axes[d] * jacobian[j, d]
+        for j in range(7):
+            for k in range(j + 1):
+                normal[j, k] += row[j, 0] * jacobian[k, 0] + row[j, 1] * jacobian[k, 1] + row[j, 2] * jacobian[k, 2]
+            gradient[j] += row[j, 0] * jacobian[7, 0] + row[j, 1] * jacobian[7, 1] + row[j, 2] * jacobian[7, 2]
+        if count:
+            for c in range(3):
+                h = np.empty(8)
+                for j in range(8):
+                    h[j] = scale * (
+                        rotation[0, c] * row[j, 0] + rotation[1, c] * row[j, 1] + rotation[2, c] * row[j, 2]
+                    )
+                component = basis[3 * i + c]
+                for j in range(8):
+                    if h[j] != 0.0:
+                        sums, amount = crossed[j], h[j]
+                        for k in range(count):
+                            sums[k] += amount * component[k]
+    for k in range(count):
+        for j in range(7):
+            normal[7 + k, j] = crossed[j, k]
+        gradient[7 + k] = crossed[7, k] + x[k]
+    if len(grams):
+        _block_of_grams(axes, grams, rotation, scale, normal)
+    elif count:
+        _block_of_rows(basis, weight, axes, rotation, scale, normal)
+    for k in range(count):
+        normal[7 + k, 7 + k] += 1.0
+    if precision[0] > 0:
+        # d (axis sin angle) of exp(w) M is (trace(M) 1 - M) / 2 w
+        m = _product(rotation, prior_rotation)
+        trace = m[0, 0] + m[1, 1] + m[2, 2]
+        off = _turn_between(m)
+        for a in range(3):
+            for b in range(a + 1):
+                for c in range(3):
+                    one = ((trace if a == c else 0.0) - m[c, a]) / 2
+                    two = ((trace if b == c else 0.0) - m[c, b]) / 2
+                    normal[a, b] += precision[0] * one * two
+            for c in range(3):
+                gradient[a] += precision[0] * ((trace if a == c else 0.0) - m[c, a]) / 2 * off[c]
+    normal[3, 3] += precision[1]
+    gradient[3] += precision[1] * 2 * (scale - prior_scale) / (scale + prior_scale)
+    for d in range(3):
+        p = precision[2 if d < 2 else 3]
+        normal[4 + d, 4 + d] += p
+        gradient[4 + d] += p * (shift[d] - prior_shift[d])
+        if normal[4 + d, 4 + d] == 0:  # an axis of which nothing is known stays where it is
+            normal[4 + d, 4 + d] = 1.0
+
+
+@kernel
+def _block_of_grams(axes: Any, grams: Any, rotation: Any, scale: float, normal: Any) -> None:
+    """The block of the components among themselves, from the matrices that all faces share."""
+    turned = np.empty(6)
+    for pair in range(6):
+        c, d = _PAIRS[pair]
+        turned[pair] = scale * scale * (
+            axes[0] * rotation[0, c] * rotation[0, d]
+            + axes[1] * rotation[1, c] * rotation[1, d]
+            + axes[2] * rotation[2, c] * rotation[2, d]
+        )  # fmt: skip
+    t0, t1, t2, t3, t4, t5 = turned[0], turned[1], turned[2], turned[3], turned[4], turned[5]
+    for k in range(grams.shape[1]):
+        g0, g1, g2, g3, g4, g5 = grams[0, k], grams[1, k], grams[2, k], grams[3, k], grams[4, k], grams[5, k]
+        for m in range(k + 1):
+            normal[7 + k, 7 + m] = t0 * g0[m] + t1 * g1[m] + t2 * g2[m] + t3 * g3[m] + t4 * g4[m] + t5 * g5[m]
+
+
+@kernel
+def _block_of_rows(basis: Any, weight: Any, axes: Any, rotation: Any, scale: float, normal: Any) -> None:
+    """The same from the rows of one face's own points, four at a time."""
+    count = basis.shape[1]
+    rows = np.zeros((4, count))
+    filled = 0
+    for i in range(len(weight)):
+        if weight[i] == 0:
+            continue
+        for d in range(3):
+            if axes[d] == 0:
+                continue
+            amount = scale * math.sqrt(weight[i] * axes[d])
+            a, b, c = amount * rotation[d, 0], amount * rotation[d, 1], amount * rotation[d, 2]
+            one, two, three, row = basis[3 * i], basis[3 * i + 1], basis[3 * i + 2], rows[filled]
+            for k in range(count):
+                row[k] = a * one[k] + b * two[k] + c * three[k]
+            filled += 1
+            if filled == 4:
+                _add_rows(rows, normal)
+                filled = 0
+    if filled:
+        rows[filled:] = 0.0
+        _add_rows(rows, normal)
+
+
+@kernel
+def _add_rows(rows: Any, normal: Any) -> None:
+    p, q, r, s = rows[0], rows[1], rows[2], rows[3]
+    for k in range(len(p)):
+        out = normal[7 + k, 7 : 8 + k]
+        a, b, c, d = p[k], q[k], r[k], s[k]
+        for m in range(k + 1):
+            out[m] += ((a * p[m] + b * q[m]) + c * r[m]) + d * s[m]
+
+
+@kernel
+def _solve(normal: Any, gradient: Any, damping: float, factor: Any, solved: Any) -> bool:
+    """``solved = -(normal + damping diag)^-1 gradient`` by Cholesky's factors; False if it is not positive definite.
+
+    Four columns at a time: what lies right of them is read and written once for the four.
+    """
+    size = len(gradient)
+    columns = np.zeros((4, size))
+    for k in range(size):
+        factor[k, : k + 1] = normal[k, : k + 1]
+        factor[k, k] *= 1 + damping
+    for first in range(0, size, 4):
+        stop = min(first + 4, size)
+        for j in range(first, stop):
+            for i in range(j, size):
+                value = factor[i, j]
+                for m in range(first, j):
+                    value -= factor[i, m] * factor[j, m]
+                factor[i, j] = value
+            if not factor[j, j] > 0:
+                return False
+            root = math.sqrt(factor[j, j])
+            for i in range(j, size):
+                factor[i, j] /= root
+                columns[j - first, i] = factor[i, j]
+        if stop < size:  # then there are four
+            p, q, r, s = columns[0], columns[1], columns[2], columns[3]
+            for i in range(stop, size):
+                row, a, b, c, d = factor[i, stop : i + 1], p[i], q[i], r[i], s[i]
+                for k in range(len(row)):
+                    at = stop + k
+                    row[k] -= ((a * p[at] + b * q[at]) + c * r[at]) + d * s[at]
+    for k in range(size):
+        value = -gradient[k]
+        for m in range(k):
+            value -= factor[k, m] * solved[m]
+        solved[k] = value / factor[k, k]
+    for k in range(size - 1, -1, -1):
+        solved[k] /= factor[k, k]
+        amount, row = solved[k], factor[k]
+        for m in range(k):
+            solved[m] -= amount * row[m]
+    return True

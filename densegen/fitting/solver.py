@@ -1,0 +1,419 @@
+"""A face from its landmarks: pose, identity and expression together.
+
+The image of a model's point is ``p = s R (m + B a) + t`` (weak perspective, camera frame); the coefficients ``a`` of
+identity and expression have a Gaussian prior, the observed points Gaussian noise. The most probable face is found by
+Gauss-Newton steps over all unknowns at once; formulas and their sources stand in ``gauss_newton``. Only the rows of the
+basis that belong to the observed points are used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from densegen.arrays import Float32, Float64, Mask
+from densegen.errors import ConfigurationError, SampleError
+from densegen.fitting.gauss_newton import gram_matrices, minimise
+from densegen.fitting.model_points import ModelPoints
+from densegen.fitting.outline import JawLines
+from densegen.fitting.prior import EarlierFit, Prior
+from densegen.geometry.pose import pose_from, rotation_matrix
+
+__all__ = ["FaceSolver", "Solution", "face_size"]
+
+FEWEST_POINTS = 5
+"""A weak perspective camera has 6 unknowns, a point in the image gives 2; two more points say whether they agree."""
+
+MAX_STEPS, POSE_STEPS = 40, 12
+
+FARTHEST_AWAY = -0.5
+"""Cosine of the largest angle between the viewer and where a face looks: 120 degrees."""
+
+NARROWEST = 0.02
+"""Points whose extent across is a smaller share of that along lie on a line."""
+
+FLATTEST = 0.015
+"""Points of the face whose depth is a smaller share of their extent lie in a plane: its picture has two poses."""
+
+HUBER_SIGMAS = 2.0
+"""Beyond so many sigma a point counts less."""
+
+WRONG_SIGMAS = 5.0
+"""A point this far from where the others put it is wrong, and is left out."""
+
+MOST_WRONG = 0.3
+"""If a larger share of the points would be wrong, nobody knows which are."""
+
+_TURNED = tuple((pitch, yaw) for pitch in (0.0, -0.5, 0.5) for yaw in (0.0, -0.7, 0.7, -1.3, 1.3))
+"""Pitch and yaw, in radians, from which a pose is looked for; the roll follows."""
+
+TRIED = 4
+"""So many of them, those that look most like the points, are followed up."""
+
+SAME_TURN = 0.98
+"""Cosine of half the angle below which two poses are one: 23 degrees."""
+
+PITCH_RAD = 0.45
+"""Standard deviation of pitch, by which two poses of one picture are told apart: heads are seldom seen from above."""
+
+FACING, AVERTED = 0.3, -0.2
+"""Depth of a unit normal of a point that should be seen, and of one that can hardly be."""
+
+SLIDES = 4
+"""Times that the jaw's points are moved to the outline."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """The face that explains its landmarks best.
+
+    pose : (7,) float32, see ``conventions.POSE_FIELDS``; tz is 0 if no depth was observed
+    coefficients : (K,) float64, raw, shape before expression
+    residuals : (N, 2 or 3) float64, observed minus explained, px, camera frame; NaN for points not observed
+    used : (N,) bool, points that were observed and not found to be wrong
+    energy : what was minimised: squared sigmas over points and prior
+    steps : Gauss-Newton steps
+    """
+
+    pose: Float32
+    coefficients: Float64
+    residuals: Float64
+    used: Mask
+    energy: float
+    steps: int
+
+    @property
+    def wrong(self) -> Mask:
+        """(N,) bool: points that were observed, and left out because they lie far from where the others put them."""
+        return ~np.isnan(self.residuals[:, 0]) & ~self.used
+
+
+def face_size(points: Float64) -> float:
+    """sqrt(w h) of the points' box, px: the length by which benchmarks divide; points : (n, 2 or more)."""
+    extent = np.ptp(points[:, :2], axis=0)
+    return float(np.sqrt(extent[0] * extent[1]))
+
+
+class FaceSolver:
+    """Finds faces by landmarks at the same points of a model.
+
+    points : where on the model landmarks are observed
+    prior : of the coefficients
+    robust : whether a few points may be wrong: they are found, left out, and said
+    jaw : lines along which the jaw's points slide to the outline that is seen, for 2D annotations; None for points that
+        mark the true jaw
+    """
+
+    def __init__(self, points: ModelPoints, prior: Prior, *, robust: bool = False, jaw: JawLines | None = None) -> None:
+        if len(prior.std) != len(points.components):
+            raise ConfigurationError(
+                f"the prior has {len(prior.std)} coefficients, the model {len(points.components)} components"
+            )
+        self.points, self.prior, self.robust, self.jaw = points, prior, robust, jaw
+
+    @cached_property
+    def across(self) -> Float64:
+        """(K, 3 N): the components, per standard deviation."""
+        return _scaled(self.points.components, self.prior.std)
+
+    @cached_property
+    def basis(self) -> Float64:
+        """(3 N, K): the same, transposed."""
+        return np.ascontiguousarray(self.across.T)
+
+    @cached_property
+    def mean(self) -> Float64:
+        """(N, 3): the face in the middle of the prior."""
+        return self.points.at(self.prior.mean)
+
+    @cached_property
+    def grams(self) -> Float64:
+        """For points that are all observed, each with the same sigma."""
+        grams: Float64 = gram_matrices(self.basis, np.ones(len(self.points)))
+        return grams
+
+    def solve(
+        self,
+        observed: Float64,
+        sigma_px: float | Float64,
+        *,
+        visible: Mask | None = None,
+        earlier: EarlierFit | None = None,
+    ) -> Solution:
+        """The face behind one set of landmarks.
+
+        observed : (N, 2) or (N, 3) float64, px, camera frame (see ``pose.camera_points``); z without an origin
+        sigma_px : standard deviation of each coordinate, px; one, or (N,) of each point
+        visible : (N,) bool, points that were observed; by default those that are finite
+        earlier : a fit that exists, to stay near
+
+        Raises :class:`SampleError` if the points are too few, on a line, or in a plane of the face, if they contradict
+        each other, or if the face that they give looks away: its left and right are swapped then.
+        """
+        observed = np.asarray(observed, np.float64)
+        if observed.shape not in ((len(self.points), 2), (len(self.points), 3)):
+            raise ConfigurationError(f"{observed.shape} observed points, expected ({len(self.points)}, 2 or 3)")
+        seen: Mask = np.asarray(np.isfinite(observed).all(axis=1), np.bool_)
+        if visible is not None:
+            seen = seen & np.asarray(visible, np.bool_)
+        _check_spread(observed, self.points.mean, seen)
+        sigma = np.broadcast_to(np.asarray(sigma_px, np.float64), len(seen))
+        if not (np.isfinite(sigma[seen]).all() and (sigma[seen] > 0).all()):
+            raise ConfigurationError("sigma_px: each point's standard deviation is above 0 px")
+        problem = _Problem.of(self, observed, sigma, seen, earlier)
+        huber = HUBER_SIGMAS if self.robust else 0.0
+        face = problem.minimise(problem.first(huber), huber, seen)
+        if self.jaw is not None:
+            for _ in range(SLIDES):
+                problem = problem.slide(face, self.jaw)
+                face = problem.minimise(face, huber, seen)
+        used = seen
+        if self.robust:
+            face, used = _without_wrong(problem, face)
+        solution = problem.solution(face, used)
+        _check_facing(solution)
+        return solution
+
+    def solve_all(self, observed: Iterable[Float64], sigma_px: float | Float64) -> list[Solution | SampleError]:
+        """The faces of many sets of landmarks; one that has no answer gives its error instead."""
+        results: list[Solution | SampleError] = []
+        for one in observed:
+            try:
+                results.append(self.solve(one, sigma_px))
+            except SampleError as error:
+                results.append(error)
+        return results
+
+
+class _Face(NamedTuple):
+    """A face in a problem's own units."""
+
+    rotation: Float64
+    scale: float
+    shift: Float64
+    x: Float64
+    energy: float = 0.0
+    steps: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """One set of landmarks in units that suit the arithmetic: pixels are counted in sigmas of the first point that was
+    seen, from the middle of the points; points with the same sigma then have the weight 1.
+    """
+
+    solver: FaceSolver
+    observed: Float64
+    seen: Mask
+    unit_px: float
+    middle_px: Float64
+    target: Float64
+    weight: Float64
+    axes: Float64
+    centre: Float64
+    spread: Float64
+    mean: Float64
+    basis: Float64
+    across: Float64
+    earlier: _Face
+    precision: Float64
+    plain: bool
+
+    @classmethod
+    def of(
+        cls, solver: FaceSolver, observed: Float64, sigma: Float64, seen: Mask, earlier: EarlierFit | None
+    ) -> _Problem:
+        unit = float(sigma[np.argmax(seen)])
+        weight = np.where(seen, (unit / np.where(seen, sigma, 1.0)) ** 2, 0.0)
+        dimensions = observed.shape[1]
+        middle, target = np.zeros(3), np.zeros((len(seen), 3))
+        for axis in range(dimensions):
+            middle[axis] = math.fsum(observed[seen, axis]) / int(seen.sum())
+        target[seen, :dimensions] = (observed[seen] - middle[:dimensions]) / unit
+        problem = cls(
+            solver, observed, seen, unit, middle, target, weight, np.array([1.0, 1.0, float(dimensions == 3)]),
+            solver.prior.mean, solver.prior.std, solver.mean, solver.basis, solver.across,
+            _Face(np.eye(3), 1.0, np.zeros(3), np.zeros(len(solver.prior.std))), np.zeros(4), bool((weight == 1).all()),
+        )  # fmt: skip
+        return problem if earlier is None else problem._near(earlier)
+
+    def _near(self, earlier: EarlierFit) -> _Problem:
+        pitch, yaw, roll, *translation, scale = map(float, earlier.pose)
+        shift = (np.array(translation) - self.middle_px) / self.unit_px
+        pose = _Face(
+            rotation_matrix(pitch, yaw, roll), scale / self.unit_px, shift * self._observed_axes,
+            np.zeros(len(earlier.coefficients)),
+        )  # fmt: skip
+        length = earlier.shift * face_size(self.observed[self.seen]) / self.unit_px
+        return replace(
+            self,
+            centre=earlier.coefficients,
+            spread=self.spread * earlier.share,
+            mean=self.solver.points.at(earlier.coefficients),
+            basis=self.basis * earlier.share,
+            across=self.across * earlier.share,
+            earlier=pose,
+            precision=np.array([earlier.rotation_rad**-2.0, earlier.scale**-2.0, length**-2.0, 0.0]),
+            plain=False,
+        )
+
+    @property
+    def _observed_axes(self) -> Float64:
+        return np.array([1.0, 1.0, self.axes[2]])
+
+    def first(self, huber: float) -> _Face:
+        """Where to begin: at the earlier fit, or at the mean face in the pose that explains the points best.
+
+        Few points may have two poses that explain them, one the other seen from the back of the picture. Of these, the
+        one is taken in which the points that are seen face the viewer, and the head is less pitched.
+        """
+        if self.precision[0] > 0:
+            return self.earlier
+        seen = self.seen
+        turned = (rotation_matrix(pitch, yaw, 0.0) for pitch, yaw in _TURNED)
+        starts = sorted((_similarity(self.mean[seen], self.target[seen], one) for one in turned), key=lambda s: s[0])
+        alone = replace(self, basis=np.zeros((3 * len(seen), 0)), across=np.zeros((0, 3 * len(seen))), plain=False)
+        poses = sorted((alone.minimise(start, huber, seen, POSE_STEPS) for _, start in starts[:TRIED]), key=_energy)
+        different: list[_Face] = []
+        for pose in poses:
+            if all(_half_angle_cosine(pose.rotation, other.rotation) < SAME_TURN for other in different):
+                different.append(pose._replace(x=np.zeros(len(self.spread)), steps=0))
+        if len(different) == 1:
+            return different[0]
+        faces = [self.minimise(pose, huber, seen) for pose in different]
+        return min(faces, key=lambda face: face.energy + self._implausible(face.rotation))
+
+    def _implausible(self, rotation: Float64) -> float:
+        """What speaks against a pose beside the points' places, in squared sigmas."""
+        depth = self.solver.points.normals @ rotation[2]
+        pitch = float(pose_from(rotation, np.zeros(3), 1.0)[0])
+        hidden = float(((depth < AVERTED) & self.seen).sum()) + float(((depth > FACING) & ~self.seen).sum())
+        return (pitch / PITCH_RAD) ** 2 + 2 * hidden
+
+    def minimise(self, start: _Face, huber: float, used: Mask, steps: int = MAX_STEPS) -> _Face:
+        """From a start to the most probable face."""
+        plain = self.plain and not huber and bool(used.all())
+        grams = self.solver.grams if plain else np.zeros((0, 0, 0))
+        rotation, scale, shift, x, energy, taken = minimise(
+            self.mean, self.basis, self.across, self.target, np.where(used, self.weight, 0.0), self.axes, grams, huber,
+            start.rotation, start.scale, start.shift, start.x,
+            self.earlier.rotation, self.earlier.scale, self.earlier.shift, self.precision, steps,
+        )  # fmt: skip
+        return _Face(rotation, scale, shift, x, energy, start.steps + taken)
+
+    def slide(self, face: _Face, jaw: JawLines) -> _Problem:
+        """The same landmarks, the jaw's among them where the outline of this face is."""
+        line = jaw.on_outline(self.centre + self.spread * face.x, face.rotation)
+        moved = self.across.reshape(len(self.spread), -1, 3).copy()
+        moved[:, jaw.rows] = line.components * self.spread[:, None, None]
+        across = moved.reshape(len(self.spread), -1)
+        mean = self.mean.copy()
+        mean[jaw.rows] = line.at(self.centre)
+        return replace(self, mean=mean, across=across, basis=np.ascontiguousarray(across.T), plain=False)
+
+    def explained(self, face: _Face) -> Float64:
+        """(N, 3) where the face puts the points, in the problem's units."""
+        points = self.mean + (face.x @ self.across).reshape(-1, 3)
+        return face.scale * points @ face.rotation.T + face.shift
+
+    def sigmas_off(self, face: _Face) -> Float64:
+        """(N,) how many of its own sigmas each point lies off; 0 for points that were not seen."""
+        off = (self.target - self.explained(face)) * self.axes
+        return np.where(self.seen, np.sqrt(self.weight * (off**2).sum(axis=1)), 0.0)
+
+    def solution(self, face: _Face, used: Mask) -> Solution:
+        """The face in pixels of the camera frame and raw coefficients."""
+        translation = (face.shift * self._observed_axes) * self.unit_px + self.middle_px
+        explained = self.explained(face) * self.unit_px + self.middle_px
+        return Solution(
+            pose=pose_from(face.rotation, translation, face.scale * self.unit_px),
+            coefficients=self.centre + self.spread * face.x,
+            residuals=np.where(self.seen[:, None], self.observed - explained[:, : self.observed.shape[1]], np.nan),
+            used=used,
+            energy=face.energy,
+            steps=face.steps,
+        )
+
+
+def _energy(face: _Face) -> float:
+    return face.energy
+
+
+def _half_angle_cosine(one: Float64, other: Float64) -> float:
+    """Cosine of half the angle between two rotations: ``trace = 1 + 2 cos`` of the whole."""
+    trace = math.fsum((one * other).ravel())
+    return math.sqrt(max(0.0, (1 + trace) / 4))
+
+
+def _without_wrong(problem: _Problem, face: _Face) -> tuple[_Face, Mask]:
+    """Leave out the points that are wrong, and take one back if the others agree with it after all."""
+    seen, used = problem.seen, problem.seen
+    for _ in range(3):
+        agreeing = seen & (problem.sigmas_off(face) <= WRONG_SIGMAS)
+        if agreeing.sum() < max((1 - MOST_WRONG) * seen.sum(), FEWEST_POINTS):
+            raise SampleError(
+                "points-contradict",
+                f"{int((seen & ~agreeing).sum())} of {int(seen.sum())} points lie far from where the others put them",
+            )
+        if used is not seen and (agreeing == used).all():
+            break
+        used = agreeing
+        face = problem.minimise(face, 0.0, used)
+    return face, used
+
+
+def _scaled(components: Float64, std: Float64) -> Float64:
+    return np.ascontiguousarray((components * std[:, None, None]).reshape(len(std), -1))
+
+
+def _similarity(points: Float64, target: Float64, turned: Float64) -> tuple[float, _Face]:
+    """Turn the points, then roll, scale and shift them onto the target in the image plane, by least squares; what is
+    left, and the pose. As complex numbers z of the points and q of the target, both about their means, the roll and the
+    scale are ``sum(conj(z) q) / sum(|z|^2)``.
+    """
+    count = len(points)
+    flat = [[math.fsum(row * axis) for row in points] for axis in turned[:2]]
+    x, y = (np.array(row) - math.fsum(row) / count for row in flat)
+    middle = [math.fsum(target[:, axis]) / count for axis in (0, 1)]
+    u, v = target[:, 0] - middle[0], target[:, 1] - middle[1]
+    size = math.fsum(x * x + y * y)
+    cosine, sine = math.fsum(x * u + y * v) / size, math.fsum(x * v - y * u) / size
+    scale = math.sqrt(cosine * cosine + sine * sine)
+    left = math.fsum(u * u + v * v) - scale * scale * size
+    roll = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, scale]]) / scale
+    rotation = np.array([[math.fsum(roll[a] * turned[:, b]) for b in range(3)] for a in range(3)])
+    mean = [math.fsum(points[:, axis]) / count for axis in range(3)]
+    shift = np.array([middle[a] - scale * math.fsum(rotation[a] * mean) for a in (0, 1)] + [0.0])
+    return left, _Face(rotation, scale, shift, np.zeros(0))
+
+
+def _check_spread(observed: Float64, places: Float64, seen: Mask) -> None:
+    """Refuse points from which no pose follows."""
+    if (count := int(seen.sum())) < FEWEST_POINTS:
+        raise SampleError(
+            "points-too-few", f"{count} of {len(seen)} points are visible, at least {FEWEST_POINTS} are needed"
+        )
+    image = np.sqrt(np.linalg.eigvalsh(np.cov(observed[seen].T)).clip(0))[::-1]
+    if not image[0] > 0 or image[1] < NARROWEST * image[0]:
+        raise SampleError("points-on-a-line", f"the {count} points lie on a line, or all in one place")
+    solid = np.sqrt(np.linalg.eigvalsh(np.cov(places[seen].T)).clip(0))[::-1]
+    if solid[1] < NARROWEST * solid[0]:
+        raise SampleError("points-on-a-line", f"the {count} points lie on a line of the face")
+    if observed.shape[1] == 2 and solid[2] < FLATTEST * solid[0]:
+        raise SampleError(
+            "points-in-a-plane", f"the {count} points lie in a plane of the face: their picture has two poses"
+        )
+
+
+def _check_facing(solution: Solution) -> None:
+    pitch, yaw = float(solution.pose[0]), float(solution.pose[1])
+    forward = float(rotation_matrix(pitch, yaw, 0.0)[2, 2])
+    if forward < FARTHEST_AWAY:
+        raise SampleError("face-turned-away", "the points show a face from behind: are left and right swapped?")
+    if not np.isfinite(solution.coefficients).all():
+        raise SampleError("points-contradict", "no face explains the points")

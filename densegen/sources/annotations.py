@@ -1,0 +1,274 @@
+"""Sparse landmarks that people have of photographs: iBUG ``.pts``, CSV, JSON, COCO keypoints, and NumPy arrays."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from densegen.arrays import Float64
+from densegen.errors import ConfigurationError, FormatError
+from densegen.files import read_bytes, read_text
+from densegen.ibug68 import AFLW21, KEYPOINTS
+
+__all__ = ["Annotations", "FaceMarks", "read_annotations"]
+
+MAX_BYTES = 512 << 20
+MAX_PTS_BYTES = 1 << 20
+FARTHEST_PX = 100_000
+
+KINDS = {KEYPOINTS: "ibug68", len(AFLW21): "aflw21"}
+"""What points are if nobody says it, by how many there are."""
+
+
+@dataclass(frozen=True, eq=False)
+class FaceMarks:
+    """The landmarks of one face.
+
+    image : name of its photograph as the file has it, with ``/``
+    points : (N, 2 or 3) float64, px, image frame; NaN for a point that is not visible
+    """
+
+    image: str
+    points: Float64
+
+
+@dataclass(frozen=True, eq=False)
+class Annotations:
+    """The landmarks of many faces.
+
+    kind : ``ibug68`` or ``aflw21``, or ``names`` for points with names of their own
+    names : of the N points: numbers of the 68 or the 21, or an index's landmark names
+    faces : in the order of the file
+    first_pixel : 0 or 1, how the file counted pixels; ``faces`` count from 0
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    faces: tuple[FaceMarks, ...]
+    first_pixel: int
+
+
+def read_annotations(
+    path: Path, *, kind: str | None = None, first_pixel: int | None = None, names: Path | None = None
+) -> Annotations:
+    """Read landmarks; which format it is follows from the file.
+
+    * a folder of iBUG ``.pts`` files, or one of them: named as their photographs are;
+    * ``.csv``: one row a point (``image,point,x,y`` and perhaps ``z``), or one row a face: the image, then x and y of
+      each point;
+    * ``.json``: ``{"a.jpg": [[x, y], ...]}`` or ``{"a.jpg": {"30": [x, y], ...}}``, a list of these for several faces;
+      or COCO's keypoints;
+    * ``.npy``: (faces, N, 2 or 3) or (faces, 2 or 3, N), with a text file ``names`` of one photograph a line.
+
+    kind : what the points are; by default told by their number, 68 or 21
+    first_pixel : what the file calls the first pixel; by default 1 in ``.pts``, else 0
+
+    A point of which x or y is -1 exactly or no number, or with COCO's visibility 0, is not visible.
+
+    Raises :class:`ConfigurationError` if the file does not exist or is of no known kind, :class:`FormatError` if it
+    contradicts itself.
+    """
+    origin = first_pixel
+    if path.is_dir() or path.suffix.lower() == ".pts":
+        rows, origin = list(_read_pts(path)), 1 if first_pixel is None else first_pixel
+    elif path.suffix.lower() == ".csv":
+        rows = list(_read_csv(path))
+    elif path.suffix.lower() == ".json":
+        rows = list(_read_json(path))
+    elif path.suffix.lower() == ".npy":
+        rows = list(_read_npy(path, names))
+    else:
+        raise ConfigurationError(f"{path}: landmarks are a folder of .pts files, or .pts, .csv, .json or .npy")
+    if not rows:
+        raise FormatError(f"{path.name} holds no face")
+    return _gather(path, rows, kind, origin or 0)
+
+
+_Row = tuple[str, dict[str, Sequence[float]] | Float64]
+"""A photograph's name, and the points of a face: all of them in their order, or some of them by name."""
+
+
+def _gather(path: Path, rows: list[_Row], kind: str | None, first_pixel: int) -> Annotations:
+    """All faces with the same points in the same order."""
+    named = [points for _, points in rows if isinstance(points, dict)]
+    if named and len(named) < len(rows):
+        raise FormatError(f"{path.name}: some faces have points by name, others in an order: give one of both")
+    if named:
+        names = tuple(dict.fromkeys(name for points in named for name in points))
+        numbers = all(name.isdecimal() for name in names)
+        names = tuple(sorted(names, key=int)) if numbers else names
+        kind = kind or ("ibug68" if numbers else "names")
+    else:
+        counts = {len(points) for _, points in rows}
+        if len(counts) > 1:
+            raise FormatError(
+                f"{path.name}: faces have {min(counts)} to {max(counts)} points, expected the same number"
+            )
+        count = counts.pop()
+        kind = kind or KINDS.get(count, "names")
+        names = tuple(map(str, range(count)))
+    sizes = {"ibug68": KEYPOINTS, "aflw21": len(AFLW21)}
+    if kind in sizes and (bad := [n for n in names if not (n.isdecimal() and int(n) < sizes[kind])]):
+        raise FormatError(f"{path.name}: {kind} has no point {bad[0]!r}: it counts from 0 to {sizes[kind] - 1}")
+    faces = []
+    for image, points in rows:
+        if isinstance(points, dict):
+            empty = (math.nan, math.nan)
+            table = np.array([list(points.get(name, empty))[:2] for name in names], np.float64)
+        else:
+            table = points
+        faces.append(
+            FaceMarks(image, _checked(table, image, path) - np.array([first_pixel] * 2 + [0])[: table.shape[1]])
+        )
+    return Annotations(kind, names, tuple(faces), first_pixel)
+
+
+def _checked(points: Float64, image: str, path: Path) -> Float64:
+    """The points, those that are not visible as NaN."""
+    points = np.array(points, np.float64)
+    points[np.isinf(points).any(axis=1)] = np.nan
+    points[(points[:, :2] == -1).any(axis=1)] = np.nan  # some tables turned their y around, the marker's with it
+    points[np.isnan(points).any(axis=1)] = np.nan
+    if (far := np.nanmax(np.abs(points), initial=0.0)) > FARTHEST_PX:
+        raise FormatError(f"{path.name}: {image} has a point at {far:g} px, at most {FARTHEST_PX:,}")
+    return points
+
+
+def _read_pts(path: Path) -> Iterator[_Row]:
+    files = sorted(p for p in path.rglob("*.pts") if not p.name.startswith(".")) if path.is_dir() else [path]
+    if not files:
+        raise ConfigurationError(f"{path} holds no .pts file")
+    for file in files:
+        text = read_text(file, "landmark file", MAX_PTS_BYTES)
+        head, _, rest = text.partition("{")
+        body = rest.partition("}")[0].split()
+        counts = [line.split(":")[1] for line in head.splitlines() if line.strip().startswith("n_points")]
+        try:
+            numbers = np.array([float(word) for word in body]).reshape(-1, 2)
+            count = int(counts[0]) if counts else len(numbers)
+        except ValueError as error:
+            raise FormatError(f"{file.name} is not an iBUG landmark file: {error}") from error
+        if not rest or len(numbers) != count:
+            raise FormatError(f"{file.name} holds {len(numbers)} points, its head says {count}")
+        name = file.relative_to(path) if path.is_dir() else Path(file.name)
+        yield name.with_suffix("").as_posix(), numbers
+
+
+def _read_csv(path: Path) -> Iterator[_Row]:
+    text = read_text(path, "table of landmarks", MAX_BYTES)
+    reader = csv.reader(io.StringIO(text))
+    header = [cell.strip().lower() for cell in next(reader, [])]
+    if not header or header[0] not in ("image", "file", "name", "file_name", "image_name"):
+        raise FormatError(f"{path.name}: the first column is {header[:1]}, expected 'image'")
+    try:
+        if {"point", "x", "y"} <= set(header):
+            yield from _rows_of_points(reader, header)
+            return
+        if len(header) % 2 == 0:
+            raise FormatError(
+                f"{path.name}: {len(header) - 1} columns after the image, expected an x and a y of each point"
+            )
+        for row in reader:
+            if row:
+                if len(row) != len(header):
+                    raise FormatError(f"{path.name}, line {reader.line_num}: {len(row)} cells, expected {len(header)}")
+                yield row[0].strip(), np.array([_number(cell) for cell in row[1:]]).reshape(-1, 2)
+    except (ValueError, csv.Error) as error:
+        raise FormatError(f"{path.name}, line {reader.line_num}: {error}") from error
+
+
+def _rows_of_points(reader: Any, header: list[str]) -> Iterator[_Row]:
+    """Rows of one point each; a point that comes again in an image begins its next face."""
+    columns = [header.index(name) for name in ("point", "x", "y")]
+    face: dict[str, Sequence[float]] = {}
+    image: str | None = None
+    for row in reader:
+        if not row:
+            continue
+        if len(row) != len(header):
+            raise ValueError(f"{len(row)} cells, expected {len(header)}")
+        name, x, y = (row[column].strip() for column in columns)
+        if image is not None and (row[0].strip() != image or name in face):
+            yield image, face
+            face = {}
+        image = row[0].strip()
+        face[name] = (_number(x), _number(y))
+    if image is not None:
+        yield image, face
+
+
+def _number(cell: str) -> float:
+    return float(cell) if cell.strip() else math.nan
+
+
+def _read_json(path: Path) -> Iterator[_Row]:
+    data = read_bytes(path, "JSON file of landmarks", MAX_BYTES)
+    try:
+        contents = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path.name} is not JSON: {str(error)[:120]}") from error
+    if not isinstance(contents, dict):
+        raise FormatError(f"{path.name} is not a JSON object of landmarks by file name")
+    try:
+        if "annotations" in contents and "images" in contents:
+            yield from _rows_of_coco(contents)
+            return
+        for image, value in contents.items():
+            several = isinstance(value, list) and value and (isinstance(value[0], dict) or np.ndim(value) == 3)
+            for one in value if several else [value]:
+                points = one if isinstance(one, dict) else np.array(one, np.float64)
+                if isinstance(points, np.ndarray) and (points.ndim != 2 or points.shape[1] not in (2, 3)):
+                    raise ValueError(f"{image} has points of shape {points.shape}, expected (N, 2)")
+                yield image, _numbers_of(points) if isinstance(points, dict) else points
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise FormatError(f"{path.name}: {' '.join(str(error).split())[:160]}") from error
+
+
+def _numbers_of(points: dict[str, Any]) -> dict[str, Sequence[float]]:
+    return {str(name): (float(place[0]), float(place[1])) for name, place in points.items()}
+
+
+def _rows_of_coco(contents: dict[str, Any]) -> Iterator[_Row]:
+    """COCO's keypoints, or the face of COCO-WholeBody; visibility 0 is not labelled."""
+    images = {image["id"]: str(image["file_name"]) for image in contents["images"]}
+    for number, annotation in enumerate(contents["annotations"]):
+        flat = annotation.get("face_kpts", annotation.get("keypoints"))
+        if flat is None or (annotation.get("face_valid") is False):
+            continue
+        table = np.array(flat, np.float64)
+        if table.ndim != 1 or len(table) % 3:
+            raise ValueError(
+                f"annotation {number} has {table.size} numbers, expected x, y and visibility of each point"
+            )
+        table = table.reshape(-1, 3)
+        points = np.where(table[:, 2:] > 0, table[:, :2], np.nan)
+        if annotation["image_id"] not in images:
+            raise ValueError(f"annotation {number} names the image {annotation['image_id']}, which is not listed")
+        yield images[annotation["image_id"]], points
+
+
+def _read_npy(path: Path, names: Path | None) -> Iterator[_Row]:
+    if names is None:
+        raise ConfigurationError(f"{path.name} names no photographs: give a text file of one a line with --names")
+    listed = [line.strip() for line in read_text(names, "list of photographs", MAX_BYTES).splitlines() if line.strip()]
+    data = read_bytes(path, "NumPy array of landmarks", MAX_BYTES)
+    try:
+        table = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    # NumPy raises almost anything for a damaged header.
+    except Exception as error:
+        raise FormatError(f"{path.name} is not a readable NumPy array: {' '.join(str(error).split())[:120]}") from error
+    if table.ndim != 3 or table.dtype.kind not in "fiu" or not {2, 3} & set(table.shape[1:]):
+        raise FormatError(f"{path.name} is {table.dtype} of shape {table.shape}, expected (faces, points, 2)")
+    if table.shape[2] not in (2, 3):
+        table = table.transpose(0, 2, 1)
+    if len(table) != len(listed):
+        raise FormatError(f"{path.name} has {len(table)} faces, {names.name} {len(listed)} names")
+    yield from zip(listed, table.astype(np.float64), strict=True)

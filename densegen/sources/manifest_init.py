@@ -1,0 +1,185 @@
+"""A manifest for a folder of fits that has none: what lies where, and what is missing."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from densegen.errors import ConfigurationError
+from densegen.files import write_text
+from densegen.sources.fit_list import IMAGE_SUFFIXES, find_image
+from densegen.sources.manifest import Manifest
+
+__all__ = ["FoundManifest", "manifest_of_folder", "write_manifest"]
+
+HEAD = "# densegen manifest, written by 'densegen manifest init' or 'densegen fits': correct what it got wrong.\n"
+
+MOST_SUBSETS = 16
+"""Of more folders, one subset is made, with all folders below it."""
+
+SAME_PHOTOGRAPH = r"^(.+?)(?:_face\d+)?$"
+"""The faces of one photograph, as 'densegen fits make' names them, stay in one split."""
+
+FLIP_SUFFIX = "_Flip"
+
+
+@dataclass(frozen=True)
+class FoundManifest:
+    """A manifest, and in lines what a person should know of it."""
+
+    manifest: Manifest
+    notes: tuple[str, ...]
+
+
+def manifest_of_folder(folder: Path, name: str | None = None) -> FoundManifest:
+    """The manifest of the fits in ``folder`` and below it.
+
+    Each folder with fits is a subset; of many, the root is one. Folders named ``X_Flip`` beside an ``X`` are its
+    mirrored photographs. If images do not lie beside the fits, a folder with images of the same names is looked for.
+
+    Raises :class:`ConfigurationError` if there is no folder or no fit.
+    """
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is not a folder")
+    fits: dict[PurePosixPath, list[str]] = {}
+    pictures: dict[PurePosixPath, set[str]] = {}
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(one for one in folders if not one.startswith("."))
+        here = PurePosixPath(*Path(place).relative_to(folder).parts)
+        visible = [one for one in files if not one.startswith(".")]
+        if stems := sorted(one[:-4] for one in visible if one.lower().endswith(".mat")):
+            fits[here] = stems
+        if images := {one for one in visible if one.lower().endswith(IMAGE_SUFFIXES)}:
+            pictures[here] = images
+    if not fits:
+        raise ConfigurationError(f"{folder} holds no fit (*.mat), neither do the folders in it")
+    title = name or folder.resolve().name
+    many = len(fits) > MOST_SUBSETS
+    subsets = [_whole(fits, pictures, folder)] if many else _subsets(fits, pictures, folder)
+    flips = ["mirror", "none"]
+    if all("shipped_flips" in subset for subset in subsets):
+        flips.insert(1, "shipped")
+    manifest = Manifest.model_validate(
+        {
+            "name": re.sub(r"[^a-z0-9_-]+", "-", title.lower()).strip("-") or "fits",
+            "title": title,
+            "layout": "nested" if many else "300w_lp",
+            "subsets": subsets,
+            "split": {"seed": 0, "validation": 0.05},
+            "flips": flips,
+            "licence": "unknown: say under which terms the photographs and the model may be used",
+            "citation": "unknown: say what has to be cited",
+        }
+    )
+    return FoundManifest(manifest, tuple(_notes(fits, pictures, subsets, folder, many)))
+
+
+def _subsets(
+    fits: dict[PurePosixPath, list[str]], pictures: dict[PurePosixPath, set[str]], folder: Path
+) -> list[dict[str, Any]]:
+    flipped = {place.with_name(place.name + FLIP_SUFFIX): place for place in fits if place.name}
+    names: Counter[str] = Counter()
+    subsets = []
+    for place, stems in sorted(fits.items()):
+        if place in flipped and place in fits:
+            continue
+        name = (
+            re.sub(r"[^A-Za-z0-9_-]+", "-", str(place) if place.parts else folder.resolve().name).strip("-") or "FITS"
+        )
+        names[name] += 1
+        subset: dict[str, Any] = {
+            "name": name if names[name] == 1 else f"{name}-{names[name]}",
+            "directory": str(place),
+            "fits": len(stems),
+            "group": SAME_PHOTOGRAPH,
+        }
+        if (images := _images_of(place, stems, pictures)) is not None:
+            subset["images"] = str(images)
+        elif place.name and (flip := place.with_name(place.name + FLIP_SUFFIX)) in fits:
+            subset["shipped_flips"] = str(flip)
+        subsets.append(subset)
+    return subsets
+
+
+def _whole(
+    fits: dict[PurePosixPath, list[str]], pictures: dict[PurePosixPath, set[str]], folder: Path
+) -> dict[str, Any]:
+    """One subset of all folders: the root, or the folder in which all fits are if images lie in another."""
+    top = (
+        PurePosixPath(os.path.commonpath([str(place) for place in fits]))
+        if PurePosixPath() not in fits
+        else PurePosixPath()
+    )
+    subset: dict[str, Any] = {
+        "name": re.sub(r"[^A-Za-z0-9_-]+", "-", top.name or folder.resolve().name).strip("-") or "FITS",
+        "directory": str(top),
+        "fits": sum(map(len, fits.values())),
+        "group": SAME_PHOTOGRAPH,
+    }
+    place, stems = max(fits.items(), key=lambda pair: len(pair[1]))
+    below = place.relative_to(top)
+    images = _images_of(place, stems, pictures, below)
+    if images is not None and below.parts:
+        images = PurePosixPath(*images.parts[: -len(below.parts)])
+    if images is not None:
+        subset["images"] = str(images)
+    return subset
+
+
+def _images_of(
+    place: PurePosixPath, stems: list[str], pictures: dict[PurePosixPath, set[str]], below: PurePosixPath | None = None
+) -> PurePosixPath | None:
+    """The folder with the most images of the fits' names, if that is not the fits' own.
+
+    below : where the fits lie in their subset; the images have to lie there in theirs
+    """
+
+    def count(other: PurePosixPath) -> int:
+        stems_there = {name.rpartition(".")[0] for name in pictures[other]}
+        return len(stems_there.intersection(stems))
+
+    if place in pictures and count(place) > 0:
+        return None
+    fitting = [
+        p for p in sorted(pictures) if below is None or p.parts[len(p.parts) - len(below.parts) :] == below.parts
+    ]
+    best = max(fitting, key=count, default=None)
+    return best if best is not None and count(best) > 0 else None
+
+
+def _notes(
+    fits: dict[PurePosixPath, list[str]], pictures: dict[PurePosixPath, set[str]], subsets: list[dict[str, Any]],
+    folder: Path, many: bool,
+) -> list[str]:  # fmt: skip
+    """What a person should look at."""
+    notes = []
+    for subset in subsets:
+        flips = f", its mirrored photographs in {subset['shipped_flips']}" if "shipped_flips" in subset else ""
+        images = f", images in {subset['images']}" if "images" in subset else ""
+        notes.append(f"{subset['name']}: {subset['fits']:,} fits in {subset['directory']}{images}{flips}")
+    lacking = []
+    elsewhere = {subset["directory"]: subset.get("images") for subset in subsets}
+    for place, stems in sorted(fits.items()):
+        own = PurePosixPath(elsewhere.get(str(place)) or place)
+        if many and "images" in subsets[0]:
+            own = PurePosixPath(subsets[0]["images"]) / place.relative_to(subsets[0]["directory"])
+        there = pictures.get(own, set())
+        lacking += [f"{place / stem}" for stem in stems if find_image(stem, there, folder / own) is None]
+    if lacking:
+        notes.append(
+            f"{len(lacking):,} fits have no image (*{', *'.join(IMAGE_SUFFIXES)}), the first is {lacking[0]}.mat"
+        )
+    notes.append("licence, citation and the pattern of a source photograph's name ('group') are yours to fill in")
+    return notes
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Write a manifest as YAML, whole or not at all."""
+    import yaml
+
+    contents = {"format": manifest.format} | manifest.model_dump(mode="json", exclude_unset=True)
+    write_text(path, HEAD + yaml.safe_dump(contents, sort_keys=False, allow_unicode=True, width=100))
