@@ -186,7 +186,7 @@ class Fitter:
         return outcome, fit
 
     def _refuse_swapped(self, task: FaceTask, observed: Float64, sigma: float, size: float) -> None:
-        """Raise :class:`SampleError` if the points make a face when left and right are swapped, and none as they are."""
+        """Raise :class:`SampleError` if the points make a face with left and right swapped, and none as they are."""
         if self.swapped is None:
             return
         errors = []
