@@ -38,6 +38,7 @@ __all__ = [
     "sha256_of",
     "stays_below",
     "write_bytes",
+    "write_many",
     "write_text",
 ]
 
@@ -188,6 +189,13 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``, whole or not at all."""
     with replace_file(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_many(contents: dict[Path, bytes]) -> None:
+    """Write several files, all of them whole or none."""
+    with replace_files(list(contents)) as temporaries:
+        for temporary, data in zip(temporaries, contents.values(), strict=True):
+            temporary.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["DetectorName", "Labels", "Reading", "Variant", "Written", "YawSource"]
+__all__ = ["DetectorName", "Labels", "Reading", "Reconstructed", "Variant", "Written", "YawSource"]
 
 DetectorName = Literal["cascade", "opencv", "mediapipe"]
 """What finds faces: scikit-image's cascade, OpenCV's, MediaPipe."""
@@ -21,5 +21,8 @@ Reading = Literal["geometric", "public script"]
 Variant = Literal["fp32", "fp16", "int8"]
 """Of an exported ONNX file."""
 
-Written = Literal["png", "json", "csv", "ply", "obj"]
-"""What a prediction is written as."""
+Written = Literal["png", "json", "csv", "ply", "obj", "fit"]
+"""What a prediction is written as; ``fit``: the morphable model's face, as 300W-LP stores it."""
+
+Reconstructed = Literal["png", "json", "glb", "obj", "ply", "mat"]
+"""What a reconstruction is written as."""

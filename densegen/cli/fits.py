@@ -13,7 +13,6 @@ from densegen.console import ProgressBar, say
 if TYPE_CHECKING:
     from densegen.face.morphable_model import MorphableModel
     from densegen.fitting.photographs import FaceTask, FitOutcome, Fitter
-    from densegen.fitting.prior import Prior
     from densegen.sources.annotations import Annotations
 
 __all__ = ["fits"]
@@ -109,13 +108,14 @@ def _run(
     from densegen.executors import open_pool
     from densegen.face.morphable_model import read_model
     from densegen.fitting.photographs import FitSettings, check_output_folder, make_fitter, run_tasks
+    from densegen.fitting.prior import read_prior
     from densegen.index.vertex_index import read_index
 
     given = {key: options[key] for key in ("sigma", "max_residual", "jaw") if options[key] is not None}
     settings, out = FitSettings(**given), options["out"]
     check_output_folder(out, tasks)
     model = read_model(options["model_path"])
-    prior = _prior(options["prior_path"], model)
+    prior = read_prior(options["prior_path"], model)
     fitter = make_fitter(annotations, model, read_index(options["index_path"]), prior, settings)
     with ProgressBar("fitting", "faces") as bar, open_pool(options["jobs"]) as pool:
         bar.start(len(tasks))
@@ -162,21 +162,3 @@ def _finish(
 def _spread(percents: tuple[float, float, float]) -> str:
     median, high, largest = percents
     return f"median {median:.2f} %, 90 % below {high:.2f} %, at most {largest:.2f} %"
-
-
-def _prior(folder: Path | None, model: MorphableModel) -> Prior:
-    from densegen.errors import ConfigurationError, SampleError
-    from densegen.fitting.prior import prior_from_fits, prior_of_model
-    from densegen.sources.fits import Fit, read_fit
-
-    if folder is None:
-        return prior_of_model(model)
-    if not folder.is_dir():
-        raise ConfigurationError(f"{folder} is not a folder of fits")
-    found: list[Fit] = []
-    for path in sorted(folder.rglob("*.mat")):
-        try:
-            found.append(read_fit(path, optional=False))
-        except SampleError:
-            continue
-    return prior_from_fits(found, model)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from densegen.arrays import Float32, Float64
-from densegen.errors import ConfigurationError
+from densegen.errors import ConfigurationError, SampleError
 from densegen.face.morphable_model import MorphableModel
-from densegen.sources.fits import Fit
+from densegen.sources.fits import Fit, read_fit
 
-__all__ = ["EarlierFit", "Prior", "prior_from_fits", "prior_of_model"]
+__all__ = ["EarlierFit", "Prior", "prior_from_fits", "prior_of_model", "read_prior"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,24 @@ def prior_from_fits(fits: Iterable[Fit], model: MorphableModel) -> Prior:
         raise ConfigurationError(f"there are {len(rows)} fits of {model.name} to learn a prior from, it needs two")
     table = np.stack(rows).astype(np.float64)
     return Prior(table.mean(axis=0), table.std(axis=0))
+
+
+def read_prior(folder: Path | None, model: MorphableModel) -> Prior:
+    """The prior that the fits (*.mat) in a folder and below it say, or without one the model's own.
+
+    Raises :class:`ConfigurationError` if there is no folder, or too little in it.
+    """
+    if folder is None:
+        return prior_of_model(model)
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is not a folder of fits")
+    found: list[Fit] = []
+    for path in sorted(folder.rglob("*.mat")):
+        try:
+            found.append(read_fit(path, optional=False))
+        except SampleError:
+            continue
+    return prior_from_fits(found, model)
 
 
 @dataclass(frozen=True, eq=False)

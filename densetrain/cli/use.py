@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -14,6 +13,7 @@ from densetrain.choices import DetectorName, Variant, Written
 
 if TYPE_CHECKING:
     from densegen.arrays import Float64, Image, Int64
+    from densegen.fitting.reconstruction import Reconstructor
     from densetrain.network.regressor import Regressor
     from densetrain.prediction.detect import Detector
 
@@ -34,6 +34,8 @@ PATH = click.Path(path_type=Path)
               "[default: 1 for a detector's box, 0 for a given one]")  # fmt: skip
 @click.option("--write", "outputs", multiple=True, type=click.Choice(get_args(Written)),
               help="may be repeated  [default: png, json]")  # fmt: skip
+@click.option("--model", "model_path", type=PATH, help="morphable model, for --write fit")
+@click.option("--prior", "prior_path", type=PATH, help="folder of fits that say what faces are like, for --write fit")
 @click.option("--webcam", type=click.IntRange(0, 99), help="number of a webcam; Ctrl-C ends the recording")
 @click.option("--smooth/--no-smooth", default=True, show_default=True, help="landmarks of video over time")
 @click.option("--limit", type=click.IntRange(1), help="only so many frames of video")
@@ -69,6 +71,8 @@ def predict(
     asked = _Asked(**options)
     if asked.outputs and (webcam is not None or any(path.suffix.lower() in VIDEO_SUFFIXES for path in inputs)):
         raise ConfigurationError("--write is for images: video gives .mp4 and .json")
+    if (asked.model_path is not None) != ("fit" in asked.outputs):
+        raise click.UsageError("--write fit needs a --model, and a --model is for --write fit")
     boxes = read_boxes(asked.boxes_file) if asked.boxes_file is not None else {}
     regressor = open_regressor(onnx or paths[0], device, flip_test=flip_test)
     job = _Job(asked, regressor, landmark_triangles(regressor.index), boxes, inputs)
@@ -98,6 +102,8 @@ class _Asked:
     detector: DetectorName
     refine: int | None
     outputs: tuple[Written, ...]
+    model_path: Path | None
+    prior_path: Path | None
     smooth: bool
     limit: int | None
 
@@ -116,15 +122,16 @@ class _Job:
     ) -> None:  # fmt: skip
         self.asked, self.regressor, self.triangles, self.boxes = asked, regressor, triangles, boxes
         self.detector: Detector | None = None
+        self.reconstructor = self._reconstructor()
         # Names that results may not take: of other results, and of the inputs themselves.
         self.written: set[Path] = set()
         self.inputs = {path.resolve() for path in (*inputs, *filter(None, [asked.boxes_file]))}
 
     def run(self, path: Path) -> None:
-        from densetrain.prediction.predict import VIDEO_SUFFIXES, read_image, write_faces
+        from densetrain.prediction.predict import VIDEO_SUFFIXES, free_stem, read_image, write_faces
         from densetrain.prediction.predict import predict as find
 
-        stem = self._stem(path)
+        stem = free_stem(self.asked.out, path, self.written, self.inputs)
         if path.suffix.lower() in VIDEO_SUFFIXES:
             self.film(path, stem)
             return
@@ -134,18 +141,21 @@ class _Job:
             self.regressor, image, boxes, detector=self._detect,
             refine=self.asked.refine, name=path.name,
         )  # fmt: skip
-        made = write_faces(faces, image, stem, self.asked.outputs or ("png", "json"), self.triangles, self.regressor)
+        outputs = self.asked.outputs or ("png", "json")
+        made = write_faces(faces, image, stem, outputs, self.triangles, self.regressor, self.reconstructor)
         say(f"{path}: {len(faces)} face{'s' if len(faces) != 1 else ''}: {', '.join(map(str, made))}")
 
-    def _stem(self, path: Path) -> Path:
-        names = itertools.chain([path.stem], (f"{path.stem}-{number}" for number in itertools.count(2)))
-        for name in names:
-            stem: Path = self.asked.out / name
-            taken = {stem.with_name(f"{name}.{kind}").resolve() for kind in ("png", "json", "csv", "mp4")} & self.inputs
-            if stem not in self.written and not taken:
-                break
-        self.written.add(stem)
-        return stem
+    def _reconstructor(self) -> Reconstructor | None:
+        from densegen.face.morphable_model import read_model
+        from densegen.fitting.model_points import landmark_points
+        from densegen.fitting.prior import read_prior
+        from densegen.fitting.reconstruction import Reconstructor
+
+        if self.asked.model_path is None:
+            return None
+        model = read_model(self.asked.model_path)
+        points = landmark_points(model, self.regressor.index)
+        return Reconstructor(model, points, read_prior(self.asked.prior_path, model))
 
     def _given_boxes(self, path: Path) -> Float64 | None:
         import numpy as np

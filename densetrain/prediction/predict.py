@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,12 @@ import numpy.typing as npt
 from densegen.arrays import Float32, Float64, Image, Int64
 from densegen.drawing import KEYPOINT_COLOUR, depth_colours, draw_points, png_bytes
 from densegen.errors import ConfigurationError, FormatError, SampleError
-from densegen.files import is_leftover, replace_files
+from densegen.files import is_leftover, write_many
+from densegen.fitting.reconstruction import Reconstructor
 from densegen.geometry.crop import box_around
 from densegen.index.formats.mesh import mesh_bytes
 from densegen.records import read_json
+from densegen.sources.fits import fit_bytes
 from densegen.sources.photograph import read_photograph
 from densetrain.choices import DetectorName, Written
 from densetrain.head_pose import head_pose
@@ -34,6 +38,7 @@ __all__ = [
     "draw_faces",
     "faces_as_json",
     "find_faces",
+    "free_stem",
     "list_images",
     "passed_over",
     "predict",
@@ -69,6 +74,8 @@ class Face:
     pose_deg : (3,) pitch, yaw, roll in degrees, or None if the model knows no reference face
     flip_distance : see :func:`~densetrain.network.regressor.landmarks_and_flip_distance`, percent; None without a flip
         test
+    sigma_px : (N,) float64, standard deviation of each landmark's coordinates as the network sees it, pixels; None if
+        the network does not say it
     """
 
     box: Float64
@@ -76,6 +83,7 @@ class Face:
     keypoints68: Float32 | None
     pose_deg: Float64 | None
     flip_distance: float | None = None
+    sigma_px: Float64 | None = None
 
 
 def list_images(inputs: tuple[Path, ...], *, video: bool = True) -> list[Path]:
@@ -230,10 +238,12 @@ def draw_faces(image: Image, faces: list[Face], triangles: Int64 | None, *, scal
 
 def write_faces(
     faces: list[Face], image: Image, stem: Path, outputs: tuple[Written, ...], triangles: Int64,
-    regressor: Regressor,
+    regressor: Regressor, reconstructor: Reconstructor | None = None,
 ) -> list[Path]:  # fmt: skip
-    """Write the faces of one image: ``STEM.png``, ``STEM.json``, ``STEM.csv``, ``STEM-0.ply``, ``STEM-0.obj``; all of
-    them or none.
+    """Write the faces of one image: ``STEM.png``, ``STEM.json``, ``STEM.csv``, ``STEM-0.ply``, ``STEM-0.obj``,
+    ``STEM-0.mat``; all of them or none.
+
+    reconstructor : makes the fits; needed for them alone
     """
     contents: dict[Path, bytes] = {}
     for kind in outputs:
@@ -244,14 +254,33 @@ def write_faces(
             contents[path] = (json.dumps(faces_as_json(faces, image, regressor)) + "\n").encode()
         elif kind == "csv":
             contents[path] = faces_as_csv(faces).encode()
+        elif kind == "fit":
+            assert reconstructor is not None
+            for number, face in enumerate(faces):
+                found = reconstructor(face.landmarks, len(image), face.sigma_px)
+                contents[stem.with_name(f"{stem.name}-{number}.mat")] = fit_bytes(found.fit, "densetrain predict")
         else:
             for number, face in enumerate(faces):
                 path = stem.with_name(f"{stem.name}-{number}.{kind}")
                 contents[path] = mesh_bytes(face.landmarks * MESH_FROM_IMAGE, triangles, kind)
-    with replace_files(list(contents)) as temporaries:
-        for temporary, data in zip(temporaries, contents.values(), strict=True):
-            temporary.write_bytes(data)
+    write_many(contents)
     return list(contents)
+
+
+def free_stem(out: Path, path: Path, written: set[Path], inputs: Iterable[Path]) -> Path:
+    """The path, without suffix, of an input's results in ``out``: no other result's name, and no input's own.
+
+    written : stems that are taken; the new one is added
+    """
+    taken = {one.resolve() for one in inputs}
+    names = itertools.chain([path.stem], (f"{path.stem}-{number}" for number in itertools.count(2)))
+    for name in names:
+        stem: Path = out / name
+        own = {stem.with_name(f"{name}.{kind}").resolve() for kind in ("png", "json", "csv", "mp4")}
+        if stem not in written and not own & taken:
+            written.add(stem)
+            return stem
+    raise AssertionError("counting ends nowhere")
 
 
 def faces_as_json(faces: list[Face], image: Image, regressor: Regressor) -> dict[str, Any]:

@@ -1,0 +1,120 @@
+"""A reconstructed face as a mesh with its photograph for texture, and drawn over that photograph."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from densegen.arrays import Float32, Float64, Image
+from densegen.drawing import png_bytes
+from densegen.face.morphable_model import MorphableModel
+from densegen.fitting.reconstruction import Reconstruction, Reconstructor, reconstruction_as_json
+from densegen.geometry.renderer import rasterise, vertex_normals
+from densegen.sources.fits import fit_bytes
+
+__all__ = ["draw_reconstruction", "mesh_files", "reconstruction_files"]
+
+MAKER = "densetrain reconstruct"
+
+SURFACE_RGB = np.array([205.0, 200.0, 192.0])
+SHARE = 0.85
+"""Of the surface in the colour of a pixel that it covers."""
+
+
+def mesh_files(found: Reconstruction, model: MorphableModel, image: Image, kind: str, stem: str) -> dict[str, bytes]:
+    """The files of a mesh by name: the whole face, upright, with the photograph as texture.
+
+    OBJ (with its material and texture beside it) and PLY (with a colour at each vertex) are in millimetres, GLB is in
+    metres, as glTF has it. Parts that the photograph does not show carry whatever hides them there.
+
+    image : (H, W, 3) uint8, the photograph
+    kind : ``obj``, ``ply`` or ``glb``
+    stem : of the files' names
+    """
+    import trimesh
+    from PIL import Image as Picture
+    from trimesh.visual.material import PBRMaterial
+    from trimesh.visual.texture import TextureVisuals
+
+    millimetres = found.vertices.astype(np.float64) * model.unit_mm
+    triangles = model.outward_triangles
+    if kind == "ply":
+        colours = _colours_at(found.vertices_image, image)
+        mesh = trimesh.Trimesh(millimetres, triangles, vertex_colors=colours, process=False)
+        return {f"{stem}.ply": _exported(mesh, "ply")}
+    picture = Picture.fromarray(image)
+    places = _texture_places(found.vertices_image, image)
+    if kind == "glb":
+        material: Any = PBRMaterial(baseColorTexture=picture, metallicFactor=0.0, roughnessFactor=1.0)
+        mesh = trimesh.Trimesh(
+            millimetres / 1000, triangles, visual=TextureVisuals(uv=places, material=material), process=False
+        )
+        return {f"{stem}.glb": _exported(mesh, "glb")}
+    lines = [f"mtllib {stem}.mtl", "usemtl photograph"]
+    lines += [f"v {x:.4f} {y:.4f} {z:.4f}" for x, y, z in millimetres]
+    lines += [f"vt {u:.6f} {v:.6f}" for u, v in places]
+    lines += [f"f {a}/{a} {b}/{b} {c}/{c}" for a, b, c in triangles + 1]
+    material_lines = f"newmtl photograph\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nmap_Kd {stem}-texture.png\n"
+    return {
+        f"{stem}.obj": ("\n".join(lines) + "\n").encode(),
+        f"{stem}.mtl": material_lines.encode(),
+        f"{stem}-texture.png": png_bytes(image),
+    }
+
+
+def _exported(mesh: Any, kind: str) -> bytes:
+    return bytes(mesh.export(file_type=kind))
+
+
+def _texture_places(points_image: Float32, image: Image) -> Float64:
+    """(V, 2) float64 texture coordinates, v up: where each vertex lies in the photograph."""
+    height, width = image.shape[:2]
+    x, y = points_image[:, 0].astype(np.float64), points_image[:, 1].astype(np.float64)
+    return np.stack([(x + 0.5) / width, 1 - (y + 0.5) / height], axis=1).clip(0, 1)
+
+
+def _colours_at(points_image: Float32, image: Image) -> Image:
+    """(V, 4) uint8 RGBA: the photograph's nearest pixel at each vertex."""
+    height, width = image.shape[:2]
+    columns = np.rint(points_image[:, 0]).clip(0, width - 1).astype(np.int64)
+    rows = np.rint(points_image[:, 1]).clip(0, height - 1).astype(np.int64)
+    opaque = np.full((len(points_image), 1), 255, np.uint8)
+    return np.concatenate([image[rows, columns], opaque], axis=1)
+
+
+def draw_reconstruction(image: Image, faces: list[Reconstruction], model: MorphableModel) -> Image:
+    """The photograph, and beside it the same with the surfaces over it, lit from the viewer: (H, 2 W, 3) uint8."""
+    drawn = image.astype(np.float64)
+    height, width = image.shape[:2]
+    for face in faces:
+        normals = vertex_normals(face.vertices_image * np.array([1, -1, 1], np.float32), model.outward_triangles)
+        values, depth = rasterise(face.vertices_image, model.triangles, normals, height, width)
+        seen = np.isfinite(depth)
+        light = np.clip(np.abs(values[..., 2]) * 0.9 + 0.1 * values[..., 1], 0, 1)
+        surface = SURFACE_RGB * (0.25 + 0.75 * light[..., None])
+        drawn[seen] = (1 - SHARE) * drawn[seen] + SHARE * surface[seen]
+    return np.concatenate([image, np.clip(drawn + 0.5, 0, 255).astype(np.uint8)], axis=1)
+
+
+def reconstruction_files(
+    faces: Sequence[Reconstruction], maker: Reconstructor, image: Image, stem: str, kinds: Sequence[str]
+) -> dict[str, bytes]:
+    """The files of one photograph's faces by name: ``STEM.png``, ``STEM.json``, ``STEM-0.glb``, ``.obj``, ``.ply``,
+    ``.mat``.
+    """
+    files: dict[str, bytes] = {}
+    if "png" in kinds:
+        files[f"{stem}.png"] = png_bytes(draw_reconstruction(image, list(faces), maker.model))
+    if "json" in kinds:
+        contents = [reconstruction_as_json(face, maker.points, maker.model) for face in faces]
+        files[f"{stem}.json"] = (json.dumps({"faces": contents}) + "\n").encode()
+    for number, face in enumerate(faces):
+        for kind in ("glb", "obj", "ply"):
+            if kind in kinds:
+                files |= mesh_files(face, maker.model, image, kind, f"{stem}-{number}")
+        if "mat" in kinds:
+            files[f"{stem}-{number}.mat"] = fit_bytes(face.fit, MAKER)
+    return files

@@ -1,0 +1,210 @@
+"""``densetrain reconstruct``: the whole surface of faces in photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from densegen.console import say
+from densetrain.choices import DetectorName, Reconstructed
+
+if TYPE_CHECKING:
+    from densegen.arrays import Float64, Image
+    from densegen.face.morphable_model import MorphableModel
+    from densegen.fitting.prior import Prior
+    from densegen.fitting.reconstruction import Reconstructor
+    from densetrain.network.regressor import Regressor
+
+__all__ = ["reconstruct"]
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("paths", metavar="[RUN] IMAGES...", nargs=-1, type=PATH)
+@click.option("--model", "model_path", type=PATH, required=True, help="morphable model that the surface is of")
+@click.option("--landmarks", type=PATH,
+              help="anybody's landmarks instead of RUN: as 'densegen fits make' reads them")  # fmt: skip
+@click.option("--first-pixel", type=click.IntRange(0, 1), help="of --landmarks  [default: 1 in .pts, else 0]")
+@click.option("--prior", "prior_path", type=PATH,
+              help="folder of fits that say what faces are like  [default: the model's own spread]")  # fmt: skip
+@click.option("--out", type=PATH, default=Path("faces"), show_default=True, help="folder for what is written")
+@click.option("--box", type=float, nargs=4, help="left top right bottom of the face's 68 points, pixels")
+@click.option("--boxes", "boxes_file", type=PATH, help='JSON file: {"a.jpg": [[left, top, right, bottom], ...]}')
+@click.option("--detector", type=click.Choice(get_args(DetectorName)), default="cascade", show_default=True)
+@click.option("--write", "outputs", multiple=True, type=click.Choice(get_args(Reconstructed)),
+              help="may be repeated  [default: png, json, glb, mat]")  # fmt: skip
+@click.option("--sigma", type=click.FloatRange(1e-4, 0.5), help="how far a landmark is off, by the face's size")
+@click.option("--flip-test", is_flag=True, help="average with the landmarks of the mirrored crop, at twice the cost")
+@click.option("--limit", type=click.IntRange(1), help="only so many frames of video")
+@click.option("--device", default="cpu", show_default=True, help="torch's name of it")
+def reconstruct(
+    paths: tuple[Path, ...], model_path: Path, landmarks: Path | None, out: Path, device: str, flip_test: bool,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Find the whole surface of faces in images, or in video, whose frames share one identity.
+
+    \b
+    densetrain reconstruct run photo.jpg --model bfm.safetensors --out faces
+    densetrain reconstruct photo.jpg --landmarks photo.pts --model bfm.safetensors --out faces
+
+    The morphable model's face that explains the landmarks best: coefficients, pose, the residual of each landmark
+    (json), the mesh with the photograph as texture (glb, obj, ply), the fit as 300W-LP stores it (mat), and a picture.
+    """
+    from densegen.errors import FormatError, SampleError
+    from densegen.face.morphable_model import read_model
+    from densegen.files import remove_leftovers
+    from densetrain.network.regressor import open_regressor
+    from densetrain.prediction.predict import list_images
+
+    if landmarks is None and len(paths) < 2:
+        raise click.UsageError("give a RUN and images, or images and --landmarks")
+    if landmarks is not None and (options["box"] or options["boxes_file"] or flip_test):
+        raise click.UsageError("--box, --boxes and --flip-test are for a RUN, not for --landmarks")
+    inputs = list_images(paths if landmarks is not None else paths[1:])
+    model = read_model(model_path)
+    asked = _Asked(**options)
+    if landmarks is not None:
+        job = _job_of_landmarks(landmarks, model, inputs, out, asked)
+    else:
+        job = _job_of_network(open_regressor(paths[0], device, flip_test=flip_test), model, inputs, out, asked)
+    remove_leftovers(out, untouched_s=3600)
+    failed = []
+    for path in inputs:
+        try:
+            job.run(path)
+        except (SampleError, FormatError) as error:
+            if len(inputs) == 1:
+                raise FormatError(f"{path.name}: {error}") from error
+            say(f"densetrain: {path.name}: {error}", err=True)
+            failed.append(path.name)
+    if failed:
+        raise FormatError(f"{len(failed)} of {len(inputs)} inputs have no result, the first is {failed[0]}")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The options of a reconstruction; see ``reconstruct``."""
+
+    first_pixel: int | None
+    prior_path: Path | None
+    box: tuple[float, float, float, float] | None
+    boxes_file: Path | None
+    detector: DetectorName
+    outputs: tuple[Reconstructed, ...]
+    sigma: float | None
+    limit: int | None
+
+    @property
+    def kinds(self) -> tuple[Reconstructed, ...]:
+        return self.outputs or ("png", "json", "glb", "mat")
+
+
+_Found = list[tuple["Float64", "Float64 | None"]]
+"""Landmarks of each face, px, image frame, and the sigma of each, px, if it is known."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One call of ``reconstruct``: how landmarks are found, and what is made of them."""
+
+    find: Callable[[Path, Image], _Found]
+    reconstructor: Reconstructor
+    network: Regressor | None
+    inputs: list[Path]
+    out: Path
+    asked: _Asked
+    written: set[Path] = field(default_factory=set)
+
+    def run(self, path: Path) -> None:
+        from densegen.files import write_many
+        from densegen.fitting.face_mesh import reconstruction_files
+        from densetrain.prediction.predict import VIDEO_SUFFIXES, free_stem, read_image
+
+        stem = free_stem(self.out, path, self.written, self.inputs)
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            self._film(path, stem)
+            return
+        image = read_image(path)
+        faces = [self.reconstructor(points, len(image), sigma) for points, sigma in self.find(path, image)]
+        contents = reconstruction_files(faces, self.reconstructor, image, stem.name, self.asked.kinds)
+        write_many({stem.with_name(name): data for name, data in contents.items()})
+        errors = ", ".join(f"{face.error_percent:.2f} %" for face in faces)
+        say(f"{path}: {len(faces)} face{'s' if len(faces) != 1 else ''}, landmarks explained to {errors}: {stem}*")
+
+    def _film(self, path: Path, stem: Path) -> None:
+        from densegen.console import ProgressBar
+        from densegen.errors import FormatError
+        from densetrain.prediction.video_surface import reconstruct_video
+
+        if self.network is None:
+            raise FormatError("--landmarks are of images, not of video: give a RUN")
+        with ProgressBar("filming", "frames") as bar:
+
+            def advance(frames: int, total: int | None) -> None:
+                if total is not None and bar.total is None:
+                    bar.start(total)
+                bar.advance(frames)
+
+            faces, frames = reconstruct_video(
+                path, self.network, self._detect, self.reconstructor, stem, limit=self.asked.limit, progress=advance
+            )
+        say(f"{path}: {frames:,} frames, a face in {faces:,}, of one identity: {stem}.mp4, {stem}-fits.json")
+
+    def _detect(self, image: Image) -> Float64:
+        from densetrain.prediction.detect import open_detector
+
+        return open_detector(self.asked.detector)(image)
+
+
+def _job_of_network(network: Regressor, model: MorphableModel, inputs: list[Path], out: Path, asked: _Asked) -> _Job:
+    import numpy as np
+
+    from densegen.fitting.model_points import landmark_points
+    from densegen.fitting.reconstruction import NETWORK_SIGMA, Reconstructor
+    from densetrain.prediction.predict import check_boxes, predict, read_boxes
+
+    boxes = {} if asked.boxes_file is None else read_boxes(asked.boxes_file)
+    sigma = asked.sigma or NETWORK_SIGMA
+    reconstructor = Reconstructor(model, landmark_points(model, network.index), _prior(asked, model), sigma=sigma)
+
+    def find(path: Path, image: Image) -> _Found:
+        given = boxes.get(path.name)
+        if asked.box:
+            given = check_boxes(np.array([asked.box], np.float64))
+        faces = predict(network, image, given, detector=asked.detector, name=path.name)
+        return [(face.landmarks.astype(np.float64), face.sigma_px) for face in faces]
+
+    return _Job(find, reconstructor, network, inputs, out, asked)
+
+
+def _job_of_landmarks(path: Path, model: MorphableModel, inputs: list[Path], out: Path, asked: _Asked) -> _Job:
+    from densegen.errors import FormatError
+    from densegen.fitting.photographs import FitSettings, points_of
+    from densegen.fitting.reconstruction import Reconstructor
+    from densegen.index.vertex_index import read_index
+    from densegen.sources.annotations import read_annotations
+
+    annotations = read_annotations(path, first_pixel=asked.first_pixel)
+    points = points_of(annotations, model, read_index())
+    sigma = asked.sigma or FitSettings.sigma
+    reconstructor = Reconstructor(model, points, _prior(asked, model), robust=True, sigma=sigma)
+
+    def find(image_path: Path, image: Image) -> _Found:
+        names = {image_path.name, image_path.stem}
+        found: _Found = [(face.points, None) for face in annotations.faces if Path(face.image).name in names]
+        if not found:
+            raise FormatError(f"{path.name} has no landmarks of {image_path.name}")
+        return found
+
+    return _Job(find, reconstructor, None, inputs, out, asked)
+
+
+def _prior(asked: _Asked, model: MorphableModel) -> Prior:
+    from densegen.fitting.prior import read_prior
+
+    return read_prior(asked.prior_path, model)

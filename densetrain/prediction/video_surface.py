@@ -1,0 +1,90 @@
+"""Surfaces from video: one identity, a pose and an expression for each frame."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from densegen.conventions import POSE_FIELDS
+from densegen.errors import FormatError, SampleError
+from densegen.files import write_many
+from densegen.fitting.reconstruction import Reconstruction, Reconstructor
+from densegen.index.formats.mesh import landmark_triangles, mesh_bytes
+from densetrain.network.regressor import Regressor
+from densetrain.prediction.detect import Detector
+from densetrain.prediction.video import Follower, process_video
+
+__all__ = ["reconstruct_video"]
+
+IDENTITY_FRAMES = 60
+"""Frames, spread over the film, that say who it is."""
+
+
+def reconstruct_video(
+    source: Path,
+    network: Regressor,
+    detector: Detector,
+    reconstructor: Reconstructor,
+    stem: Path,
+    *,
+    limit: int | None = None,
+    progress: Callable[[int, int | None], None] = lambda n, total: None,
+) -> tuple[int, int]:
+    """Write ``STEM.mp4`` and ``STEM.json`` with the landmarks, as 'predict' does, then ``STEM-fits.json`` with a pose
+    and an expression for each frame, and ``STEM-identity.ply``, the face without expression, in millimetres.
+
+    The identity is the mean of what frames spread over the film say alone; then each frame is solved again with it.
+
+    returns : how many frames have a face, and how many there are
+    Raises what :func:`~densetrain.prediction.video.process_video` raises, and :class:`FormatError` if no frame has a
+    face.
+    """
+    film = process_video(
+        source, Follower(network, detector), stem, landmark_triangles(network.index), limit=limit, progress=progress
+    )
+    lines = [json.loads(line) for line in stem.with_name(f"{stem.name}.json").read_text("utf-8").splitlines()]
+    seen = [line for line in lines if line["faces"]]
+    if not seen:
+        raise FormatError(f"{source} shows no face")
+    chosen = [seen[row] for row in np.unique(np.linspace(0, len(seen) - 1, IDENTITY_FRAMES).astype(int))]
+    alone = [found for line in chosen if (found := _solve(line, reconstructor)) is not None]
+    if not alone:
+        raise FormatError(f"{source}: no frame's landmarks make a face")
+    person = reconstructor.with_identity([found.fit.shape for found in alone])
+    model, rows = reconstructor.model, []
+    for line in seen:
+        found = _solve(line, person)
+        if found is not None:
+            pose = dict(zip(POSE_FIELDS, map(float, found.fit.pose), strict=True))
+            expression = [float(f"{value:.6g}") for value in found.fit.expression]
+            rows.append({"number": line["number"], "time_s": line["time_s"], "pose": pose, "expression": expression})
+    shape = person.prior.mean[: len(model.shape_basis)].astype(np.float32)
+    contents: dict[str, Any] = {
+        "model": {"name": model.name, "fingerprint": model.fingerprint},
+        "identity": [float(f"{value:.6g}") for value in shape],
+        "identity_frames": len(alone),
+        "frames": rows,
+    }
+    neutral = model.vertices(shape, np.zeros(len(model.expression_basis), np.float32)) * np.float32(model.unit_mm)
+    write_many(
+        {
+            stem.with_name(f"{stem.name}-fits.json"): (json.dumps(contents) + "\n").encode(),
+            stem.with_name(f"{stem.name}-identity.ply"): mesh_bytes(neutral, model.outward_triangles, "ply"),
+        }
+    )
+    return film.with_face, film.frames
+
+
+def _solve(line: dict[str, Any], reconstructor: Reconstructor) -> Reconstruction | None:
+    (face, *_) = line["faces"]
+    sigma = face.get("sigma_px")
+    try:
+        return reconstructor(
+            np.array(face["landmarks"]), line["image_size"]["height"], None if sigma is None else np.array(sigma)
+        )
+    except SampleError:
+        return None
