@@ -30,7 +30,7 @@ WORST = 12
 
 READ = {
     "shards": ("folders", "split"),
-    "aflw2000-3d": ("root", "protocol", "labels", "yaw", "box"),
+    "aflw2000-3d": ("root", "protocol", "labels", "yaw", "box", "what", "model_path", "prior_path"),
     "aflw": ("root", "protocol", "box"),
 }
 """The options that belong to a benchmark."""
@@ -52,6 +52,12 @@ class _Benchmark(click.Choice[str]):
 @click.option("--yaw", type=click.Choice(get_args(YawSource)), help="[default: pose with --protocol, else fit]")
 @click.option("--box", type=click.Choice(["truth", *get_args(DetectorName)]), default="truth",
               show_default=True, help="what crops are laid around: the true box, or a detector's")  # fmt: skip
+@click.option("--what", type=click.Choice(["landmarks", "surface"]), default="landmarks", show_default=True,
+              help="the 68, or AFLW2000-3D's whole surfaces")  # fmt: skip
+@click.option("--model", "model_path", type=PATH, help="morphable model, for --what surface")
+@click.option(
+    "--prior", "prior_path", type=PATH, help="folder of fits that say what faces are like, for --what surface"
+)
 @click.option("--predictions", help=".npz of names and landmarks (n, 68, 2|3), or a label set: original, reannotated")
 @click.option("--shards", "folders", multiple=True, type=PATH, help="finished build; may be repeated")
 @click.option("--split", type=click.Choice(SPLITS), default="validation", show_default=True)
@@ -75,7 +81,10 @@ def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) 
         raise click.UsageError("--threshold is a number of percent")
     _refuse_unread(asked)
     regressor = None if model is None else open_regressor(model, device, flip_test=asked.flip_test)
-    results, draw_worst = (_evaluate_shards if asked.benchmark == "shards" else _evaluate_public)(regressor, asked)
+    score = {"shards": _evaluate_shards, "surface": _evaluate_surface}.get(
+        "surface" if asked.what == "surface" else asked.benchmark, _evaluate_public
+    )
+    results, draw_worst = score(regressor, asked)
     for protocol in dict.fromkeys(result.protocol for result in results):
         say("\n".join([*result_lines([r for r in results if r.protocol == protocol]), ""]))
     if out is None and model is not None and model.is_dir():
@@ -83,9 +92,11 @@ def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) 
     if out is None:
         return
     stem = free_stem(results[0], out / asked.name)
-    second = "-constant" if asked.benchmark == "shards" else "-public-script"
+    suffixes = ["", "-constant" if asked.benchmark == "shards" else "-public-script"]
+    if asked.what == "surface":
+        suffixes = ["", *(f"-{number}" for number in range(2, len(results) + 1))]
     with replace_into(out) as staging:
-        for result, suffix in zip(results, ("", second), strict=False):
+        for result, suffix in zip(results, suffixes, strict=False):
             write_result(result, staging / f"{stem.name}{suffix}.json")
         draw_ced(results, staging / f"{stem.name}-ced.png")
         if draw_worst is not None:
@@ -103,6 +114,9 @@ class _Asked:
     labels: Labels
     yaw: YawSource | None
     box: Literal["truth"] | DetectorName
+    what: Literal["landmarks", "surface"]
+    model_path: Path | None
+    prior_path: Path | None
     predictions: str | None
     folders: tuple[Path, ...]
     split: str
@@ -113,7 +127,11 @@ class _Asked:
     @property
     def name(self) -> str:
         """Of the files that are written: the benchmark and its options, and whose predictions."""
-        read = [option for option in ("split", "labels", "yaw", "box") if option in READ[self.benchmark]]
+        read = [
+            option
+            for option in ("split", *(["what"] * (self.what == "surface")), "labels", "yaw", "box")
+            if option in READ[self.benchmark]
+        ]
         if self.predictions is not None:
             read = [option for option in read if option != "box"]
         words = [self.benchmark, *(str(getattr(self, option)) for option in read if getattr(self, option))]
@@ -193,6 +211,27 @@ def _evaluate_public(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
         return results, None
     worst = dict(worst_cases(results[0], WORST))
     return results, lambda path: draw_worst_images(benchmark, points, worst, path)
+
+
+def _evaluate_surface(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
+    from densegen.console import ProgressBar
+    from densegen.face.morphable_model import read_model
+    from densegen.fitting.prior import read_prior
+    from densetrain.evaluation.surface import evaluate_surface
+
+    if regressor is None or asked.model_path is None:
+        raise click.UsageError("--what surface needs a RUN and a --model")
+    if asked.box != "truth":
+        raise click.UsageError("--what surface crops by the true boxes")
+    benchmark = _benchmark(asked)
+    model = read_model(asked.model_path)
+    prior = read_prior(asked.prior_path, model)
+    with ProgressBar("reconstructing", "faces") as bar:
+        bar.start(len(benchmark))
+        results = evaluate_surface(
+            regressor, benchmark, model, prior, threshold=asked.threshold, seed=asked.seed, progress=bar.advance
+        )
+    return results, None
 
 
 def _benchmark(asked: _Asked) -> Benchmark:

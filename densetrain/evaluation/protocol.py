@@ -31,6 +31,8 @@ class Protocol(BaseModel):
     only_visible : points that the labels call hidden do not count
     labels, yaw : of which of the benchmark's files; None if it has but one
     split : of the shards; None for a benchmark
+    dimensions : axes over which distances are taken
+    alignment : how surfaces were laid over each other; None for points that were compared as they lie
     comparison : see :meth:`~densetrain.evaluation.benchmarks.Benchmark.errors`; None for shards
     """
 
@@ -45,6 +47,8 @@ class Protocol(BaseModel):
     yaw: YawSource | None = None
     split: str | None = None
     comparison: Comparison | None = None
+    dimensions: Literal["2D", "3D"] = "2D"
+    alignment: str | None = None
 
     def __str__(self) -> str:
         """The protocol in words, as it is printed beside every number."""
@@ -57,7 +61,8 @@ class Protocol(BaseModel):
                 self.split and f"split {self.split}",
                 f"{self.faces:,}{f' of {self.all_faces:,}' if some else ''} {what}",
                 self.points,
-                "2D",
+                self.dimensions,
+                self.alignment,
                 self.only_visible and "visible ones",
                 self.labels and f"labels {self.labels}",
                 self.yaw and f"yaw {self.yaw}",
@@ -75,6 +80,7 @@ class Protocol(BaseModel):
             self.split and f"split {self.split}",
             self.labels and f"labels {self.labels}",
             self.yaw and f"yaw {self.yaw}",
+            self.alignment and f"{self.points}, {self.alignment}",
             self.comparison in ("public script", "label files") and _COMPARISONS[self.comparison].split(":")[0],
         )
         return ", ".join(part for part in named if part)
