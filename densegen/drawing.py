@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from densegen.arrays import Float32, Image, UInt8
+from densegen.arrays import Float32, Float64, Image, UInt8
 from densegen.face.regions import REGIONS
 from densegen.files import write_bytes
 
@@ -19,6 +19,7 @@ __all__ = [
     "depth_colours",
     "draw_points",
     "png_bytes",
+    "sigma_colours",
     "write_png",
 ]
 
@@ -72,6 +73,21 @@ def depth_colours(points: Float32) -> UInt8:
     share = (z - z.min()) / max(float(np.ptp(z)), 1e-6)
     # Both ends of the map are nearly black: without them.
     return np.asarray(colormaps["turbo"](0.1 + 0.8 * share)[:, :3] * 255, np.uint8)
+
+
+UNSURE = 0.08
+"""Share of a face's size at which a landmark has the last colour of :func:`sigma_colours`."""
+
+
+def sigma_colours(shares: Float64) -> UInt8:
+    """Colours by uncertainty: green for a sigma of 0, yellow for 4 % of the face's size, red from 8 % on.
+
+    shares : (N,) float64, standard deviations by the face's size
+    returns : (N, 3) uint8, RGB
+    """
+    from matplotlib import colormaps
+
+    return np.asarray(colormaps["RdYlGn_r"](np.clip(shares / UNSURE, 0, 1))[:, :3] * 255, np.uint8)
 
 
 def contact_sheet(tiles: list[Image], columns: int) -> Image:

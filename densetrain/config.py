@@ -93,12 +93,14 @@ class ModelSettings(_Settings):
     width : width multiplier, of networks that have one
     input_size : side that the crop is resized to inside the model, pixels
     pretrained : a file of weights (``.pth``, ``.safetensors``), or ``torchvision`` for its weights in the local cache
+    uncertainty : whether the network also says how far off each landmark may be; see ``loss.nll_weight``
     """
 
     backbone: str = "mobilenet_v2"
     width: Annotated[float, Field(gt=0, le=16)] = 1.0
     input_size: Annotated[int, Field(ge=32, le=1024)] = 256
     pretrained: str | None = None
+    uncertainty: bool = False
 
 
 class LossSettings(_Settings):
@@ -107,6 +109,7 @@ class LossSettings(_Settings):
     name : ``hybrid`` is ``wing_weight * Wing + mse_weight * MSE`` (Feng et al., CVPR 2018, for Wing)
     mse_on : the landmarks that the MSE sees, of ``hybrid`` and of ``mse``
     region_weights, axis_weights : factors on a landmark's error, by region and by axis (x, y, z)
+    nll_weight : with ``model.uncertainty``, the weight of the Gaussian negative log-likelihood beside the loss
     """
 
     name: Literal["hybrid", "wing", "mse", "l1", "smooth-l1"] = "hybrid"
@@ -117,6 +120,7 @@ class LossSettings(_Settings):
     mse_on: Literal["all", "ibug68"] = "all"
     region_weights: dict[str, NotNegative] = {}
     axis_weights: tuple[NotNegative, NotNegative, NotNegative] = (1.0, 1.0, 1.0)
+    nll_weight: Positive = 1.0
 
 
 class OptimiserSettings(_Settings):

@@ -31,13 +31,20 @@ class TorchRegressor:
 
     def __call__(self, crops: Image) -> Float32:
         """(B, S, S, 3) uint8 RGB crops -> (B, N, 3) float32 landmarks, pixels, crop frame."""
+        return self.with_sigma(crops)[0]
+
+    def with_sigma(self, crops: Image) -> tuple[Float32, Float32 | None]:
+        """See :meth:`densetrain.network.regressor.Regressor.with_sigma`."""
         device = next(self.net.parameters()).device
         with torch.inference_mode():
             images = torch.from_numpy(np.ascontiguousarray(crops)).to(device).permute(0, 3, 1, 2)
-            landmarks: Float32 = self.net(images).float().cpu().numpy()
-        if not np.isfinite(landmarks).all():
+            answer: Float32 = self.net(images).float().cpu().numpy()
+        if not np.isfinite(answer).all():
             raise FormatError(f"{self.name} gives landmarks that are not finite: its weights are damaged")
-        return landmarks
+        if not self.about.settings.model.uncertainty:
+            return answer, None
+        scale = np.float32(1.0 if self.about.sigma_scale is None else self.about.sigma_scale)
+        return np.ascontiguousarray(answer[..., :3]), scale * np.exp(answer[..., 3])
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -31,6 +31,8 @@ class Description(BaseModel):
     mean_landmarks : (N, 3) of the training set, pixels, crop frame: a network that has learnt nothing predicts them
     datasets : names of the datasets that it was trained on
     shards_fingerprint : SHA-256 over the shards that it was trained on
+    sigma_scale : factor on the network's standard deviations, so that they are right on the validation samples; None
+        for a network that says none
     validation_nme : percent, of all landmarks in 2D, at the checkpoint's epoch; see ``LandmarkModule``
     """
 
@@ -47,6 +49,7 @@ class Description(BaseModel):
     mean_landmarks: tuple[tuple[float, float, float], ...] | None = None
     datasets: tuple[str, ...] = ()
     shards_fingerprint: str = ""
+    sigma_scale: Annotated[float, Field(gt=0, le=1e6)] | None = None
     validation_nme: float | None = None
 
     @property

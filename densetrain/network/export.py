@@ -53,12 +53,13 @@ class Parity:
 def description(regressor: TorchRegressor) -> dict[str, Any]:
     """What every exported file says about itself: plain values, and how to feed it in words."""
     about = regressor.about
-    size = about.crop_size
+    size, uncertain = about.crop_size, about.settings.model.uncertainty
     return {
         **about.model_dump(mode="json"),
         "input": f"images: float32 (batch, 3, {size}, {size}), RGB, 0 to 255; the network normalises",
         "output": f"landmarks: float32 (batch, {len(regressor.index)}, 3), x right, y down, z towards the viewer, "
-        "pixels of the crop, centres at integers from 0",
+        "pixels of the crop, centres at integers from 0"
+        + ("; sigma_px: float32 (batch, landmarks), their standard deviation in pixels" * uncertain),
         "crop": f"a square of side {about.margin} times the mean side of the 68 keypoints' box, about its centre; "
         f"its corners map to the centres of pixels 0 and {size - 1}; bilinear, black outside",
         "colour_order": "RGB",
@@ -160,16 +161,28 @@ def _onnx() -> Any:
 def _write_fp32(regressor: TorchRegressor, path: Path) -> None:
     import torch
 
+    class _Exported(torch.nn.Module):
+        """The network, its standard deviations in pixels, as they are on the validation samples."""
+
+        def __init__(self, regressor: TorchRegressor) -> None:
+            super().__init__()
+            self.net, self.scale = regressor.net.cpu(), regressor.about.sigma_scale or 1.0
+            self.uncertain = regressor.about.settings.model.uncertainty
+
+        def forward(self, images: torch.Tensor) -> Any:
+            answer = self.net(images)
+            return (answer[..., :3], self.scale * answer[..., 3].exp()) if self.uncertain else answer
+
     _onnx()
     size = regressor.about.crop_size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's, about its own insides
         torch.onnx.export(
-            regressor.net.cpu(),
+            _Exported(regressor).eval(),
             (torch.zeros(2, 3, size, size),),
             str(path),
             input_names=["images"],
-            output_names=["landmarks"],
+            output_names=["landmarks", *(["sigma_px"] * regressor.about.settings.model.uncertainty)],
             dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
             opset_version=OPSET,
             dynamo=True,
@@ -228,9 +241,13 @@ def _write_int8(source: Path, path: Path, crops: Image) -> None:
 
 def _compare(regressor: TorchRegressor, file: Path, path: Path, variant: str, crops: Image) -> Parity:
     exported = OnnxRegressor.open(file)
-    difference = np.concatenate(
-        [np.abs(exported(crops[n : n + 8]) - regressor(crops[n : n + 8])) for n in range(0, len(crops), 8)]
-    )
+    differences = []
+    for first in range(0, len(crops), 8):
+        batch = crops[first : first + 8]
+        for one, other in zip(exported.with_sigma(batch), regressor.with_sigma(batch), strict=True):
+            if one is not None and other is not None:
+                differences.append(np.abs(one - other).ravel())
+    difference = np.concatenate(differences)
     largest = float(difference.max())
     if not largest <= LIMITS_PX[variant]:
         raise ParityError(

@@ -22,15 +22,20 @@ STD_RGB = (0.229, 0.224, 0.225)
 
 MAX_WEIGHT_BYTES = 4 << 30
 
+MOST_LOG_SIGMA = 8.0
+"""A landmark's standard deviation is at most e^8 times the training set's, and at least that part of it."""
+
 TIMM = "timm:"
 """Begins the name of a backbone that timm has."""
 
 
 class LandmarkNet(nn.Module):
-    """(B, 3, S, S) RGB crops, 0 to 255, uint8 or float -> (B, N, 3) float landmarks, pixels, crop frame.
+    """(B, 3, S, S) RGB crops, 0 to 255, uint8 or float -> (B, N, 3) float landmarks, pixels, crop frame; with
+    ``uncertainty`` (B, N, 4), the logarithm of each landmark's standard deviation in pixels last.
 
     The backbone sees the crop at ``input_size``; its N x 3 outputs are standard deviations from the mean landmarks of
-    the training set, both kept in the weights, so that the output is in pixels whatever reads them.
+    the training set, both kept in the weights, so that the output is in pixels whatever reads them. A standard
+    deviation starts at that of the training set.
 
     landmarks : N
     crop_size : S, pixels
@@ -49,7 +54,7 @@ class LandmarkNet(nn.Module):
     def __init__(self, settings: ModelSettings, landmarks: int, crop_size: int, *, tried: bool = True) -> None:
         super().__init__()
         self.settings, self.landmarks, self.crop_size = settings, landmarks, crop_size
-        self.backbone = _make_backbone(settings, landmarks * 3, tried=tried)
+        self.backbone = _make_backbone(settings, landmarks * (4 if settings.uncertainty else 3), tried=tried)
         self.register_buffer("mean_landmarks", torch.zeros(landmarks, 3))
         self.register_buffer("spread_px", torch.tensor(32.0))
         self.register_buffer("mean_rgb", torch.tensor(MEAN_RGB)[:, None, None] * 255, persistent=False)
@@ -62,9 +67,13 @@ class LandmarkNet(nn.Module):
             pixels = F.avg_pool2d(pixels, self.crop_size // size)
         elif size != self.crop_size:
             pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", align_corners=False)
-        offsets = self.backbone(pixels).float().reshape(-1, self.landmarks, 3)
-        landmarks: Tensor = self.mean_landmarks + self.spread_px * offsets
-        return landmarks
+        offsets = self.backbone(pixels).float()
+        places = offsets[:, : self.landmarks * 3].reshape(-1, self.landmarks, 3)
+        landmarks: Tensor = self.mean_landmarks + self.spread_px * places
+        if not self.settings.uncertainty:
+            return landmarks
+        log_sigma = self.spread_px.log() + offsets[:, self.landmarks * 3 :].clamp(-MOST_LOG_SIGMA, MOST_LOG_SIGMA)
+        return torch.cat([landmarks, log_sigma[..., None]], dim=2)
 
     def start_from(self, landmarks: Tensor) -> None:
         """Start at the mean of the training landmarks, with their spread as the unit of the output.

@@ -23,10 +23,11 @@ from densetrain.network.onnx_graph import REFUSED, operators
 
 __all__ = [
     "ONNX_METADATA",
+    "Answer",
     "FlipTested",
     "OnnxRegressor",
     "Regressor",
-    "landmarks_and_flip_distance",
+    "answer_in_image",
     "landmarks_in_image",
     "open_regressor",
 ]
@@ -46,6 +47,12 @@ class Regressor(Protocol):
 
     def __call__(self, crops: Image) -> Float32:
         """(B, S, S, 3) uint8 RGB crops -> (B, N, 3) float32 landmarks, pixels, crop frame."""
+        ...
+
+    def with_sigma(self, crops: Image) -> tuple[Float32, Float32 | None]:
+        """The same, and (B, N) float32, the standard deviation of each landmark's coordinates, pixels; None from a
+        network that does not say it.
+        """
         ...
 
 
@@ -92,26 +99,32 @@ class OnnxRegressor:
             raise FormatError(f"{path.name} was not exported by densetrain: it lacks its description") from error
         about, index = read_description(contents, path.name)
         size = about.crop_size
-        for put, name, shape in (
-            (session.get_inputs(), "images", [3, size, size]),
-            (session.get_outputs(), "landmarks", [len(index), 3]),
-        ):
-            if [(one.name, one.type, one.shape[1:]) for one in put] != [(name, "tensor(float)", shape)] or isinstance(
+        outputs = {"landmarks": [len(index), 3]}
+        if about.settings.model.uncertainty:
+            outputs["sigma_px"] = [len(index)]
+        for put, wanted in ((session.get_inputs(), {"images": [3, size, size]}), (session.get_outputs(), outputs)):
+            found = [(one.name, one.type, one.shape[1:]) for one in put]
+            if found != [(name, "tensor(float)", shape) for name, shape in wanted.items()] or isinstance(
                 put[0].shape[0], int
             ):
-                raise FormatError(f"{path.name} does not have {name} of shape (batch, {str(shape)[1:-1]}), float32")
+                words = " and ".join(f"{name} of shape (batch, {str(shape)[1:-1]})" for name, shape in wanted.items())
+                raise FormatError(f"{path.name} does not have {words}, float32")
         return cls(session, about, index, path.name)
 
     def __call__(self, crops: Image) -> Float32:
+        return self.with_sigma(crops)[0]
+
+    def with_sigma(self, crops: Image) -> tuple[Float32, Float32 | None]:
+        """See :meth:`Regressor.with_sigma`."""
         images = np.ascontiguousarray(crops.transpose(0, 3, 1, 2)).astype(np.float32)
         try:
-            landmarks: Float32 = self.session.run(None, {"images": images})[0].astype(np.float32)
+            landmarks, *sigma = (array.astype(np.float32) for array in self.session.run(None, {"images": images}))
         # ONNX Runtime's errors have no common base but this.
         except Exception as error:
             raise FormatError(f"{self.name} cannot be run: {_in_short(error)}") from error
-        if not np.isfinite(landmarks).all():
+        if not np.isfinite(landmarks).all() or not all((one > 0).all() and np.isfinite(one).all() for one in sigma):
             raise FormatError(f"{self.name} gives landmarks that are not finite: its weights are damaged")
-        return landmarks
+        return landmarks, sigma[0] if sigma else None
 
 
 class FlipTested:
@@ -136,14 +149,24 @@ class FlipTested:
             )
 
     def __call__(self, crops: Image) -> Float32:
-        one, other = self.both(crops)
-        mean: Float32 = np.float32(0.5) * (one + other)
-        return mean
+        return self.with_sigma(crops)[0]
 
-    def both(self, crops: Image) -> tuple[Float32, Float32]:
-        """(B, N, 3) float32 landmarks, pixels, crop frame: of the crops, and of their mirror images, mirrored back."""
-        mirrored = self.network(np.ascontiguousarray(crops[:, :, ::-1]))
-        return self.network(crops), flip_points(mirrored, self.about.crop_size)[:, self.index.mirror]
+    def with_sigma(self, crops: Image) -> tuple[Float32, Float32 | None]:
+        """See :meth:`Regressor.with_sigma`: the sigmas of both answers are averaged, too."""
+        one, other, sigma = self.both(crops)
+        mean: Float32 = np.float32(0.5) * (one + other)
+        return mean, sigma
+
+    def both(self, crops: Image) -> tuple[Float32, Float32, Float32 | None]:
+        """(B, N, 3) float32 landmarks, pixels, crop frame: of the crops, and of their mirror images, mirrored back; and
+        the mean of their sigmas, if the network says them.
+        """
+        landmarks, sigma = self.network.with_sigma(crops)
+        mirrored, other = self.network.with_sigma(np.ascontiguousarray(crops[:, :, ::-1]))
+        back = flip_points(mirrored, self.about.crop_size)[:, self.index.mirror]
+        if sigma is None or other is None:
+            return landmarks, back, None
+        return landmarks, back, np.float32(0.5) * (sigma + other[:, self.index.mirror])
 
 
 def _in_short(error: Exception) -> str:
@@ -191,20 +214,35 @@ def landmarks_in_image(regressor: Regressor, image: Image, boxes: npt.NDArray[np
     return _in_image(regressor(_images(image, crops)), crops)
 
 
-def landmarks_and_flip_distance(
-    regressor: FlipTested, image: Image, boxes: npt.NDArray[np.floating]
-) -> tuple[Float32, Float64]:
-    """What :func:`landmarks_in_image` gives, and how far the two answers of a flip test lie apart: a network that is
-    unsure of a face gives two.
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a network says of the n faces of one image.
 
-    returns : (n, N, 3) float32 landmarks, and (n,) float64: 100 times the mean distance in x and y between the two,
-        over sqrt(w h) of the box: the unit of NME
+    landmarks : (n, N, 3) float32, pixels, image frame; z has the scale of x and y, and no origin
+    sigma_px : (n, N) float64, standard deviation of each landmark's coordinates, pixels of the image, or None
+    flip_distance : (n,) float64, how far the two answers of a flip test lie apart, or None: a network that is unsure of
+        a face gives two. 100 times their mean distance in x and y over sqrt(w h) of the box: the unit of NME
     """
+
+    landmarks: Float32
+    sigma_px: Float64 | None
+    flip_distance: Float64 | None
+
+
+def answer_in_image(regressor: Regressor, image: Image, boxes: npt.NDArray[np.floating]) -> Answer:
+    """What :func:`landmarks_in_image` gives, with all that the network says of it."""
     crops = _crops(regressor, boxes)
-    one, other = regressor.both(_images(image, crops))
-    apart_px = np.linalg.norm((one - other)[..., :2].astype(np.float64), axis=-1).mean(axis=-1)
-    size_px = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) * [crop.scale for crop in crops]
-    return _in_image(np.float32(0.5) * (one + other), crops), 100 * apart_px / size_px
+    scales = np.array([crop.scale for crop in crops])
+    distance = None
+    if isinstance(regressor, FlipTested):
+        one, other, sigma = regressor.both(_images(image, crops))
+        apart_px = np.linalg.norm((one - other)[..., :2].astype(np.float64), axis=-1).mean(axis=-1)
+        size_px = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) * scales
+        landmarks, distance = np.float32(0.5) * (one + other), 100 * apart_px / size_px
+    else:
+        landmarks, sigma = regressor.with_sigma(_images(image, crops))
+    own = None if sigma is None else sigma.astype(np.float64) / scales[:, None]
+    return Answer(_in_image(landmarks, crops), own, distance)
 
 
 def _crops(regressor: Regressor, boxes: npt.NDArray[np.floating]) -> list[Crop]:

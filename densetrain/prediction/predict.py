@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from densegen.arrays import Float32, Float64, Image, Int64
-from densegen.drawing import KEYPOINT_COLOUR, depth_colours, draw_points, png_bytes
+from densegen.arrays import Float32, Float64, Image, Int64, UInt8
+from densegen.drawing import KEYPOINT_COLOUR, depth_colours, draw_points, png_bytes, sigma_colours
 from densegen.errors import ConfigurationError, FormatError, SampleError
 from densegen.files import is_leftover, write_many
 from densegen.fitting.reconstruction import Reconstructor
@@ -26,7 +26,7 @@ from densegen.sources.fits import fit_bytes
 from densegen.sources.photograph import read_photograph
 from densetrain.choices import DetectorName, Written
 from densetrain.head_pose import head_pose
-from densetrain.network.regressor import FlipTested, Regressor, landmarks_and_flip_distance, landmarks_in_image
+from densetrain.network.regressor import Regressor, answer_in_image
 from densetrain.prediction.detect import Detector, open_detector
 
 __all__ = [
@@ -72,8 +72,7 @@ class Face:
     landmarks : (N, 3) float32, pixels, image frame, z without an origin
     keypoints68 : (68, 3) float32, in the same frame, or None if the index has no iBUG 68
     pose_deg : (3,) pitch, yaw, roll in degrees, or None if the model knows no reference face
-    flip_distance : see :func:`~densetrain.network.regressor.landmarks_and_flip_distance`, percent; None without a flip
-        test
+    flip_distance : see :class:`~densetrain.network.regressor.Answer`, percent; None without a flip test
     sigma_px : (N,) float64, standard deviation of each landmark's coordinates as the network sees it, pixels; None if
         the network does not say it
     """
@@ -149,24 +148,21 @@ def find_faces(
     if not len(boxes):
         return []
     has68 = "ibug68" in regressor.index.subsets
-    landmarks, distances = _landmarks(regressor, image, boxes)
+    answer = answer_in_image(regressor, image, boxes)
     for _ in range(refine if has68 else 0):
-        points = regressor.index.subset("ibug68", landmarks)[..., :2]
+        points = regressor.index.subset("ibug68", answer.landmarks)[..., :2]
         again = box_around(points)
         # A face that got lost keeps the box that it had.
         plausible = np.all(again[:, 2:] - again[:, :2] >= 8, axis=1, keepdims=True)
         boxes = np.where(plausible, again, boxes)
-        landmarks, distances = _landmarks(regressor, image, boxes)
-    keypoints = regressor.index.subset("ibug68", landmarks) if has68 else [None] * len(boxes)
-    poses = [None] * len(boxes) if reference is None else list(head_pose(landmarks, reference))
-    return [Face(*parts) for parts in zip(boxes, landmarks, keypoints, poses, distances, strict=True)]
-
-
-def _landmarks(regressor: Regressor, image: Image, boxes: Float64) -> tuple[Float32, list[float | None]]:
-    if not isinstance(regressor, FlipTested):
-        return landmarks_in_image(regressor, image, boxes), [None] * len(boxes)
-    landmarks, distances = landmarks_and_flip_distance(regressor, image, boxes)
-    return landmarks, list(distances)
+        answer = answer_in_image(regressor, image, boxes)
+    landmarks, nothing = answer.landmarks, [None] * len(boxes)
+    keypoints = regressor.index.subset("ibug68", landmarks) if has68 else nothing
+    poses = nothing if reference is None else list(head_pose(landmarks, reference))
+    distances = nothing if answer.flip_distance is None else list(map(float, answer.flip_distance))
+    sigmas = nothing if answer.sigma_px is None else list(answer.sigma_px)
+    parts = zip(boxes, landmarks, keypoints, poses, distances, sigmas, strict=True)
+    return [Face(*one) for one in parts]
 
 
 def predict(
@@ -213,8 +209,9 @@ def detect_boxes(detector: Detector, image: Image, name: str) -> Float64:
 
 
 def draw_faces(image: Image, faces: list[Face], triangles: Int64 | None, *, scale: int = 2) -> Image:
-    """The image with the landmark mesh, the landmarks by depth, and the 68 in white; ``scale`` times as large if it
-    is not large itself.
+    """The image with the landmark mesh, the landmarks by depth, and the 68 in white; ``scale`` times as large if it is
+    not large itself. The landmarks of a network that says how unsure it is are coloured by that: see
+    ``drawing.sigma_colours``.
     """
     from PIL import Image, ImageDraw
 
@@ -230,10 +227,17 @@ def draw_faces(image: Image, faces: list[Face], triangles: Int64 | None, *, scal
     drawn = np.asarray(canvas, np.uint8)
     for face in faces:
         places = (face.landmarks + 0.5) * scale - 0.5
-        drawn = draw_points(drawn, places, depth_colours(face.landmarks), scale=1, radius=1.9)
+        drawn = draw_points(drawn, places, _colours(face), scale=1, radius=1.9)
         if face.keypoints68 is not None:
             drawn = draw_points(drawn, (face.keypoints68 + 0.5) * scale - 0.5, KEYPOINT_COLOUR, scale=1, radius=2.0)
     return drawn
+
+
+def _colours(face: Face) -> UInt8:
+    """By depth, or by how unsure the network is of a landmark, if it says that."""
+    if face.sigma_px is None:
+        return depth_colours(face.landmarks)
+    return sigma_colours(face.sigma_px / np.sqrt(np.prod(face.box[2:] - face.box[:2])))
 
 
 def write_faces(
@@ -298,6 +302,7 @@ def faces_as_json(faces: list[Face], image: Image, regressor: Regressor) -> dict
                 if face.pose_deg is None
                 else dict(zip(("pitch", "yaw", "roll"), np.round(face.pose_deg, 2).tolist(), strict=True)),
                 "flip_distance_percent": None if face.flip_distance is None else round(face.flip_distance, 3),
+                "sigma_px": None if face.sigma_px is None else np.round(face.sigma_px, 3).tolist(),
                 "landmarks": np.round(face.landmarks.astype(np.float64), 3).tolist(),
                 "keypoints68": None
                 if face.keypoints68 is None

@@ -12,7 +12,7 @@ from densegen.ibug68 import ids_of
 from densegen.index.vertex_index import VertexIndex
 from densetrain.config import LossSettings
 
-__all__ = ["LandmarkLoss", "wing"]
+__all__ = ["LandmarkLoss", "gaussian_nll", "squared_sigmas", "wing"]
 
 
 def wing(difference: Tensor, w: float, eps: float) -> Tensor:
@@ -22,6 +22,23 @@ def wing(difference: Tensor, w: float, eps: float) -> Tensor:
     """
     size = difference.abs()
     return torch.where(size < w, w * torch.log1p(size / eps), size - (w - w * math.log1p(w / eps)))
+
+
+def gaussian_nll(predicted: Tensor, truth: Tensor, log_sigma: Tensor) -> Tensor:
+    """(B,) negative log-likelihood of isotropic Gaussians, without the constant, a mean over landmarks: ``3 log sigma +
+    |d|^2 / (2 sigma^2)`` (Wood et al., 3D face reconstruction with dense landmarks, ECCV 2022, eq. 1, in 3D).
+
+    predicted, truth : (B, N, 3) float, pixels, crop frame
+    log_sigma : (B, N) float, logarithm of pixels
+    """
+    square = (predicted.float() - truth.float()).square().sum(dim=2)
+    return (3 * log_sigma + square * torch.exp(-2 * log_sigma) / 2).mean(dim=1)
+
+
+def squared_sigmas(predicted: Tensor, truth: Tensor, log_sigma: Tensor) -> Tensor:
+    """(B,) mean over landmarks and axes of ``(d / sigma)^2``: 1 if the sigmas are right."""
+    square = (predicted.float() - truth.float()).square().sum(dim=2)
+    return (square * torch.exp(-2 * log_sigma) / 3).mean(dim=1)
 
 
 class LandmarkLoss(torch.nn.Module):

@@ -17,7 +17,7 @@ from densetrain.data.batches import Batch
 from densetrain.errors import TrainingError
 from densetrain.network.description import CHECKPOINT_KEY, Description
 from densetrain.network.model import LandmarkNet
-from densetrain.training.losses import LandmarkLoss
+from densetrain.training.losses import LandmarkLoss, gaussian_nll, squared_sigmas
 
 __all__ = ["LandmarkModule"]
 
@@ -55,12 +55,19 @@ class LandmarkModule(pl.LightningModule):
             self._outside["compiled"] = torch.compile(self.net)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) RGB 0 to 255 -> (B, N, 3) landmarks, pixels, crop frame."""
+        """(B, 3, S, S) RGB 0 to 255 -> what :class:`LandmarkNet` gives."""
         if self.settings.trainer.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         compiled = self._outside.get("compiled")
-        landmarks: Tensor = (self.net if compiled is None else compiled)(images)
-        return landmarks
+        answer: Tensor = (self.net if compiled is None else compiled)(images)
+        return answer
+
+    def _losses(self, answer: Tensor, truth: Tensor) -> Tensor:
+        """(B,) loss of each sample; answer : (B, N, 3), or (B, N, 4) with the logarithm of sigma."""
+        losses: Tensor = self.loss(answer[..., :3], truth)
+        if not self.settings.model.uncertainty:
+            return losses
+        return losses + self.settings.loss.nll_weight * gaussian_nll(answer[..., :3], truth, answer[..., 3])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Everything random in a step depends on where in the training it is: a resumed run repeats it.
@@ -69,7 +76,7 @@ class LandmarkModule(pl.LightningModule):
         images, landmarks = self._images(batch), batch["landmarks"]
         draws = draw(len(images), self.settings.augment, torch.Generator().manual_seed(seed))
         images, landmarks = augment(images, landmarks, draws, self.mirror)
-        losses = self.loss(self(images), landmarks)
+        losses = self._losses(self(images), landmarks)
         self._watched.append((losses.detach(), batch["rows"]))
         if len(self._watched) >= LOOK_EVERY:
             self._raise_if_not_finite()
@@ -81,19 +88,23 @@ class LandmarkModule(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        predicted, truth, weight = self(self._images(batch)), batch["landmarks"], batch["weight"]
+        answer, truth, weight = self(self._images(batch)), batch["landmarks"], batch["weight"]
+        predicted = answer[..., :3]
         box = batch["keypoints68"][..., :2]
         size = (box.amax(dim=1) - box.amin(dim=1)).prod(dim=1).sqrt()
         difference = predicted.float() - truth
         flat = 100 * difference[..., :2].norm(dim=2).mean(dim=1) / size
         solid = 100 * difference.norm(dim=2).mean(dim=1) / size
         constant = 100 * (self.net.mean_landmarks - truth)[..., :2].norm(dim=2).mean(dim=1) / size
-        for name, value in {
-            "val_loss": self.loss(predicted, truth),
+        values = {
+            "val_loss": self._losses(answer, truth),
             "val_nme": flat,
             "val_nme_3d": solid,
             "val_nme_constant": constant,
-        }.items():
+        }
+        if self.settings.model.uncertainty:
+            values["val_squared_sigmas"] = squared_sigmas(predicted, truth, answer[..., 3])
+        for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + (value.to(self._exact) * weight).sum()
         self._sums["count"] = self._sums.get("count", 0.0) + weight.to(self._exact).sum()
 
@@ -149,9 +160,11 @@ class LandmarkModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         nme = self.trainer.callback_metrics.get("val_nme")
+        squares = self.trainer.callback_metrics.get("val_squared_sigmas")
         about = self.about.model_copy(
             update={
                 "validation_nme": None if nme is None else float(nme),
+                "sigma_scale": None if squares is None else math.sqrt(float(squares)),
                 "mean_landmarks": tuple(map(tuple, self.net.mean_landmarks.double().cpu().numpy().round(3).tolist())),
             }
         )
