@@ -17,12 +17,16 @@ from densegen.dataset.verify import verify_dataset
 from densegen.face.basel import assemble_model, convert_model
 from densegen.face.morphable_model import MorphableModel, write_model
 from densegen.files import find_data_file
+from densegen.fitting.model_points import ibug68_points, landmark_points
+from densegen.fitting.prior import EarlierFit, Prior
+from densegen.fitting.solver import FaceSolver
 from densegen.geometry.flip import flip_keypoints
+from densegen.geometry.pose import camera_points, rotation_matrix
 from densegen.geometry.uv import uv_pixels
 from densegen.index.candidates import SEEDS, sample_candidates
 from densegen.index.corrections import correct, read_corrections
 from densegen.index.formats.exchange import import_index
-from densegen.index.quality import coefficient_spread, farthest_point_index, measure
+from densegen.index.quality import coefficient_spread, face_surface, farthest_point_index, measure
 from densegen.index.suggestions import suggest_corrections
 from densegen.index.vertex_index import VertexIndex, format_index, read_index, write_index
 from densegen.sources.fits import read_fit
@@ -170,3 +174,65 @@ def test_shipped_flips_build_where_every_subset_has_them(realdata: Path, basel: 
     built = CliRunner().invoke(main, [*arguments, "--root", str(tmp_path / "root"), "--out", str(tmp_path / "out")])
     assert built.exit_code == 0, built.output
     assert verify_dataset(tmp_path / "out").samples == 4
+
+
+def real_faces(realdata: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pose and coefficients of the 50 faces, float64."""
+    fits = [read_fit(path) for path in sorted((realdata / "aflw2000").glob("*.mat"))]
+    return [(f.pose.astype(float), np.concatenate([f.shape, f.expression]).astype(float)) for f in fits]
+
+
+def real_prior(realdata: Path, basel: MorphableModel) -> Prior:
+    """About the mean face, with the spread of the 50 fits: what ``docs/vertex_index.md`` says of recovery."""
+    spread = coefficient_spread(realdata / "aflw2000", basel)
+    return Prior(np.zeros(len(spread)), spread)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_exact_landmarks_of_real_fits_give_their_meshes_back(
+    realdata: Path, basel: MorphableModel, dimensions: int
+) -> None:
+    points, prior = landmark_points(basel, read_index()), real_prior(realdata, basel)
+    solver, shapes = FaceSolver(points, prior), len(basel.shape_basis)
+    for pose, coefficients in real_faces(realdata)[::3]:
+        seen = pose[6] * points.at(coefficients) @ rotation_matrix(*pose[:3]).T + pose[3:6]
+        found = solver.solve(seen[:, :dimensions], 1e-3)
+        meshes = [basel.vertices(*np.split(c.astype(np.float32), [shapes])) for c in (found.coefficients, coefficients)]
+        assert np.linalg.norm(meshes[0] - meshes[1], axis=1).mean() * basel.unit_mm < 0.01
+
+
+@pytest.mark.parametrize(("landmarks", "published_mm"), [(520, 0.398), (68, 0.941)])
+def test_noisy_landmarks_of_real_faces_err_as_published(
+    realdata: Path, basel: MorphableModel, landmarks: int, published_mm: float
+) -> None:
+    points = landmark_points(basel, read_index()) if landmarks == 520 else ibug68_points(basel)
+    prior, generator = real_prior(realdata, basel), np.random.default_rng(0)
+    solver, shapes = FaceSolver(points, prior), len(basel.shape_basis)
+    surface = face_surface(basel)[0]
+    errors = []
+    for pose, _ in real_faces(realdata)[::2]:
+        coefficients = generator.normal(size=len(prior.std)) * prior.std
+        noise_px = 2.0 / basel.unit_mm * pose[6]
+        seen = pose[6] * points.at(coefficients) @ rotation_matrix(*pose[:3]).T + pose[3:6]
+        seen = seen + generator.normal(0, noise_px, seen.shape)
+        # The published figure knows the pose.
+        known = EarlierFit(pose.astype(np.float32), prior.mean, rotation_rad=1e-6, scale=1e-6, shift=1e-9, share=1.0)
+        found = solver.solve(seen, noise_px, earlier=known)
+        meshes = [basel.vertices(*np.split(c.astype(np.float32), [shapes])) for c in (found.coefficients, coefficients)]
+        off = surface.gather(meshes[0]) - surface.gather(meshes[1])
+        errors.append(np.linalg.norm(off, axis=1).mean() * basel.unit_mm)
+    print(f"{landmarks}: {np.mean(errors):.3f} mm")
+    assert np.mean(errors) == pytest.approx(published_mm, rel=0.15)
+
+
+def test_fits_of_the_68_in_2d_meet_the_real_ones_at_every_yaw(realdata: Path, basel: MorphableModel) -> None:
+    points, prior = ibug68_points(basel), real_prior(realdata, basel)
+    solver = FaceSolver(points, prior, robust=True)
+    for path in sorted((realdata / "aflw2000").glob("*.mat")):
+        fit = read_fit(path)
+        assert fit.keypoints_3d is not None
+        seen = camera_points(fit.keypoints_3d[:2].T - 1, 450)
+        size = np.sqrt(np.prod(np.ptp(seen, axis=0)))
+        found = solver.solve(seen, 0.01 * size)
+        between = rotation_matrix(*map(float, found.pose[:3])) @ rotation_matrix(*map(float, fit.pose[:3])).T
+        assert np.rad2deg(np.arccos(np.clip((np.trace(between) - 1) / 2, -1, 1))) < 8

@@ -127,7 +127,7 @@ def _finish(
     annotations: Annotations, fitter: Fitter, outcomes: list[FitOutcome], out: Path, name: str, model: MorphableModel
 ) -> None:
     from densegen.errors import ConfigurationError
-    from densegen.fitting.photographs import MANIFEST_NAME, OVERLAYS_NAME, REPORT_NAME
+    from densegen.fitting.photographs import MANIFEST_NAME, OVERLAYS_NAME, REPORT_NAME, SWAPPED_REASON
     from densegen.fitting.report import draw_overlays, summarise, write_report
     from densegen.sources.manifest_init import manifest_of_folder, write_manifest
 
@@ -137,6 +137,11 @@ def _finish(
     for reason, count in report.set_aside.items():
         first = next(one for one in outcomes if one.reason == reason)
         say(f"set aside, {reason}: {count:,}, the first: {first.message}", err=True)
+    if report.mostly_swapped:
+        raise ConfigurationError(
+            f"{report.set_aside[SWAPPED_REASON]:,} faces fit with left and right swapped, so the sides are named the "
+            f"other way round, and no manifest is written: swap them in the file and run again; see {out / REPORT_NAME}"
+        )
     if not report.fits:
         raise ConfigurationError(f"no face could be fitted: see {out / REPORT_NAME}")
     write_manifest(manifest_of_folder(out, name).manifest, out / MANIFEST_NAME)

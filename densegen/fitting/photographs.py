@@ -52,6 +52,8 @@ MANIFEST_NAME, REPORT_NAME, OVERLAYS_NAME = "manifest.yaml", "report.json", "ove
 CHUNK = 16
 """Faces a task of a worker."""
 
+SWAPPED_REASON = "left-right-swapped"
+
 SWAPPED = 0.6
 """Left and right are swapped if the points fit so much better under each other's names."""
 
@@ -197,7 +199,7 @@ class Fitter:
                 errors.append(float("inf"))
         own, other = errors
         if other < min(SWAPPED * own, self.settings.max_residual):
-            raise SampleError("left-right-swapped", f"{task.name}: the points fit better with left and right swapped")
+            raise SampleError(SWAPPED_REASON, f"{task.name}: the points fit better with left and right swapped")
 
     def _fit_of(self, solution: Solution, points: Float64, height: int) -> Fit:
         coefficients = solution.coefficients.astype(np.float32)

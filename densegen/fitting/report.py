@@ -15,7 +15,7 @@ from densegen.arrays import Float32, Float64, Image
 from densegen.drawing import contact_sheet, draw_points, write_png
 from densegen.errors import SampleError
 from densegen.files import write_text
-from densegen.fitting.photographs import FitOutcome, Fitter
+from densegen.fitting.photographs import SWAPPED_REASON, FitOutcome, Fitter
 from densegen.geometry.crop import box_around, crop_of_box, warp
 from densegen.sources.annotations import Annotations
 from densegen.sources.fits import read_fit
@@ -30,6 +30,9 @@ COUNTED_FROM_ONE_PX = (0.7, 1.3)
 """A bias of this size to the right and downwards is what points have that count pixels from 1."""
 
 FEWEST_FOR_BIAS = 8
+
+MOST_SWAPPED = 0.25
+"""Share of the faces."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,14 @@ class FitReport:
     bias_px: tuple[float, float]
     bias_before_px: tuple[float, float] | None
     points: tuple[tuple[str, float, int], ...]
+
+    @property
+    def mostly_swapped(self) -> bool:
+        """Whether so many faces fit with left and right swapped that the others can be trusted no more: a face that is
+        turned by 80 degrees, its sides swapped, has the picture of one that is turned by 100.
+        """
+        swapped = self.set_aside.get(SWAPPED_REASON, 0)
+        return swapped > 1 and swapped > MOST_SWAPPED * (swapped + self.fits)
 
     @property
     def counted_from_one(self) -> bool:

@@ -110,9 +110,13 @@ _Found = list[tuple["Float64", "Float64 | None"]]
 
 @dataclass(frozen=True)
 class _Job:
-    """One call of ``reconstruct``: how landmarks are found, and what is made of them."""
+    """One call of ``reconstruct``: how landmarks are found, and what is made of them.
+
+    boxes : the box that was given for a video's first frame, if one was
+    """
 
     find: Callable[[Path, Image], _Found]
+    boxes: Callable[[Path], Float64 | None]
     reconstructor: Reconstructor
     network: Regressor | None
     inputs: list[Path]
@@ -151,8 +155,9 @@ class _Job:
                 bar.advance(frames)
 
             faces, frames = reconstruct_video(
-                path, self.network, self._detect, self.reconstructor, stem, limit=self.asked.limit, progress=advance
-            )
+                path, self.network, self._detect, self.reconstructor, stem, start=self.boxes(path),
+                limit=self.asked.limit, progress=advance,
+            )  # fmt: skip
         say(f"{path}: {frames:,} frames, a face in {faces:,}, of one identity: {stem}.mp4, {stem}-fits.json")
 
     def _detect(self, image: Image) -> Float64:
@@ -172,14 +177,18 @@ def _job_of_network(network: Regressor, model: MorphableModel, inputs: list[Path
     sigma = asked.sigma or NETWORK_SIGMA
     reconstructor = Reconstructor(model, landmark_points(model, network.index), _prior(asked, model), sigma=sigma)
 
+    def given(path: Path) -> Float64 | None:
+        return check_boxes(np.array([asked.box], np.float64)) if asked.box else boxes.get(path.name)
+
+    def first(path: Path) -> Float64 | None:
+        found = given(path)
+        return None if found is None else np.asarray(found[0], np.float64)
+
     def find(path: Path, image: Image) -> _Found:
-        given = boxes.get(path.name)
-        if asked.box:
-            given = check_boxes(np.array([asked.box], np.float64))
-        faces = predict(network, image, given, detector=asked.detector, name=path.name)
+        faces = predict(network, image, given(path), detector=asked.detector, name=path.name)
         return [(face.landmarks.astype(np.float64), face.sigma_px) for face in faces]
 
-    return _Job(find, reconstructor, network, inputs, out, asked)
+    return _Job(find, first, reconstructor, network, inputs, out, asked)
 
 
 def _job_of_landmarks(path: Path, model: MorphableModel, inputs: list[Path], out: Path, asked: _Asked) -> _Job:
@@ -201,7 +210,7 @@ def _job_of_landmarks(path: Path, model: MorphableModel, inputs: list[Path], out
             raise FormatError(f"{path.name} has no landmarks of {image_path.name}")
         return found
 
-    return _Job(find, reconstructor, None, inputs, out, asked)
+    return _Job(find, lambda path: None, reconstructor, None, inputs, out, asked)
 
 
 def _prior(asked: _Asked, model: MorphableModel) -> Prior:

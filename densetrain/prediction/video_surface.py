@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from densegen.arrays import Float64
 from densegen.conventions import POSE_FIELDS
 from densegen.errors import FormatError, SampleError
 from densegen.files import write_many
@@ -31,6 +32,7 @@ def reconstruct_video(
     reconstructor: Reconstructor,
     stem: Path,
     *,
+    start: Float64 | None = None,
     limit: int | None = None,
     progress: Callable[[int, int | None], None] = lambda n, total: None,
 ) -> tuple[int, int]:
@@ -39,12 +41,18 @@ def reconstruct_video(
 
     The identity is the mean of what frames spread over the film say alone; then each frame is solved again with it.
 
+    start : (4,) box of the face in the first frame, else the detector's
     returns : how many frames have a face, and how many there are
     Raises what :func:`~densetrain.prediction.video.process_video` raises, and :class:`FormatError` if no frame has a
     face.
     """
     film = process_video(
-        source, Follower(network, detector), stem, landmark_triangles(network.index), limit=limit, progress=progress
+        source,
+        Follower(network, detector, start=start),
+        stem,
+        landmark_triangles(network.index),
+        limit=limit,
+        progress=progress,
     )
     lines = [json.loads(line) for line in stem.with_name(f"{stem.name}.json").read_text("utf-8").splitlines()]
     seen = [line for line in lines if line["faces"]]

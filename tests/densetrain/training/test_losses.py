@@ -8,7 +8,7 @@ import torch
 from densegen.errors import ConfigurationError
 from densegen.index.vertex_index import VertexIndex
 from densetrain.config import LossSettings
-from densetrain.training.losses import LandmarkLoss, wing
+from densetrain.training.losses import LandmarkLoss, gaussian_nll, squared_sigmas, wing
 
 W, EPS = 15.0, 3.0
 
@@ -81,3 +81,22 @@ def test_weights_that_cannot_be_are_refused(index: VertexIndex) -> None:
         LandmarkLoss(LossSettings(region_weights={"ear": 1.0}), index)
     with pytest.raises(ConfigurationError, match="weight 0"):
         LandmarkLoss(LossSettings(axis_weights=(0, 0, 0)), index)
+
+
+def test_the_negative_log_likelihood_at_a_hand_computed_value() -> None:
+    truth = torch.zeros(1, 2, 3)
+    predicted = torch.tensor([[[3.0, 0.0, 4.0], [0.0, 0.0, 0.0]]])
+    log_sigma = torch.tensor([[math.log(5.0), 0.0]])
+    # (3 ln 5 + 25 / 50 + 0) / 2, and (25 / 25 / 3 + 0) / 2
+    assert gaussian_nll(predicted, truth, log_sigma).item() == pytest.approx((3 * math.log(5) + 0.5) / 2)
+    assert squared_sigmas(predicted, truth, log_sigma).item() == pytest.approx(1 / 6)
+
+
+def test_the_likelihood_is_largest_at_the_true_sigma() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.zeros(1, 4000, 3)
+    predicted = 2.5 * torch.randn(1, 4000, 3, generator=generator)
+    sigmas = torch.tensor([1.5, 2.0, 2.5, 3.0, 4.0])
+    losses = [gaussian_nll(predicted, truth, torch.full((1, 4000), math.log(s))).item() for s in sigmas.tolist()]
+    assert losses.index(min(losses)) == 2
+    assert squared_sigmas(predicted, truth, torch.full((1, 4000), math.log(2.5))).item() == pytest.approx(1, abs=0.05)

@@ -1,0 +1,274 @@
+"""Fits for photographs: from points to files that a build reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from densegen.errors import ConfigurationError
+from densegen.face.morphable_model import MorphableModel, write_model
+from densegen.fitting.prior import Prior
+from densegen.geometry.pose import pose_vertices
+from densegen.ibug68 import KEYPOINT_MIRROR
+from densegen.sources.fits import Fit, fit_bytes, read_fit
+from densegen.synthetic.corpus import SUBSET
+from tests.densegen.command import fails, run
+
+
+@pytest.fixture
+def photos(corpus: Path, tmp_path: Path) -> Path:
+    """Photographs of the corpus with ``.pts`` files, their fits thrown away."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for path in sorted((corpus / SUBSET).glob("*.mat"))[:6]:
+        points = read_fit(path).keypoints_3d
+        assert points is not None
+        lines = "\n".join(f"{x:.3f} {y:.3f}" for x, y in points[:2].T)
+        (folder / f"{path.stem}.pts").write_text(f"version: 1\nn_points: 68\n{{\n{lines}\n}}\n")
+        shutil.copy(path.with_suffix(".jpg"), folder)
+    return folder
+
+
+def points_of(path: Path) -> np.ndarray:
+    body = path.read_text().partition("{")[2].partition("}")[0]
+    return np.array(body.split(), float).reshape(-1, 2)
+
+
+def write_points(path: Path, points: np.ndarray) -> None:
+    lines = "\n".join(f"{x:.3f} {y:.3f}" for x, y in points)
+    path.write_text(f"version: 1\nn_points: {len(points)}\n{{\n{lines}\n}}\n")
+
+
+def make(photos: Path, corpus: Path, out: Path, *more: object) -> str:
+    made = run(
+        "fits",
+        "make",
+        photos,
+        "--landmarks",
+        photos,
+        "--model",
+        corpus / "model.safetensors",
+        "--out",
+        out,
+        "--jobs",
+        1,
+        *more,
+    )
+    assert made.exit_code == 0, made.output
+    return made.output
+
+
+def test_fits_are_made_of_points_and_meet_the_true_ones(
+    photos: Path, corpus: Path, tmp_path: Path, model: MorphableModel
+) -> None:
+    said = make(photos, corpus, tmp_path / "faces")
+    assert "6 fits, 0 set aside" in said
+    for path in sorted((tmp_path / "faces/FITS").glob("*.mat")):
+        found, true = read_fit(path), read_fit(corpus / SUBSET / path.name)
+        posed = [pose_vertices(model.vertices(f.shape, f.expression), f.pose, 450)[:, :2] for f in (found, true)]
+        size = np.sqrt(np.prod(np.ptp(posed[1], axis=0)))
+        assert np.linalg.norm(posed[0] - posed[1], axis=1).mean() < 0.015 * size
+        assert found.keypoints_3d is not None
+        np.testing.assert_allclose(found.keypoints_3d[:2] - 1, posed[0][model.keypoints68].T, atol=1e-3)
+        assert found.points_2d is not None
+        np.testing.assert_allclose(found.points_2d.T, points_of(photos / f"{path.stem}.pts"), atol=1e-3)
+        assert path.with_suffix(".jpg").read_bytes() == (photos / f"{path.stem}.jpg").read_bytes()
+    report = json.loads((tmp_path / "faces/report.json").read_text())
+    assert report["fits"] == 6
+    assert report["error_percent"]["largest"] < 1
+    assert np.abs(report["bias_px"]).max() < 0.1
+    with Image.open(tmp_path / "faces/overlays.png") as sheet:
+        assert sheet.width == 6 * 224
+
+
+def test_a_build_reads_what_was_made_and_a_rerun_gives_the_same_bytes(
+    photos: Path, corpus: Path, tmp_path: Path
+) -> None:
+    make(photos, corpus, tmp_path / "one")
+    make(photos, corpus, tmp_path / "one")  # again into the same folder
+    make(photos, corpus, tmp_path / "two")
+    files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file())
+    assert len(files) == 6 * 2 + 3
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    built = run(
+        "build", tmp_path / "one/manifest.yaml", "--model", corpus / "model.safetensors", "--out", tmp_path / "shards",
+        "--jobs", 1,
+    )  # fmt: skip
+    assert built.exit_code == 0, built.output
+    assert "12 samples" in built.output
+
+
+def test_faces_that_cannot_be_fitted_are_set_aside_by_reason(photos: Path, corpus: Path, tmp_path: Path) -> None:
+    marks = sorted(photos.glob("*.pts"), key=lambda path: abs(read_fit(corpus / SUBSET / f"{path.stem}.mat").pose[1]))
+    write_points(marks[0], points_of(marks[0])[KEYPOINT_MIRROR])
+    write_points(marks[1], np.full((68, 2), np.nan))
+    write_points(marks[2], np.random.default_rng(0).permutation(points_of(marks[2])))
+    marks[3].with_suffix(".jpg").unlink()
+    marks[4].with_suffix(".jpg").write_bytes(b"no picture")
+    make(photos, corpus, tmp_path / "faces")
+    report = json.loads((tmp_path / "faces/report.json").read_text())
+    assert report["set_aside"] == {
+        "image-missing": 1, "image-unreadable": 1, "left-right-swapped": 1, "points-contradict": 1, "points-too-few": 1,
+    }  # fmt: skip
+    assert report["fits"] == 1
+    assert [p.suffix for p in sorted((tmp_path / "faces/FITS").iterdir())] == [".jpg", ".mat"]
+
+
+def test_a_file_that_takes_left_for_right_is_refused_as_a_whole(photos: Path, corpus: Path, tmp_path: Path) -> None:
+    for path in photos.glob("*.pts"):
+        write_points(path, points_of(path)[KEYPOINT_MIRROR])
+    line = run(
+        "fits", "make", photos, "--landmarks", photos, "--model", corpus / "model.safetensors", "--jobs", 1,
+        "--out", tmp_path / "faces",
+    ).stderr.splitlines()[-1]  # fmt: skip
+    assert "the sides are named the other way round" in line
+    assert not (tmp_path / "faces/manifest.yaml").exists()
+
+
+def test_points_by_name_and_several_faces_of_one_photograph(
+    photos: Path, corpus: Path, tmp_path: Path, model: MorphableModel
+) -> None:
+    name = sorted(photos.glob("*.jpg"))[0].stem
+    points = points_of(photos / f"{name}.pts") - 1
+    some = {str(k): points[k].tolist() for k in range(0, 68, 2)}
+    (tmp_path / "marks.json").write_text(json.dumps({f"{name}.jpg": [some, some]}))
+    made = run(
+        "fits", "make", photos, "--landmarks", tmp_path / "marks.json", "--model", corpus / "model.safetensors",
+        "--out", tmp_path / "faces", "--jobs", 1,
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    files = sorted(p.name for p in (tmp_path / "faces/FITS").glob("*.mat"))
+    assert files == [f"{name}_face0.mat", f"{name}_face1.mat"]
+    found, true = (read_fit(p) for p in (tmp_path / "faces/FITS" / files[0], corpus / SUBSET / f"{name}.mat"))
+    assert np.abs(found.pose[:3] - true.pose[:3]).max() < 0.15
+
+
+def test_refining_brings_wrong_fits_nearer_and_leaves_the_others(
+    photos: Path, corpus: Path, tmp_path: Path, prior: Prior
+) -> None:
+    root = tmp_path / "wrong/SYNTH"
+    root.mkdir(parents=True)
+    others = [read_fit(p) for p in sorted((corpus / SUBSET).glob("*.mat"))]
+    for number, path in enumerate(sorted(photos.glob("*.jpg"))):
+        shutil.copy(path, root)
+        true = read_fit(corpus / SUBSET / f"{path.stem}.mat")
+        pose = true.pose + np.array([0.05, -0.05, 0.03, 4, -3, 0, 0], np.float32)
+        (root / f"{path.stem}.mat").write_bytes(
+            fit_bytes(Fit(pose, others[-1 - number].shape, true.expression), "test")
+        )
+    names = [path.stem for path in sorted(photos.glob("*.pts"))]
+    (photos / f"{names[0]}.pts").unlink()
+    refined = run(
+        "fits", "refine", tmp_path / "wrong", "--landmarks", photos, "--model", corpus / "model.safetensors",
+        "--out", tmp_path / "better", "--jobs", 1,
+    )  # fmt: skip
+    assert refined.exit_code == 0, refined.output
+    assert "6 fits, 0 set aside, 1 without landmarks" in refined.output
+    same = tmp_path / "better/SYNTH" / f"{names[0]}.mat"
+    assert same.read_bytes() == (root / f"{names[0]}.mat").read_bytes()
+    report = json.loads((tmp_path / "better/report.json").read_text())
+    assert report["error_percent"]["median"] < report["error_before_percent"]["median"] / 3
+
+
+def test_points_that_count_from_one_and_are_taken_to_count_from_zero_are_noticed(corpus: Path, tmp_path: Path) -> None:
+    rows = ["image,point,x,y"]
+    for path in sorted((corpus / SUBSET).glob("*.mat"))[:10]:
+        points = read_fit(path).keypoints_3d
+        assert points is not None
+        rows += [f"{path.stem}.jpg,{k},{x:.3f},{y:.3f}" for k, (x, y) in enumerate(points[:2].T)]
+    (tmp_path / "marks.csv").write_text("\n".join(rows) + "\n")
+    arguments = (
+        "fits", "refine", corpus, "--landmarks", tmp_path / "marks.csv", "--model", corpus / "model.safetensors",
+        "--jobs", 1,
+    )  # fmt: skip
+    wrong = run(*arguments, "--out", tmp_path / "wrong")
+    assert wrong.exit_code == 0, wrong.output
+    assert "try --first-pixel 1" in wrong.stderr
+    assert "(+1.00, +1.00) px from the fits" in wrong.output
+    right = run(*arguments, "--out", tmp_path / "right", "--first-pixel", 1)
+    assert "try --first-pixel" not in right.stderr
+
+
+def test_wrong_inputs_are_one_line_and_write_nothing(
+    photos: Path, corpus: Path, tmp_path: Path, model: MorphableModel
+) -> None:
+    model_path, out = corpus / "model.safetensors", tmp_path / "faces"
+
+    def refused(*arguments: object, photos: Path = photos) -> str:
+        line = fails("fits", "make", photos, "--model", model_path, "--out", out, "--jobs", 1, *arguments)
+        assert not out.exists()
+        return line
+
+    assert "does not exist" in refused("--landmarks", tmp_path / "none.csv")
+    assert "landmarks are a folder of .pts files, or" in refused("--landmarks", model_path)
+    assert "is not a folder of photographs" in refused("--landmarks", photos, photos=model_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "holds no .pts file" in refused("--landmarks", empty)
+    assert "not one has a photograph in" in refused("--landmarks", photos, photos=empty)
+    assert "max_residual is 7.0, expected 0.001 to 1" in refused("--landmarks", photos, "--max-residual", 7)
+    assert "this command" not in refused("--landmarks", photos, "--prior", empty)
+    (tmp_path / "named.json").write_text('{"a.jpg": {"left-ear-lobe": [1, 2]}}')
+    assert "neither the 68 nor AFLW's 21, nor names of" in refused(
+        "--landmarks", tmp_path / "named.json", photos=_one_photo(tmp_path, photos)
+    )
+    marks = json.dumps({"a.jpg": points_of(sorted(photos.glob("*.pts"))[0])[:21].tolist()})
+    (tmp_path / "21.json").write_text(marks)
+    one = _one_photo(tmp_path, photos)
+    assert "these points are others" in refused("--landmarks", tmp_path / "21.json", "--jaw", "outline", photos=one)
+    (tmp_path / "out.json").write_text(marks.replace("a.jpg", "../a.jpg"))
+    assert "leaves" in refused("--landmarks", tmp_path / "out.json", photos=one)
+    flat = MorphableModel(
+        **{**vars_of(model), "shape_std": model.shape_std * 0 + 1, "expression_std": model.expression_std * 0 + 1}
+    )
+    write_model(flat, tmp_path / "flat.safetensors")
+    line = fails(
+        "fits",
+        "make",
+        photos,
+        "--landmarks",
+        photos,
+        "--model",
+        tmp_path / "flat.safetensors",
+        "--out",
+        out,
+        "--jobs",
+        1,
+    )
+    assert "give a folder of fits whose coefficients say them, with --prior" in line
+    assert "choose another folder" in fails(
+        "fits", "make", photos, "--landmarks", photos, "--model", model_path, "--out", photos, "--jobs", 1
+    )
+    out.mkdir()
+    (out / "mine.txt").touch()
+    assert "holds something else than these fits (mine.txt)" in fails(
+        "fits", "make", photos, "--landmarks", photos, "--model", model_path, "--out", out, "--jobs", 1
+    )
+    assert "none of 16 fits has landmarks" in fails(
+        "fits", "refine", corpus, "--landmarks", tmp_path / "21.json", "--model", model_path, "--out", tmp_path / "x",
+        "--jobs", 1,
+    )  # fmt: skip
+
+
+def _one_photo(folder: Path, photos: Path) -> Path:
+    target = folder / "one"
+    target.mkdir(exist_ok=True)
+    shutil.copy(sorted(photos.glob("*.jpg"))[0], target / "a.jpg")
+    return target
+
+
+def vars_of(model: MorphableModel) -> dict[str, object]:
+    return model.__getstate__()
+
+
+def test_the_output_folder_may_not_hold_what_is_read(photos: Path, corpus: Path) -> None:
+    from densegen.fitting.photographs import FaceTask, check_output_folder
+
+    with pytest.raises(ConfigurationError, match="holds what is read"):
+        check_output_folder(photos, [FaceTask("FITS/a", photos / "a.jpg", None)])

@@ -1,0 +1,89 @@
+"""Manifests for folders that have none, and the layouts that they find."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from densegen.errors import ConfigurationError
+from densegen.sources.fit_list import list_fits
+from densegen.sources.manifest import read_manifest
+from densegen.sources.manifest_init import manifest_of_folder, write_manifest
+from tests.densegen.command import fails, run
+from tests.densegen.sources.test_fit_list import tree
+
+
+def test_folders_of_fits_become_subsets_with_their_flips(tmp_path: Path) -> None:
+    tree(
+        tmp_path, "A/x.mat", "A/x.jpg", "A/y.mat", "A_Flip/x.mat", "A_Flip/x.jpg", "B/z.mat", "B/z.PNG", ".hidden/w.mat"
+    )
+    found = manifest_of_folder(tmp_path)
+    subsets = {s.name: s for s in found.manifest.subsets}
+    assert {name: (s.directory, s.fits, s.shipped_flips) for name, s in subsets.items()} == {
+        "A": ("A", 2, "A_Flip"), "B": ("B", 1, None),
+    }  # fmt: skip
+    assert found.manifest.flips == ("mirror", "none")  # B has no flips
+    assert "1 fits have no image (*.jpg, *.jpeg, *.png), the first is A/y.mat" in found.notes
+    write_manifest(found.manifest, tmp_path / "manifest.yaml")
+    entries = list_fits(read_manifest(tmp_path / "manifest.yaml"), tmp_path, "mirror")
+    assert [e.sample_id for e in entries] == ["A/x", "A/y", "B/z"]
+
+
+def test_fits_in_the_root_itself_and_faces_of_one_photograph_stay_together(tmp_path: Path) -> None:
+    tree(tmp_path, "p_face0.mat", "p_face0.jpg", "p_face1.mat", "p_face1.jpg", "q.mat", "q.jpg")
+    found = manifest_of_folder(tmp_path, "My Faces!")
+    assert (found.manifest.name, found.manifest.title) == ("my-faces", "My Faces!")
+    entries = list_fits(found.manifest, tmp_path, "none")
+    assert len({e.group for e in entries}) == 2
+    assert len(entries) == 3
+
+
+def test_images_elsewhere_are_found_by_their_names(tmp_path: Path) -> None:
+    tree(tmp_path, "fits/a.mat", "fits/b.mat", "photos/a.jpg", "photos/b.jpeg", "other/c.jpg")
+    found = manifest_of_folder(tmp_path)
+    (subset,) = found.manifest.subsets
+    assert (subset.directory, subset.images) == ("fits", "photos")
+    entries = list_fits(found.manifest, tmp_path, "none")
+    assert [e.image.relative_to(tmp_path).as_posix() for e in entries] == ["photos/a.jpg", "photos/b.jpeg"]
+    assert [e.source for e in entries] == ["photos/a.jpg", "photos/b.jpeg"]
+
+
+def test_many_nested_folders_are_one_subset(tmp_path: Path) -> None:
+    names = [f"fits/{n // 10}/{n}/f.{kind}" for n in range(20) for kind in ("mat",)]
+    tree(tmp_path, *names, *(f"images/{n // 10}/{n}/f.jpg" for n in range(20)))
+    found = manifest_of_folder(tmp_path)
+    assert found.manifest.layout == "nested"
+    (subset,) = found.manifest.subsets
+    assert (subset.directory, subset.images, subset.fits) == ("fits", "images", 20)
+    entries = list_fits(found.manifest, tmp_path, "none")
+    assert len({e.sample_id for e in entries}) == len(entries) == 20
+    assert all(e.image.is_file() for e in entries)
+    assert not any("no image" in note for note in found.notes)
+
+
+def test_the_command_says_what_it_found_and_refuses_what_is_none(tmp_path: Path) -> None:
+    tree(tmp_path, "faces/a.mat", "faces/a.jpg")
+    made = run("manifest", "init", tmp_path / "faces")
+    assert made.exit_code == 0, made.output
+    assert "1 fits in 1 folders" in made.output
+    assert run("manifest", "init", tmp_path / "faces").exit_code == 0  # its own file
+    (tmp_path / "faces/manifest.yaml").write_text("mine: 1\n")
+    assert "did not write" in fails("manifest", "init", tmp_path / "faces")
+    (tmp_path / "empty").mkdir()
+    assert "holds no fit" in fails("manifest", "init", tmp_path / "empty")
+    assert "is not a folder" in fails("manifest", "init", tmp_path / "none")
+    with pytest.raises(ConfigurationError, match="names both images and shipped_flips"):
+        raise ConfigurationError(_both())
+
+
+def _both() -> str:
+    from pydantic import ValidationError
+
+    from densegen.sources.manifest import Manifest
+    from tests.densegen.sources.test_manifest import BASE
+
+    subsets = [{**BASE["subsets"][0], "images": "I"}]
+    with pytest.raises(ValidationError) as caught:
+        Manifest.model_validate({**BASE, "subsets": subsets})
+    return str(caught.value)
