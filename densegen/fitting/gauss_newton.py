@@ -24,13 +24,16 @@ import numpy as np
 
 from densegen.geometry.kernels import kernel
 
-__all__ = ["POSE_UNKNOWNS", "gram_matrices", "minimise"]
+__all__ = ["POSE_UNKNOWNS", "gram_matrices", "minimise", "similarities"]
 
 POSE_UNKNOWNS = 7
 """Rotation, logarithm of the scale, translation."""
 
 _PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 """Pairs of model axes, in the order of :func:`gram_matrices`."""
+
+LEAST_GAIN = 1e-9
+"""A step that promises less, as a share of E, is not taken."""
 
 HALF_TRUST = 0.5
 """A step changes rotation (radians) and log scale by at most this much."""
@@ -60,6 +63,54 @@ def gram_matrices(basis: Any, weight: Any) -> Any:
                     for m in range(k + 1):
                         row[m] += a * two[m] + b * one[m]
     return grams
+
+
+@kernel
+def similarities(points: Any, target: Any, turns: Any) -> Any:
+    """For each turn of the points the roll, scale and shift that bring them nearest to a target in the image plane.
+
+    As complex numbers z of the turned points and q of the target, both about their means, roll and scale together are
+    ``sum(conj(z) q) / sum(|z|^2)`` (least squares).
+
+    points : (n, 3) float64, model frame
+    target : (n, 3) float64, camera frame
+    turns : (T, 3, 3) float64
+    returns : (T,) what is left, squared; (T, 3, 3) rotations; (T,) scales; (T, 3) shifts
+    """
+    count = len(points)
+    left, scales = np.empty(len(turns)), np.empty(len(turns))
+    rotations, shifts = np.empty((len(turns), 3, 3)), np.zeros((len(turns), 3))
+    middle, aim = np.zeros(3), np.zeros(2)
+    for i in range(count):
+        for c in range(3):
+            middle[c] += points[i, c] / count
+        aim[0] += target[i, 0] / count
+        aim[1] += target[i, 1] / count
+    for number in range(len(turns)):
+        turn = turns[number]
+        size, spread, cosine, sine = 0.0, 0.0, 0.0, 0.0
+        for i in range(count):
+            a, b, c = points[i, 0] - middle[0], points[i, 1] - middle[1], points[i, 2] - middle[2]
+            x, y = turn[0, 0] * a + turn[0, 1] * b + turn[0, 2] * c, turn[1, 0] * a + turn[1, 1] * b + turn[1, 2] * c
+            u, v = target[i, 0] - aim[0], target[i, 1] - aim[1]
+            size += x * x + y * y
+            spread += u * u + v * v
+            cosine += x * u + y * v
+            sine += x * v - y * u
+        cosine, sine = cosine / size, sine / size
+        scale = math.sqrt(cosine * cosine + sine * sine)
+        left[number], scales[number] = spread - scale * scale * size, scale
+        cosine, sine = cosine / scale, sine / scale
+        for d in range(3):
+            rotations[number, 0, d] = cosine * turn[0, d] - sine * turn[1, d]
+            rotations[number, 1, d] = sine * turn[0, d] + cosine * turn[1, d]
+            rotations[number, 2, d] = turn[2, d]
+        for d in range(2):
+            along = 0.0
+            for c in range(3):
+                along += rotations[number, d, c] * middle[c]
+            shifts[number, d] = aim[d] - scale * along
+    return left, rotations, scales, shifts
 
 
 @kernel
@@ -100,6 +151,11 @@ def minimise(
             if not _solve(normal, gradient, damping, factor, solved):
                 damping = max(damping, 1e-8) * 10
                 continue
+            promised = 0.0
+            for n in range(unknowns):
+                promised -= gradient[n] * solved[n]
+            if promised < LEAST_GAIN * energy:  # what is left is rounding
+                return rotation, scale, shift, x, energy, taken
             longest = max(abs(solved[0]), abs(solved[1]), abs(solved[2]), abs(solved[3]))
             if longest > HALF_TRUST:
                 for n in range(unknowns):
@@ -107,23 +163,19 @@ def minimise(
             new_rotation = _turned(rotation, solved[0], solved[1], solved[2])
             new_scale = scale * (1 + solved[3] / 2) / (1 - solved[3] / 2)
             new_shift, new_x = shift + solved[4:7], x + solved[7:]
-            new_energy = _energy(mean, across, target, weight, axes, huber, new_rotation, new_scale, new_shift, new_x,
-                                 prior_rotation, prior_scale, prior_shift, precision, share)  # fmt: skip
+            new_energy = _energy(
+                mean, across, target, weight, axes, huber, new_rotation, new_scale, new_shift, new_x,
+                prior_rotation, prior_scale, prior_shift, precision, share,
+            )  # fmt: skip
             if new_energy <= energy:
                 better = True
                 break
             damping = max(damping, 1e-8) * 10
         if not better:
             break
-        gained = energy - new_energy
         rotation, scale, shift, x, energy = new_rotation, new_scale, new_shift, new_x, new_energy
         damping /= 10
         taken += 1
-        moved = 0.0
-        for n in range(unknowns):
-            moved = max(moved, abs(solved[n]) if n < 4 or n > 6 else abs(solved[n]) * 1e-2)
-        if moved < 1e-7 or gained < 1e-10 * energy:
-            break
     return rotation, scale, shift, x, energy, taken
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from densegen.arrays import Float32, Float64, Mask
 from densegen.errors import ConfigurationError, SampleError
-from densegen.fitting.gauss_newton import gram_matrices, minimise
+from densegen.fitting.gauss_newton import gram_matrices, minimise, similarities
 from densegen.fitting.model_points import ModelPoints
 from densegen.fitting.outline import JawLines
 from densegen.fitting.prior import EarlierFit, Prior
@@ -49,8 +49,13 @@ WRONG_SIGMAS = 5.0
 MOST_WRONG = 0.3
 """If a larger share of the points would be wrong, nobody knows which are."""
 
-_TURNED = tuple((pitch, yaw) for pitch in (0.0, -0.5, 0.5) for yaw in (0.0, -0.7, 0.7, -1.3, 1.3))
+_TURNS = np.stack(
+    [rotation_matrix(pitch, yaw, 0.0) for pitch in (0.0, -0.5, 0.5) for yaw in (0.0, -0.7, 0.7, -1.3, 1.3)]
+)
 """Pitch and yaw, in radians, from which a pose is looked for; the roll follows."""
+
+ENOUGH_FOR_POSE = 80
+"""About so many points are looked at for it."""
 
 TRIED = 4
 """So many of them, those that look most like the points, are followed up."""
@@ -274,19 +279,30 @@ class _Problem:
         """
         if self.precision[0] > 0:
             return self.earlier
-        seen = self.seen
-        turned = (rotation_matrix(pitch, yaw, 0.0) for pitch, yaw in _TURNED)
-        starts = sorted((_similarity(self.mean[seen], self.target[seen], one) for one in turned), key=lambda s: s[0])
-        alone = replace(self, basis=np.zeros((3 * len(seen), 0)), across=np.zeros((0, 3 * len(seen))), plain=False)
-        poses = sorted((alone.minimise(start, huber, seen, POSE_STEPS) for _, start in starts[:TRIED]), key=_energy)
+        some = self._some()
+        left, rotations, scales, shifts = similarities(some.mean[some.seen], some.target[some.seen], _TURNS)
+        order = np.argsort(left, kind="stable")[:TRIED]
+        tried = [_Face(rotations[row], float(scales[row]), shifts[row], np.zeros(0)) for row in order]
+        poses = sorted((some.minimise(start, huber, some.seen, POSE_STEPS) for start in tried), key=_energy)
         different: list[_Face] = []
         for pose in poses:
             if all(_half_angle_cosine(pose.rotation, other.rotation) < SAME_TURN for other in different):
                 different.append(pose._replace(x=np.zeros(len(self.spread)), steps=0))
         if len(different) == 1:
             return different[0]
-        faces = [self.minimise(pose, huber, seen) for pose in different]
+        faces = [self.minimise(pose, huber, self.seen) for pose in different]
         return min(faces, key=lambda face: face.energy + self._implausible(face.rotation))
+
+    def _some(self) -> _Problem:
+        """Some of the points, of the mean face without components: enough to find a pose by."""
+        rows = np.flatnonzero(self.seen)
+        rows = rows[:: max(len(rows) // ENOUGH_FOR_POSE, 1)]
+        count = len(rows)
+        return replace(
+            self, observed=self.observed[rows], seen=self.seen[rows], target=self.target[rows],
+            weight=self.weight[rows], mean=self.mean[rows], basis=np.zeros((3 * count, 0)),
+            across=np.zeros((0, 3 * count)), plain=False,
+        )  # fmt: skip
 
     def _implausible(self, rotation: Float64) -> float:
         """What speaks against a pose beside the points' places, in squared sigmas."""
@@ -369,27 +385,6 @@ def _without_wrong(problem: _Problem, face: _Face) -> tuple[_Face, Mask]:
 
 def _scaled(components: Float64, std: Float64) -> Float64:
     return np.ascontiguousarray((components * std[:, None, None]).reshape(len(std), -1))
-
-
-def _similarity(points: Float64, target: Float64, turned: Float64) -> tuple[float, _Face]:
-    """Turn the points, then roll, scale and shift them onto the target in the image plane, by least squares; what is
-    left, and the pose. As complex numbers z of the points and q of the target, both about their means, the roll and the
-    scale are ``sum(conj(z) q) / sum(|z|^2)``.
-    """
-    count = len(points)
-    flat = [[math.fsum(row * axis) for row in points] for axis in turned[:2]]
-    x, y = (np.array(row) - math.fsum(row) / count for row in flat)
-    middle = [math.fsum(target[:, axis]) / count for axis in (0, 1)]
-    u, v = target[:, 0] - middle[0], target[:, 1] - middle[1]
-    size = math.fsum(x * x + y * y)
-    cosine, sine = math.fsum(x * u + y * v) / size, math.fsum(x * v - y * u) / size
-    scale = math.sqrt(cosine * cosine + sine * sine)
-    left = math.fsum(u * u + v * v) - scale * scale * size
-    roll = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, scale]]) / scale
-    rotation = np.array([[math.fsum(roll[a] * turned[:, b]) for b in range(3)] for a in range(3)])
-    mean = [math.fsum(points[:, axis]) / count for axis in range(3)]
-    shift = np.array([middle[a] - scale * math.fsum(rotation[a] * mean) for a in (0, 1)] + [0.0])
-    return left, _Face(rotation, scale, shift, np.zeros(0))
 
 
 def _check_spread(observed: Float64, places: Float64, seen: Mask) -> None:
