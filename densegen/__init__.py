@@ -8,7 +8,8 @@
     sample = open_dataset("shards")[7]
 
 Importing this package loads nothing heavy: each name is loaded when it is first used. Its folders, in the order in
-which the data flows: ``sources``, ``face``, ``geometry``, ``index``, ``dataset``.
+which the data flows: ``sources``, ``face``, ``geometry``, ``index``, ``dataset``; ``fitting`` is the way back, from
+landmarks to fits.
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from densegen.dataset.shards import ShardReader
     from densegen.dataset.verify import verify_dataset
     from densegen.face.morphable_model import read_model
+    from densegen.fitting.reconstruction import Reconstructor
+    from densegen.fitting.solver import FaceSolver
     from densegen.geometry.position_map import make_uv_table
     from densegen.index.vertex_index import read_index
     from densegen.sources.fits import read_fit
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from densegen.sources.photograph import read_photograph
 
 __all__ = [
+    "FaceSolver",
+    "Reconstructor",
     "ShardReader",
     "__version__",
     "build",
@@ -47,6 +52,8 @@ __all__ = [
 ]
 
 _PLACES = {
+    "FaceSolver": "densegen.fitting.solver:FaceSolver",
+    "Reconstructor": "densegen.fitting.reconstruction:Reconstructor",
     "ShardReader": "densegen.dataset.shards:ShardReader",
     "build": "densegen.dataset.build:build",
     "choose_settings": "densegen.sources.manifest:choose_settings",

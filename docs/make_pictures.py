@@ -22,13 +22,22 @@ from densegen.editor.session import EditSession
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import REGIONS
 from densegen.files import find_data_file
+from densegen.fitting.face_mesh import draw_reconstruction
+from densegen.fitting.model_points import ibug68_points
+from densegen.fitting.photographs import FitSettings, make_fitter, run_tasks, tasks_of_photographs
+from densegen.fitting.prior import prior_of_model
+from densegen.fitting.reconstruction import Reconstructor
+from densegen.fitting.report import draw_overlays
 from densegen.geometry.uv import uv_pixels
 from densegen.index.candidates import SEEDS, sample_candidates
 from densegen.index.corrections import read_corrections
 from densegen.index.figures import draw_coverage, draw_uv, draw_views
 from densegen.index.quality import farthest_point_index, measure
 from densegen.index.vertex_index import read_index
+from densegen.sources.annotations import Annotations, FaceMarks
+from densegen.sources.fits import read_fit
 from densegen.sources.manifest import BuildSettings, choose_settings, read_manifest
+from densegen.sources.photograph import read_photograph
 from densegen.synthetic.corpus import make_portrait, write_corpus
 from densegen.synthetic.face import face_model
 
@@ -185,12 +194,45 @@ def editor(folder: Path) -> None:
         person.picture(IMAGES / "index_editor.png")
 
 
+def fits(folder: Path) -> None:
+    """Fits of noisy points, and the surfaces that clean ones make."""
+    model = face_model()
+    photos = folder / "photos"
+    write_corpus(folder / "faces", 24, seed=5)
+    photos.mkdir()
+    generator, marks, boxes = np.random.default_rng(0), [], []
+    for path in sorted((folder / "faces/SYNTH").glob("*.mat")):
+        keypoints = read_fit(path).keypoints_3d
+        assert keypoints is not None
+        points = keypoints[:2].T - 1.0
+        size = float(np.sqrt(np.prod(np.ptp(points, axis=0))))
+        noisy = points + generator.normal(0, 0.02 * size, points.shape)
+        noisy[generator.integers(68)] += 0.3 * size
+        marks.append(FaceMarks(f"{path.stem}.jpg", noisy))
+        boxes.append(points)
+        (photos / f"{path.stem}.jpg").write_bytes(path.with_suffix(".jpg").read_bytes())
+    annotations = Annotations("ibug68", tuple(map(str, range(68))), tuple(marks), 0)
+    settings = FitSettings()
+    fitter = make_fitter(annotations, model, read_index(), prior_of_model(model), settings)
+    tasks, _ = tasks_of_photographs(photos, annotations)
+    outcomes = run_tasks(fitter, tasks, folder / "fits")
+    draw_overlays(folder / "overlays.png", outcomes, folder / "fits")
+    save(read_photograph(folder / "overlays.png"), "fits.jpg")
+    find = Reconstructor(model, ibug68_points(model), prior_of_model(model), robust=True, sigma=0.005)
+    tiles = []
+    for row in (1, 6, 9, 14):
+        image = read_photograph(photos / marks[row].image)
+        tiles.append(draw_reconstruction(image, [find(boxes[row], len(image))], model)[60:400, :])
+    save(contact_sheet(tiles, 2)[::2, ::2], "reconstructed.jpg")
+
+
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
     index_pictures()
     with tempfile.TemporaryDirectory() as scratch:
         sample(Path(scratch))
         crops(Path(scratch))
+        fits(Path(scratch))
         editor(Path(scratch))
     portraits()
     components()

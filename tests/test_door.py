@@ -14,8 +14,8 @@ import densetrain
 HEAVY = ("numpy", "h5py", "click", "pydantic", "torch")
 
 NAMES = {
-    densegen: "ShardReader __version__ build choose_settings make_uv_table mesh_in_image open_dataset plan_build "
-    "read_fit read_index read_manifest read_model read_photograph verify_dataset",
+    densegen: "FaceSolver Reconstructor ShardReader __version__ build choose_settings make_uv_table mesh_in_image "
+    "open_dataset plan_build read_fit read_index read_manifest read_model read_photograph verify_dataset",
     densetrain: "__version__ aflw aflw2000 evaluate fit load open_dataset predict read_settings",
 }
 
