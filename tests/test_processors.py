@@ -62,9 +62,54 @@ def test_a_build_has_the_same_digest_on_another_processor(
     assert build_small(tmp_path, jobs, environment) == SMALL
 
 
+FIT = """
+import hashlib, sys
+from dataclasses import replace
+import numpy as np
+from densegen.fitting.model_points import aflw21_points, ibug68_points, landmark_points
+from densegen.fitting.outline import jaw_lines
+from densegen.fitting.prior import EarlierFit, prior_of_model
+from densegen.fitting.solver import FaceSolver
+from densegen.geometry.pose import camera_points
+from densegen.index.vertex_index import read_index
+from densegen.synthetic.corpus import make_portrait
+from densegen.synthetic.face import face_model
+
+model, digest = face_model(), hashlib.sha256()
+prior, generator = prior_of_model(model), np.random.default_rng(0)
+p68, p21, p520 = ibug68_points(model), aflw21_points(model), landmark_points(model, read_index())
+solvers = (FaceSolver(p68, prior, robust=True), FaceSolver(p68, prior, jaw=jaw_lines(model)), FaceSolver(p68, prior))
+for number in range(6):
+    fit, _ = make_portrait(0, number)
+    seen = camera_points(fit.keypoints_3d.T - 1, 450) + generator.integers(-3, 4, (68, 3))
+    earlier = EarlierFit(fit.pose, np.concatenate([fit.shape, fit.expression]).astype(float))
+    found = [solver.solve(seen[:, :2], 4.0) for solver in solvers]
+    found.append(solvers[2].solve(seen, 4.0, earlier=earlier))
+    found.append(FaceSolver(p520, prior).solve(fit.pose[6] * p520.at(earlier.coefficients), 1.0))
+    for one in found:
+        digest.update(one.pose.tobytes() + one.coefficients.astype(np.float32).tobytes())
+print(digest.hexdigest())
+"""
+
+FITS = "7ee8f1f7b6ddf06c243a820f23132a7e30b5e7788129ee5ee3b8e82f31a523e9"
+"""SHA-256 over the fits that these landmarks make."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "environment",
+    [OTHERS[0], *(pytest.param(other, marks=pytest.mark.long) for other in OTHERS[1:])],
+)
+def test_fits_are_the_same_on_another_processor(tmp_path: Path, environment: dict[str, str]) -> None:
+    variables = os.environ | environment | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    made = subprocess.run([sys.executable, "-c", FIT], env=variables, capture_output=True, text=True, check=False)
+    assert made.stdout.strip() == FITS, made.stderr[-500:]
+
+
 LOOK = """
 import re
 from densegen.face import depth, morphable_model
+from densegen.fitting import gauss_newton
 from densegen.geometry import crop, elementary, pose, position_map, renderer, surface
 from densegen.geometry.crop import Crop, warp
 from densegen.files import find_data_file
@@ -78,8 +123,9 @@ fit, image = make_portrait(0, 0)
 recipe.depth.smallest_z(recipe.model.coefficients(fit.shape, fit.expression), fit.pose)
 position_map.render_fixed_point(recipe.uv_table, 0 * recipe.model.mean)
 recipe.landmarks.gather(recipe.model.mean), warp(image, Crop(0.9, 0, 0)), warp(image, Crop(0.3, 0, 0))
+exec(FIT)
 looked = 0
-for module in (crop, depth, elementary, morphable_model, pose, position_map, renderer, surface):
+for module in (crop, depth, gauss_newton, elementary, morphable_model, pose, position_map, renderer, surface):
     for name, value in vars(module).items():
         for text in getattr(value, "inspect_asm", dict)().values():
             assert not re.search(r"\\bvfn?m(add|sub)", text), f"{module.__name__}.{name}"
@@ -93,7 +139,7 @@ def test_no_kernel_fuses_a_multiplication_and_an_addition(tmp_path: Path) -> Non
     """A fused multiply-add rounds once instead of twice, and not every processor has one."""
     variables = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}  # what comes from a cache shows no code
     made = subprocess.run(
-        [sys.executable, "-c", LOOK], env=variables, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", f"FIT = {FIT!r}\n{LOOK}"], env=variables, capture_output=True, text=True, check=False,
         cwd=Path(__file__).parents[1],
     )  # fmt: skip
     assert made.returncode == 0, made.stderr[-500:]

@@ -263,7 +263,7 @@ class _Problem:
             basis=self.basis * earlier.share,
             across=self.across * earlier.share,
             earlier=pose,
-            precision=np.array([earlier.rotation_rad**-2.0, earlier.scale**-2.0, length**-2.0, 0.0]),
+            precision=np.array([1 / (s * s) for s in (earlier.rotation_rad, earlier.scale, length)] + [0.0]),
             plain=False,
         )
 
