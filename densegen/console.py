@@ -170,6 +170,12 @@ class ProgressBar:
         """``total`` of them there are, ``done`` of them were done before."""
         self.progress.update(self.task, total=total, completed=done)
 
+    def advance_of(self, done: int, total: int | None) -> None:
+        """``done`` more, of so many in all, if that is known."""
+        if total is not None and self.total is None:
+            self.start(total)
+        self.advance(done)
+
     def advance(self, done: int, set_aside: int = 0) -> None:
         """``done`` more, ``set_aside`` of them unusable."""
         self.set_aside += set_aside

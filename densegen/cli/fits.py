@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from densegen.face.morphable_model import MorphableModel
     from densegen.fitting.photographs import FaceTask, FitOutcome, Fitter
     from densegen.sources.annotations import Annotations
+    from densegen.sources.manifest import Manifest
 
 __all__ = ["fits"]
 
@@ -66,19 +68,17 @@ def make_fits(photos: Path, landmarks: Path, **options: Any) -> None:
     OUT/manifest.yaml for 'densegen build', OUT/report.json and OUT/overlays.png: look at that picture.
     """
     from densegen.fitting.photographs import tasks_of_photographs
-    from densegen.sources.annotations import read_annotations
 
-    annotations = read_annotations(
-        landmarks, kind=options["kind"], first_pixel=options["first_pixel"], names=options["names"]
-    )
+    asked = _Asked(**options)
+    annotations = asked.read(landmarks)
     tasks, missing = tasks_of_photographs(photos, annotations)
-    _run(annotations, tasks, missing, options, photos.resolve().name)
+    _run(asked, annotations, tasks, missing, photos.resolve().name)
 
 
 @fits.command("refine")
 @click.argument("root", type=PATH)
-@click.option("--landmarks", "--with", type=PATH, required=True, help="the points to move the fits onto, see 'make'")
-@click.option("--manifest", "manifest_name", help="where ROOT's fits lie  [default: anywhere below it]")
+@click.option("--landmarks", type=PATH, required=True, help="the points to move the fits onto, see 'make'")
+@click.option("--manifest", "manifest_name", help="where ROOT's fits lie  [default: ROOT/manifest.yaml, else anywhere]")
 @_shared
 def refine_fits(root: Path, landmarks: Path, manifest_name: str | None, **options: Any) -> None:
     """Move the fits in the folder ROOT onto landmarks, and keep them near to where they were.
@@ -86,57 +86,105 @@ def refine_fits(root: Path, landmarks: Path, manifest_name: str | None, **option
     \b
     densegen fits refine 300W_LP --landmarks corrected.csv --model bfm.safetensors --out 300W_LP-refined
 
-    A fit without landmarks is copied as it is. OUT has the folders of ROOT.
+    A fit without landmarks is copied as it is. OUT has the folders of ROOT, but no shipped flips: a build mirrors.
     """
+    from densegen.errors import ConfigurationError
     from densegen.fitting.photographs import tasks_of_fits
-    from densegen.sources.annotations import read_annotations
     from densegen.sources.fit_list import list_fits
     from densegen.sources.manifest import read_manifest
     from densegen.sources.manifest_init import manifest_of_folder
 
-    annotations = read_annotations(
-        landmarks, kind=options["kind"], first_pixel=options["first_pixel"], names=options["names"]
-    )
+    asked = _Asked(**options)
+    annotations = asked.read(landmarks)
+    if manifest_name is None and (root / "manifest.yaml").is_file():
+        manifest_name = str(root / "manifest.yaml")
     dataset = read_manifest(manifest_name) if manifest_name else manifest_of_folder(root).manifest
-    entries = list_fits(dataset, root, "none" if "none" in dataset.flips else dataset.flips[0])
-    _run(annotations, tasks_of_fits(entries, root, annotations), [], options, root.resolve().name)
+    flips = [flip for flip in dataset.flips if flip != "shipped"]
+    if not flips:
+        raise ConfigurationError(f"{dataset.name} has shipped flips alone, and those are not refined")
+    entries = list_fits(dataset, root, flips[0])
+    _run(asked, annotations, tasks_of_fits(entries, root, annotations), [], dataset)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The options that 'make' and 'refine' share."""
+
+    model_path: Path
+    out: Path
+    kind: str | None
+    names: Path | None
+    first_pixel: int | None
+    index_path: Path | None
+    prior_path: Path | None
+    sigma: float | None
+    max_residual: float | None
+    jaw: str | None
+    jobs: int
+
+    @property
+    def prior_in_words(self) -> str:
+        return "the model's own" if self.prior_path is None else f"fits in {self.prior_path.name}"
+
+    def read(self, landmarks: Path) -> Annotations:
+        from densegen.sources.annotations import read_annotations
+
+        return read_annotations(landmarks, kind=self.kind, first_pixel=self.first_pixel, names=self.names)
+
+    def fitter(self, annotations: Annotations, model: MorphableModel) -> Fitter:
+        from densegen.fitting.photographs import FitSettings, make_fitter
+        from densegen.fitting.prior import read_prior
+        from densegen.index.vertex_index import read_index
+
+        given: dict[str, Any] = {"sigma": self.sigma, "max_residual": self.max_residual, "jaw": self.jaw}
+        settings = FitSettings(**{name: value for name, value in given.items() if value is not None})
+        return make_fitter(
+            annotations, model, read_index(self.index_path), read_prior(self.prior_path, model), settings
+        )
 
 
 def _run(
-    annotations: Annotations, tasks: list[FaceTask], missing: list[FitOutcome], options: dict[str, Any], name: str
+    asked: _Asked, annotations: Annotations, tasks: list[FaceTask], missing: list[FitOutcome], dataset: str | Manifest
 ) -> None:
+    """Fit the faces, and report.
+
+    dataset : the manifest of fits that existed, or the name of a new one
+    """
     from densegen.executors import open_pool
     from densegen.face.morphable_model import read_model
-    from densegen.fitting.photographs import FitSettings, check_output_folder, make_fitter, run_tasks
-    from densegen.fitting.prior import read_prior
-    from densegen.index.vertex_index import read_index
+    from densegen.fitting.photographs import check_output_folder, run_tasks
 
-    given = {key: options[key] for key in ("sigma", "max_residual", "jaw") if options[key] is not None}
-    settings, out = FitSettings(**given), options["out"]
-    check_output_folder(out, tasks)
-    model = read_model(options["model_path"])
-    prior = read_prior(options["prior_path"], model)
-    fitter = make_fitter(annotations, model, read_index(options["index_path"]), prior, settings)
-    with ProgressBar("fitting", "faces") as bar, open_pool(options["jobs"]) as pool:
+    check_output_folder(asked.out, tasks)
+    model = read_model(asked.model_path)
+    fitter = asked.fitter(annotations, model)
+    with ProgressBar("fitting", "faces") as bar, open_pool(asked.jobs) as pool:
         bar.start(len(tasks))
-        outcomes = run_tasks(fitter, tasks, out, pool, bar.advance)
-    _finish(annotations, fitter, [*outcomes, *missing], out, name, model)
+        outcomes = run_tasks(fitter, tasks, asked.out, pool, bar.advance)
+    _finish(asked, annotations, fitter, [*outcomes, *missing], dataset, f"{model.name} {model.fingerprint}")
 
 
 def _finish(
-    annotations: Annotations, fitter: Fitter, outcomes: list[FitOutcome], out: Path, name: str, model: MorphableModel
-) -> None:
+    asked: _Asked, annotations: Annotations, fitter: Fitter, outcomes: list[FitOutcome], dataset: str | Manifest,
+    model: str,
+) -> None:  # fmt: skip
     from densegen.errors import ConfigurationError
+    from densegen.files import sha256_of
     from densegen.fitting.photographs import MANIFEST_NAME, OVERLAYS_NAME, REPORT_NAME, SWAPPED_REASON
     from densegen.fitting.report import draw_overlays, summarise, write_report
-    from densegen.sources.manifest_init import manifest_of_folder, write_manifest
+    from densegen.sources.manifest_init import write_manifest
 
-    report = summarise(fitter, outcomes)
+    out, report, digest = asked.out, summarise(fitter, outcomes), None
     drawn = draw_overlays(out / OVERLAYS_NAME, outcomes, out)
-    write_report(out / REPORT_NAME, report, outcomes, fitter, annotations, f"{model.name} {model.fingerprint}")
+    if report.fits and not report.mostly_swapped:
+        write_manifest(_manifest(dataset, outcomes, out), out / MANIFEST_NAME)
+        digest = sha256_of(out / MANIFEST_NAME)
+    write_report(
+        out / REPORT_NAME, report, outcomes, fitter, annotations, model=model, prior=asked.prior_in_words,
+        manifest_sha256=digest,
+    )  # fmt: skip
     for reason, count in report.set_aside.items():
         first = next(one for one in outcomes if one.reason == reason)
-        say(f"set aside, {reason}: {count:,}, the first: {first.message}", err=True)
+        say(f"set aside, {reason}: {count:,}, the first: {first.task.name}: {first.message}", err=True)
     if report.mostly_swapped:
         raise ConfigurationError(
             f"{report.set_aside[SWAPPED_REASON]:,} faces fit with left and right swapped, so the sides are named the "
@@ -144,7 +192,6 @@ def _finish(
         )
     if not report.fits:
         raise ConfigurationError(f"no face could be fitted: see {out / REPORT_NAME}")
-    write_manifest(manifest_of_folder(out, name).manifest, out / MANIFEST_NAME)
     aside = sum(report.set_aside.values())
     say(f"{out}: {report.fits:,} fits, {aside:,} set aside, {report.unchanged:,} without landmarks")
     say(f"distance of the points, share of the face: {_spread(report.error)}")
@@ -152,7 +199,7 @@ def _finish(
         say(f"before: {_spread(report.before)}")
     if report.bias_before_px is not None:
         x, y = report.bias_before_px
-        say(f"the points lie ({x:+.2f}, {y:+.2f}) px from the fits that existed, on average")
+        say(f"the points lie ({x:+.2f}, {y:+.2f}) px from the fits that existed, in the median of the faces")
     if report.counted_from_one:
         say(
             "that is how points lie that count pixels from 1 and are taken to count from 0: try --first-pixel 1",
@@ -162,6 +209,18 @@ def _finish(
         say(
             f"look at {out / OVERLAYS_NAME}, the worst fits and typical ones: points green, left out red, the fit white"
         )
+
+
+def _manifest(dataset: str | Manifest, outcomes: list[FitOutcome], out: Path) -> Manifest:
+    """The manifest of what was written: a new one, or that of the fits that existed, with what is left of them."""
+    from densegen.sources.manifest_init import manifest_of_folder, manifest_of_part
+
+    if not isinstance(dataset, str):
+        return manifest_of_part(dataset, [one.task.name for one in outcomes if one.reason is None])
+    found = manifest_of_folder(out, dataset)
+    for line in found.notes:
+        say(line, err=True)
+    return found.manifest
 
 
 def _spread(percents: tuple[float, float, float]) -> str:

@@ -39,12 +39,15 @@ def init_manifest(folder: Path, out: Path | None, name: str | None) -> None:
     densegen manifest init faces
     densegen build faces/manifest.yaml --model bfm.safetensors --out shards
     """
+    from densegen.errors import ConfigurationError
     from densegen.outputs import check_output
-    from densegen.sources.manifest_init import manifest_of_folder, write_manifest
+    from densegen.sources.manifest_init import manifest_of_folder, manifest_text, write_manifest
 
     path = out or folder / "manifest.yaml"
-    check_output(path, kind=None)
+    check_output(path)
     found = manifest_of_folder(folder, name)
+    if path.exists() and path.read_bytes() != manifest_text(found.manifest).encode():
+        raise ConfigurationError(f"{path} exists and says something else: move it away, or choose another --out")
     for line in found.notes:
         say(line, err=True)
     write_manifest(found.manifest, path)

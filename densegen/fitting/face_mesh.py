@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from densegen.drawing import png_bytes
 from densegen.face.morphable_model import MorphableModel
 from densegen.fitting.reconstruction import Reconstruction, Reconstructor, reconstruction_as_json
 from densegen.geometry.renderer import rasterise, vertex_normals
+from densegen.index.formats.mesh import mesh_bytes
 from densegen.sources.fits import fit_bytes
 
 __all__ = ["draw_reconstruction", "mesh_files", "reconstruction_files"]
@@ -21,7 +23,7 @@ MAKER = "densetrain reconstruct"
 
 SURFACE_RGB = np.array([205.0, 200.0, 192.0])
 SHARE = 0.85
-"""Of the surface in the colour of a pixel that it covers."""
+"""Weight of the surface's colour in a pixel that it covers."""
 
 
 def mesh_files(found: Reconstruction, model: MorphableModel, image: Image, kind: str, stem: str) -> dict[str, bytes]:
@@ -30,7 +32,7 @@ def mesh_files(found: Reconstruction, model: MorphableModel, image: Image, kind:
     OBJ (with its material and texture beside it) and PLY (with a colour at each vertex) are in millimetres, GLB is in
     metres, as glTF has it. Parts that the photograph does not show carry whatever hides them there.
 
-    image : (H, W, 3) uint8, the photograph
+    image : (H, W, 3) uint8, the photograph; the texture is the part of it that the face covers
     kind : ``obj``, ``ply`` or ``glb``
     stem : of the files' names
     """
@@ -42,17 +44,17 @@ def mesh_files(found: Reconstruction, model: MorphableModel, image: Image, kind:
     millimetres = found.vertices.astype(np.float64) * model.unit_mm
     triangles = model.outward_triangles
     if kind == "ply":
-        colours = _colours_at(found.vertices_image, image)
-        mesh = trimesh.Trimesh(millimetres, triangles, vertex_colors=colours, process=False)
-        return {f"{stem}.ply": _exported(mesh, "ply")}
-    picture = Picture.fromarray(image)
-    places = _texture_places(found.vertices_image, image)
+        return {f"{stem}.ply": mesh_bytes(millimetres, triangles, "ply", _colours_at(found.vertices_image, image))}
+    cut, corner = _around(found.vertices_image, image)
+    picture = Picture.fromarray(cut)
+    places = _texture_places(found.vertices_image - corner, cut)
     if kind == "glb":
         material: Any = PBRMaterial(baseColorTexture=picture, metallicFactor=0.0, roughnessFactor=1.0)
         mesh = trimesh.Trimesh(
             millimetres / 1000, triangles, visual=TextureVisuals(uv=places, material=material), process=False
         )
         return {f"{stem}.glb": _exported(mesh, "glb")}
+    stem = re.sub(r"[^\w.-]", "_", stem)  # the files name each other, and readers split names at spaces
     lines = [f"mtllib {stem}.mtl", "usemtl photograph"]
     lines += [f"v {x:.4f} {y:.4f} {z:.4f}" for x, y, z in millimetres]
     lines += [f"vt {u:.6f} {v:.6f}" for u, v in places]
@@ -61,8 +63,21 @@ def mesh_files(found: Reconstruction, model: MorphableModel, image: Image, kind:
     return {
         f"{stem}.obj": ("\n".join(lines) + "\n").encode(),
         f"{stem}.mtl": material_lines.encode(),
-        f"{stem}-texture.png": png_bytes(image),
+        f"{stem}-texture.png": png_bytes(cut),
     }
+
+
+MARGIN_PX = 4
+
+
+def _around(points_image: Float32, image: Image) -> tuple[Image, Float32]:
+    """The part of a photograph that a face covers, (h, w, 3), and the (3,) place of its first pixel."""
+    height, width = image.shape[:2]
+    low = np.floor(points_image[:, :2].min(axis=0)).astype(np.int64) - MARGIN_PX
+    high = np.ceil(points_image[:, :2].max(axis=0)).astype(np.int64) + MARGIN_PX + 1
+    left, top = np.clip(low, 0, [width - 1, height - 1])
+    right, bottom = np.clip(high, [left + 1, top + 1], [width, height])
+    return np.ascontiguousarray(image[top:bottom, left:right]), np.array([left, top, 0], np.float32)
 
 
 def _exported(mesh: Any, kind: str) -> bytes:
@@ -87,16 +102,18 @@ def _colours_at(points_image: Float32, image: Image) -> Image:
 
 def draw_reconstruction(image: Image, faces: list[Reconstruction], model: MorphableModel) -> Image:
     """The photograph, and beside it the same with the surfaces over it, lit from the viewer: (H, 2 W, 3) uint8."""
-    drawn = image.astype(np.float64)
-    height, width = image.shape[:2]
+    drawn = image.copy()
     for face in faces:
         normals = vertex_normals(face.vertices_image * np.array([1, -1, 1], np.float32), model.outward_triangles)
-        values, depth = rasterise(face.vertices_image, model.triangles, normals, height, width)
+        cut, corner = _around(face.vertices_image, drawn)
+        values, depth = rasterise(face.vertices_image - corner, model.triangles, normals, *cut.shape[:2])
         seen = np.isfinite(depth)
         light = np.clip(np.abs(values[..., 2]) * 0.9 + 0.1 * values[..., 1], 0, 1)
         surface = SURFACE_RGB * (0.25 + 0.75 * light[..., None])
-        drawn[seen] = (1 - SHARE) * drawn[seen] + SHARE * surface[seen]
-    return np.concatenate([image, np.clip(drawn + 0.5, 0, 255).astype(np.uint8)], axis=1)
+        cut[seen] = np.clip((1 - SHARE) * cut[seen] + SHARE * surface[seen] + 0.5, 0, 255).astype(np.uint8)
+        left, top = int(corner[0]), int(corner[1])
+        drawn[top : top + cut.shape[0], left : left + cut.shape[1]] = cut
+    return np.concatenate([image, drawn], axis=1)
 
 
 def reconstruction_files(

@@ -24,7 +24,7 @@ import numpy as np
 
 from densegen.geometry.kernels import kernel
 
-__all__ = ["POSE_UNKNOWNS", "gram_matrices", "minimise", "similarities"]
+__all__ = ["POSE_UNKNOWNS", "gram_matrices", "minimise", "points_of_face", "similarities"]
 
 POSE_UNKNOWNS = 7
 """Rotation, logarithm of the scale, translation."""
@@ -35,7 +35,7 @@ _PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 LEAST_GAIN = 1e-9
 """A step that promises less, as a share of E, is not taken."""
 
-HALF_TRUST = 0.5
+MAX_TURN = 0.5
 """A step changes rotation (radians) and log scale by at most this much."""
 
 
@@ -157,9 +157,9 @@ def minimise(
             if promised < LEAST_GAIN * energy:  # what is left is rounding
                 return rotation, scale, shift, x, energy, taken
             longest = max(abs(solved[0]), abs(solved[1]), abs(solved[2]), abs(solved[3]))
-            if longest > HALF_TRUST:
+            if longest > MAX_TURN:
                 for n in range(unknowns):
-                    solved[n] *= HALF_TRUST / longest
+                    solved[n] *= MAX_TURN / longest
             new_rotation = _turned(rotation, solved[0], solved[1], solved[2])
             new_scale = scale * (1 + solved[3] / 2) / (1 - solved[3] / 2)
             new_shift, new_x = shift + solved[4:7], x + solved[7:]
@@ -180,8 +180,8 @@ def minimise(
 
 
 @kernel
-def _points(mean: Any, across: Any, x: Any) -> Any:
-    """(N, 3) the model's points: mean and components."""
+def points_of_face(mean: Any, across: Any, x: Any) -> Any:
+    """(N, 3) float64, model frame: the points of the face with whitened coefficients x."""
     flat = mean.copy().reshape(-1)
     for k in range(len(x)):
         row, amount = across[k], x[k]
@@ -196,7 +196,7 @@ def _energy(
     x: Any, prior_rotation: Any, prior_scale: float, prior_shift: Any, precision: Any, share: Any,
 ) -> Any:  # fmt: skip
     """E, and in ``share`` the share with which Huber's loss counts each point."""
-    points = _points(mean, across, x)
+    points = points_of_face(mean, across, x)
     energy = 0.0
     for k in range(len(x)):
         energy += x[k] * x[k]
@@ -271,7 +271,7 @@ def _normal_equations(
 ) -> None:  # fmt: skip
     """``J^T W J`` with the prior (lower triangle), and ``J^T W r``."""
     count = len(x)
-    points = _points(mean, across, x)
+    points = points_of_face(mean, across, x)
     normal[:] = 0.0
     gradient[:] = 0.0
     jacobian, row = np.zeros((8, 3)), np.empty((8, 3))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from densegen.arrays import Float64, Int64, Mask
+from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
 from densegen.fitting.model_points import ModelPoints, surface_points
 from densegen.geometry.surface import SurfacePoints, locate
@@ -53,7 +54,9 @@ class JawLines:
         points = self.places.at(coefficients)
         # Outwards in the picture is across the picture of the face's own upward axis.
         across = np.array([rotation[1, 1], -rotation[0, 1]])
-        outwards = points @ (rotation[:2].T @ across)
+        # Written out: BLAS adds in another order on each processor.
+        x, y, z = (rotation[0, c] * across[0] + rotation[1, c] * across[1] for c in range(3))
+        outwards = points[:, 0] * x + points[:, 1] * y + points[:, 2] * z
         chosen = []
         for first, count, right in zip(np.cumsum(self.length) - self.length, self.length, self.right, strict=True):
             line = outwards[first : first + count]
@@ -66,6 +69,8 @@ def jaw_lines(model: MorphableModel, rows: Int64 | None = None) -> JawLines:
 
     rows : (68,) int64, where each of the iBUG 68 stands among the observed points, -1 if it is not among them; None if
         they are the 68
+
+    Raises :class:`ConfigurationError` if none of them has anywhere to slide.
     """
     rows = np.arange(KEYPOINTS) if rows is None else rows
     jaw = np.arange(KEYPOINTS)[JAW]
@@ -79,8 +84,11 @@ def jaw_lines(model: MorphableModel, rows: Int64 | None = None) -> JawLines:
         way = REACH * (pixels[middle, 0] - column)
         columns = column + np.sign(way) * np.arange(0, abs(way), STEP_PX)
         found, on_mesh = locate(np.stack([columns, np.full(len(columns), row)], axis=1), model)
-        lines.append(found[np.flatnonzero(on_mesh)])
-        kept.append(int(keypoint))
+        if on_mesh.any():
+            lines.append(found[np.flatnonzero(on_mesh)])
+            kept.append(int(keypoint))
+    if not lines:
+        raise ConfigurationError("the outline moves the jaw's points, and none of those is among the points")
     together = SurfacePoints(
         np.concatenate([line.vertices for line in lines]), np.concatenate([line.weights for line in lines])
     )

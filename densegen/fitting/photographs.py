@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
 
-from densegen.arrays import Float64
+from densegen.arrays import Float64, Mask
 from densegen.errors import ConfigurationError, SampleError
 from densegen.executors import INLINE, Pool
 from densegen.face.morphable_model import MorphableModel
-from densegen.files import LOCK_NAMES, is_leftover, only_one, remove_leftovers, replace_file, stays_below, write_bytes
+from densegen.files import (
+    LOCK_NAMES,
+    is_leftover,
+    only_one,
+    remove_leftovers,
+    replace_file,
+    sha256_of,
+    stays_below,
+    write_bytes,
+    write_text,
+)
 from densegen.fitting.model_points import ModelPoints, aflw21_points, ibug68_points, landmark_points
 from densegen.fitting.outline import jaw_lines
 from densegen.fitting.prior import EarlierFit, Prior
 from densegen.fitting.solver import FaceSolver, Solution, face_size
 from densegen.geometry.crop import box_around
 from densegen.geometry.pose import camera_points, pose_vertices
+from densegen.ibug68 import KEYPOINTS
 from densegen.index.vertex_index import VertexIndex
+from densegen.records import read_json
 from densegen.sources.annotations import Annotations
 from densegen.sources.fit_list import IMAGE_SUFFIXES, FitEntry
 from densegen.sources.fits import Fit, fit_bytes, read_fit
@@ -48,6 +62,8 @@ FITS_FOLDER = "FITS"
 """Folder, below the root that is written, of fits that are made anew."""
 
 MANIFEST_NAME, REPORT_NAME, OVERLAYS_NAME = "manifest.yaml", "report.json", "overlays.png"
+
+REPORT_FORMAT = "densegen fits report"
 
 CHUNK = 16
 """Faces a task of a worker."""
@@ -110,7 +126,7 @@ class FitOutcome:
     size: float = float("nan")
     residuals: Float64 | None = None
     before: Float64 | None = None
-    wrong: np.ndarray | None = field(default=None)
+    wrong: Mask | None = None
 
     @property
     def error(self) -> float:
@@ -128,26 +144,28 @@ class Fitter:
 
     mesh68 : where the 68 are, to write them beside the fit
     shapes : how many of the coefficients are of shape
+    swapped : takes left for right; None if the points have no mirror images
     """
 
-    points: ModelPoints
-    prior: Prior
     mesh68: ModelPoints
     shapes: int
     settings: FitSettings
-    kind: str
     solver: FaceSolver
     swapped: FaceSolver | None
+
+    @property
+    def points(self) -> ModelPoints:
+        return self.solver.points
 
     def run(self, task: FaceTask) -> tuple[FitOutcome, Fit | None]:
         """The fit of one face, or why there is none."""
         try:
             earlier = None if task.earlier is None else read_fit(task.earlier)
-            if earlier is not None and len(earlier.shape) + len(earlier.expression) != len(self.prior.std):
+            if earlier is not None and (found := len(earlier.shape) + len(earlier.expression)) != len(
+                self.solver.prior.std
+            ):
                 raise SampleError(
-                    "component-count",
-                    f"{task.name} has {len(earlier.shape) + len(earlier.expression)} coefficients, the model "
-                    f"{len(self.prior.std)}",
+                    "component-count", f"{task.name} has {found} coefficients, the model {len(self.solver.prior.std)}"
                 )
             if task.points is None:
                 return FitOutcome(task), earlier
@@ -254,17 +272,14 @@ def make_fitter(
     if settings.jaw == "outline":
         if annotations.kind != "ibug68":
             raise ConfigurationError("--jaw outline moves the jaw of the 68: these points are others")
-        rows = np.full(68, -1)
+        rows = np.full(KEYPOINTS, -1)
         rows[[int(name) for name in annotations.names]] = np.arange(len(points))
         lines = jaw_lines(model, rows)
     mirrored = None if points.mirror is None else FaceSolver(points.mirrored, prior, robust=True)
     return Fitter(
-        points=points,
-        prior=prior,
         mesh68=ibug68_points(model),
         shapes=len(model.shape_basis),
         settings=settings,
-        kind=annotations.kind,
         solver=FaceSolver(points, prior, robust=True, jaw=lines),
         swapped=mirrored,
     )
@@ -280,67 +295,91 @@ def tasks_of_photographs(photos: Path, annotations: Annotations) -> tuple[list[F
     """
     if not photos.is_dir():
         raise ConfigurationError(f"{photos} is not a folder of photographs")
-    found = [
-        PurePosixPath(*path.relative_to(photos).parts)
-        for path in sorted(photos.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    ]
-    places: dict[str, set[PurePosixPath]] = {}
-    for place in found:
-        for name in {str(place), str(place.with_suffix("")), place.name, place.stem}:
-            places.setdefault(name, set()).add(place)
-    tasks, missing = [], []
-    faces = Counter(face.image for face in annotations.faces)
-    seen: Counter[str] = Counter()
+    places = _Places(
+        path
+        for path in (PurePosixPath(*found.relative_to(photos).parts) for found in sorted(photos.rglob("*")))
+        if path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
+    )
+    found, missing = [], []
     for face in annotations.faces:
-        name = face.image.removeprefix("./")
-        if not stays_below(name):
-            raise ConfigurationError(f"the photograph {name!r} leaves {photos}: give names below it")
-        candidates = places.get(name) or places.get(str(PurePosixPath(name).with_suffix(""))) or set()
-        number = seen[face.image]
-        seen[face.image] += 1
-        own = f"_face{number}" if faces[face.image] > 1 else ""
-        if len(candidates) != 1:
-            said = "has no photograph" if not candidates else f"names {len(candidates)} photographs: give their folders"
-            task = FaceTask(f"{FITS_FOLDER}/{PurePosixPath(name).with_suffix('')}{own}", photos / name, face.points)
-            missing.append(FitOutcome(task, "image-missing", f"{face.image} {said}"))
+        if not stays_below(face.image):
+            raise ConfigurationError(f"the photograph {face.image!r} leaves {photos}: give names below it")
+        candidates = places.named(face.image)
+        if len(candidates) == 1:
+            found.append((candidates[0], face.points))
             continue
-        (place,) = candidates
-        tasks.append(FaceTask(f"{FITS_FOLDER}/{place.with_suffix('')}{own}", photos / place, face.points))
-    if not tasks:
+        task = FaceTask(f"{FITS_FOLDER}/{_without_suffix(face.image)}", photos / face.image, face.points)
+        if candidates:
+            why = f"{face.image} names {len(candidates)} photographs: give their folders"
+            missing.append(FitOutcome(task, "image-ambiguous", why))
+        else:
+            missing.append(FitOutcome(task, "image-missing", f"{face.image} has no photograph"))
+    if not found:
         raise ConfigurationError(
-            f"{len(missing)} faces, and not one has a photograph in {photos}: the first is {missing[0].task.image.name}"
+            f"{len(missing)} faces, and not one has a photograph in {photos}: {missing[0].message}"
         )
+    of_photograph, seen, tasks = Counter(place for place, _ in found), Counter[PurePosixPath](), []
+    for place, points in found:
+        own = f"_face{seen[place]}" if of_photograph[place] > 1 else ""
+        seen[place] += 1
+        tasks.append(FaceTask(f"{FITS_FOLDER}/{place.with_suffix('')}{own}", photos / place, points))
     if twice := [name for name, count in Counter(task.name for task in tasks).items() if count > 1]:
-        raise ConfigurationError(
-            f"two faces would be written to {twice[0]}.mat: their photographs differ in the suffix only"
-        )
+        raise ConfigurationError(f"two faces would be written to {twice[0]}.mat: rename one of their photographs")
     return tasks, missing
+
+
+def _without_suffix(name: str) -> str:
+    """A photograph's name without the suffix of a picture; another ending belongs to the name."""
+    path = PurePosixPath(name)
+    return str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path)
+
+
+class _Places:
+    """Files of pictures or fits, found by path, by path without suffix, or by name alone."""
+
+    def __init__(self, paths: Iterable[PurePosixPath]) -> None:
+        self.by_path: dict[str, list[PurePosixPath]] = {}
+        self.by_stem: dict[str, list[PurePosixPath]] = {}
+        self.by_name: dict[str, list[PurePosixPath]] = {}
+        for path in paths:
+            self.by_path[str(path)] = [path]
+            self.by_stem.setdefault(str(path.with_suffix("")), []).append(path)
+            for name in {path.name, path.stem}:
+                self.by_name.setdefault(name, []).append(path)
+
+    def named(self, name: str) -> list[PurePosixPath]:
+        """The files that a name can mean; the fullest reading that means any."""
+        path = str(PurePosixPath(name))
+        readings = (self.by_path.get(path), self.by_stem.get(path), self.by_stem.get(_without_suffix(path)))
+        found = next(filter(None, readings), None)
+        if found is None and "/" not in path:
+            found = self.by_name.get(path) or self.by_name.get(_without_suffix(path))
+        return found or []
 
 
 def tasks_of_fits(entries: Sequence[FitEntry], root: Path, annotations: Annotations) -> list[FaceTask]:
     """Fits that exist, with their landmarks if there are some; the others stay as they are.
 
-    Raises :class:`ConfigurationError` if not one has landmarks.
+    Raises :class:`ConfigurationError` if not one has landmarks, or a name means several fits.
     """
-    marks: dict[str, list[Float64]] = {}
+    fits = {PurePosixPath(*entry.fit.relative_to(root).parts): entry for entry in entries}
+    places, marks = _Places(fits), dict[PurePosixPath, Float64]()
     for face in annotations.faces:
-        marks.setdefault(str(PurePosixPath(face.image).with_suffix("")), []).append(face.points)
-    tasks = []
-    for entry in entries:
-        name = PurePosixPath(*entry.fit.relative_to(root).parts).with_suffix("")
-        points = (
-            marks.get(str(name)) or marks.get(str(PurePosixPath(entry.source).with_suffix(""))) or marks.get(name.name)
-        )
-        if points is not None and len(points) > 1:
-            raise ConfigurationError(f"{name} has landmarks of {len(points)} faces: a fit is of one")
-        tasks.append(FaceTask(str(name), entry.image, points[0] if points else None, entry.fit))
-    if not any(task.points is not None for task in tasks):
+        meant = places.named(_without_suffix(face.image))
+        if len(meant) > 1:
+            raise ConfigurationError(f"{face.image} names {len(meant)} fits: give their folders")
+        if meant and meant[0] in marks:
+            raise ConfigurationError(f"{meant[0]} has landmarks of two faces: a fit is of one")
+        if meant:
+            marks[meant[0]] = face.points
+    if not marks:
         raise ConfigurationError(
-            f"none of {len(tasks)} fits has landmarks: the first fit is {tasks[0].name if tasks else 'not there'}, the "
-            f"first landmarks are of {annotations.faces[0].image}"
+            f"none of {len(fits)} fits has landmarks: the first fit is {next(iter(fits), 'not there')}, the first "
+            f"landmarks are of {annotations.faces[0].image}"
         )
-    return tasks
+    return [
+        FaceTask(str(path.with_suffix("")), entry.image, marks.get(path), entry.fit) for path, entry in fits.items()
+    ]
 
 
 def run_tasks(
@@ -355,10 +394,11 @@ def run_tasks(
     check_output_folder(out, tasks)
     outcomes: dict[str, FitOutcome] = {}
     with only_one(out, f"another process is writing fits into {out}: wait for it, or choose another folder"):
+        write_text(out / REPORT_NAME, json.dumps({"format": REPORT_FORMAT, "status": "running"}) + "\n")
         for folder in {out, *((out / task.name).parent for task in tasks)}:
             folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(folder)
-        for name in (MANIFEST_NAME, REPORT_NAME, OVERLAYS_NAME):  # written last: they say that all is there
+        for name in (MANIFEST_NAME, OVERLAYS_NAME):  # written last: the manifest says that all is there
             (out / name).unlink(missing_ok=True)
         chunks = (tasks[first : first + CHUNK] for first in range(0, len(tasks), CHUNK))
         for done in pool.run(partial(_run_chunk, fitter, out), chunks):
@@ -397,20 +437,26 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def check_output_folder(out: Path, tasks: Sequence[FaceTask]) -> None:
-    """Refuse a folder that would not hold these fits and nothing else in the end; writes nothing.
+    """Refuse a folder that is not empty and not of an earlier run with the same faces, or that holds what is read, or a
+    manifest that a person has edited; writes nothing.
 
     Raises :class:`ConfigurationError`.
     """
     if out.exists() and not out.is_dir():
         raise ConfigurationError(f"{out} is not a folder: choose another one")
-    for task in tasks:
-        if any(
-            source is not None and out.resolve() in source.resolve().parents for source in (task.image, task.earlier)
-        ):
-            raise ConfigurationError(f"{out} holds what is read, {task.image.name}: choose another folder to write")
+    own = os.path.realpath(out)
+    sources = {os.path.realpath(source.parent) for task in tasks for source in (task.image, task.earlier) if source}
+    if any(source == own or source.startswith(f"{own}{os.sep}") for source in sources):
+        raise ConfigurationError(f"{out} holds what is read: choose another folder to write")
     known = {f"{task.name}{suffix}" for task in tasks for suffix in (".mat", task.image.suffix)}
     known |= {MANIFEST_NAME, REPORT_NAME, OVERLAYS_NAME, *LOCK_NAMES}
-    for path in out.rglob("*") if out.is_dir() else ():
+    there = [path for path in out.rglob("*") if not path.is_dir() and not is_leftover(path)] if out.is_dir() else []
+    contents = read_json(out / REPORT_NAME) if there else None
+    report = contents if isinstance(contents, dict) else {}
+    ours = report.get("format") == REPORT_FORMAT
+    for path in there:
         name = PurePosixPath(*path.relative_to(out).parts)
-        if not path.is_dir() and str(name) not in known and not is_leftover(path):
+        if str(name) not in known or not (ours or str(name) in LOCK_NAMES):
             raise ConfigurationError(f"{out} holds something else than these fits ({name}): choose another folder")
+    if (out / MANIFEST_NAME).is_file() and ours and report.get("manifest_sha256") != sha256_of(out / MANIFEST_NAME):
+        raise ConfigurationError(f"{out / MANIFEST_NAME} was edited: move it away, or choose another folder")

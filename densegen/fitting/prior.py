@@ -33,7 +33,7 @@ def prior_of_model(model: MorphableModel) -> Prior:
     Raises :class:`ConfigurationError` if it states none.
     """
     std = np.concatenate([model.shape_std, model.expression_std]).astype(np.float64)
-    if len(std) and float(std.max()) == float(std.min()):
+    if len(std) > 1 and float(std.max()) == float(std.min()):
         raise ConfigurationError(
             f"{model.name} states the same standard deviation, {std[0]:g}, for each of its components, so they are not "
             "known: give a folder of fits whose coefficients say them, with --prior"

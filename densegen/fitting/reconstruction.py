@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from densegen.arrays import Float32, Float64
+from densegen.arrays import Float32, Float64, Mask
 from densegen.conventions import POSE_FIELDS
 from densegen.errors import SampleError
 from densegen.face.morphable_model import MorphableModel
 from densegen.fitting.model_points import ModelPoints
 from densegen.fitting.prior import Prior
-from densegen.fitting.solver import FaceSolver, face_size
+from densegen.fitting.solver import FaceSolver, Solution, face_size
 from densegen.geometry.crop import box_around
 from densegen.geometry.pose import camera_points, pose_vertices
 from densegen.sources.fits import Fit
@@ -23,6 +23,9 @@ __all__ = ["Reconstruction", "Reconstructor", "reconstruction_as_json"]
 
 NETWORK_SIGMA = 0.03
 """How far a network's landmark is off, as a share of the face's size, if nobody says it."""
+
+
+LEAST_SIGMA_PX = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +44,13 @@ class Reconstruction:
     vertices: Float32
     vertices_image: Float32
     residuals: Float64
-    left_out: Any
+    left_out: Mask
     size_px: float
 
     @property
     def error_percent(self) -> float:
-        """Mean residual as percent of the face's size."""
-        return 100 * float(np.nanmean(self.residuals)) / self.size_px
+        """Mean residual of the landmarks that were used, as percent of the face's size."""
+        return 100 * float(np.nanmean(self.residuals[~self.left_out])) / self.size_px
 
 
 class Reconstructor:
@@ -81,18 +84,14 @@ class Reconstructor:
         sigma_px : (N,) float64, standard deviation of each landmark's coordinates
         Raises :class:`SampleError` if no face follows from them.
         """
-        observed = camera_points(landmarks, image_height)
-        seen = np.isfinite(observed).all(axis=1)
-        if not seen.any():
-            raise SampleError("points-too-few", "no landmark is visible")
-        own = max(self.sigma * face_size(observed[seen]), 1e-3)
-        found = self.solver.solve(observed, own if sigma_px is None else sigma_px)
+        found = self.solve(landmarks, image_height, sigma_px)
         shapes = len(self.model.shape_basis)
         coefficients = found.coefficients.astype(np.float32)
         vertices = self.model.vertices(coefficients[:shapes], coefficients[shapes:])
         posed = pose_vertices(vertices, found.pose, image_height)
         keypoints = posed[self.model.keypoints68]
-        given = np.where(np.isnan(observed[:, :2]), -1, np.asarray(landmarks, np.float64)[:, :2] + 1)
+        xy = np.asarray(landmarks, np.float64)[:, :2]
+        given = np.where(np.isnan(found.residuals[:, :1]), -1, xy + 1)
         fit = Fit(
             pose=found.pose,
             shape=coefficients[:shapes],
@@ -103,6 +102,15 @@ class Reconstructor:
         )
         distance = np.linalg.norm(found.residuals[:, :2], axis=1)
         return Reconstruction(fit, vertices, posed, distance, found.wrong, face_size(keypoints.astype(np.float64)))
+
+    def solve(self, landmarks: Float32 | Float64, image_height: int, sigma_px: Float64 | None = None) -> Solution:
+        """Pose and coefficients alone; see :meth:`__call__`."""
+        observed = camera_points(landmarks, image_height)
+        seen = np.isfinite(observed).all(axis=1)
+        if not seen.any():
+            raise SampleError("points-too-few", "no landmark is visible")
+        own = max(self.sigma * face_size(observed[seen]), LEAST_SIGMA_PX)
+        return self.solver.solve(observed, own if sigma_px is None else np.maximum(sigma_px, LEAST_SIGMA_PX))
 
     def with_identity(self, shapes: Sequence[Float32]) -> Reconstructor:
         """The same for one person: the shape coefficients are the mean of those found so far, and stay."""

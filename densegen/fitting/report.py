@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from densegen.arrays import Float32, Float64, Image
 from densegen.drawing import contact_sheet, draw_points, write_png
 from densegen.errors import SampleError
 from densegen.files import write_text
-from densegen.fitting.photographs import SWAPPED_REASON, FitOutcome, Fitter
+from densegen.fitting.photographs import REPORT_FORMAT, SWAPPED_REASON, FitOutcome, Fitter
 from densegen.geometry.crop import box_around, crop_of_box, warp
 from densegen.sources.annotations import Annotations
 from densegen.sources.fits import read_fit
@@ -43,7 +43,7 @@ class FitReport:
     set_aside : reason -> how many
     error : median, 90th percentile and largest of the faces' mean residuals, percent of the face's size
     before : the same of the fits that existed, or None
-    bias_px : mean of observed minus explained, x and y, px, image frame
+    bias_px : observed minus explained, x and y, px, image frame: the median over the faces of each face's mean
     bias_before_px : the same of the fits that existed, or None
     points : (name, mean residual in percent of the face's size, how often it was left out) of each point
     """
@@ -87,7 +87,7 @@ def summarise(fitter: Fitter, outcomes: Sequence[FitOutcome]) -> FitReport:
         unchanged=sum(one.reason is None and one.residuals is None for one in outcomes),
         set_aside={str(reason): count for reason, count in sorted(aside.items(), key=lambda pair: str(pair[0]))},
         error=_spread([one.error for one in fitted]),
-        before=_spread([_distance(one.before, one.size) for one in before]) if before else None,
+        before=_spread([_error_before(one) for one in before]) if before else None,
         bias_px=_bias([one.residuals for one in fitted]),
         bias_before_px=_bias([one.before for one in before]) if len(before) >= FEWEST_FOR_BIAS else None,
         points=tuple(
@@ -102,9 +102,10 @@ def _percent(column: Float64) -> float:
     return round(100 * float(seen.mean()), 3) if seen.size else float("nan")
 
 
-def _distance(residuals: Float64 | None, size: float) -> float:
-    assert residuals is not None
-    return float(np.nanmean(np.linalg.norm(residuals, axis=1)) / size)
+def _error_before(outcome: FitOutcome) -> float:
+    """Mean distance of the same points from the fit that existed."""
+    assert outcome.before is not None
+    return replace(outcome, residuals=outcome.before).error
 
 
 def _spread(shares: list[float]) -> tuple[float, float, float]:
@@ -125,20 +126,27 @@ def _bias(residuals: list[Any]) -> tuple[float, float]:
 
 
 def write_report(
-    path: Path, report: FitReport, outcomes: Sequence[FitOutcome], fitter: Fitter, annotations: Annotations, model: str
-) -> None:
-    """Write a run's numbers, the faces that were set aside with their reasons, and each face's residual, as JSON."""
+    path: Path, report: FitReport, outcomes: Sequence[FitOutcome], fitter: Fitter, annotations: Annotations, *,
+    model: str, prior: str, manifest_sha256: str | None,
+) -> None:  # fmt: skip
+    """Write a run's numbers, the faces that were set aside with their reasons, and each face's residual, as JSON.
+
+    model, prior : in words
+    manifest_sha256 : of the manifest beside it, None if there is none
+    """
 
     def number(value: float) -> float | None:
         return None if np.isnan(value) else value
 
     contents = {
-        "format": "densegen fits report",
+        "format": REPORT_FORMAT,
         "format_version": 1,
         "model": model,
         "points": annotations.kind,
         "first_pixel": annotations.first_pixel,
-        "settings": vars(fitter.settings) if hasattr(fitter.settings, "__dict__") else None,
+        "settings": asdict(fitter.settings),
+        "prior": prior,
+        "manifest_sha256": manifest_sha256,
         "fits": report.fits,
         "unchanged": report.unchanged,
         "set_aside": report.set_aside,

@@ -18,7 +18,7 @@ import numpy as np
 
 from densegen.arrays import Float32, Float64, Mask
 from densegen.errors import ConfigurationError, SampleError
-from densegen.fitting.gauss_newton import gram_matrices, minimise, similarities
+from densegen.fitting.gauss_newton import gram_matrices, minimise, points_of_face, similarities
 from densegen.fitting.model_points import ModelPoints
 from densegen.fitting.outline import JawLines
 from densegen.fitting.prior import EarlierFit, Prior
@@ -61,7 +61,7 @@ TRIED = 4
 """So many of them, those that look most like the points, are followed up."""
 
 SAME_TURN = 0.98
-"""Cosine of half the angle below which two poses are one: 23 degrees."""
+"""Two poses are one if the cosine of half the angle between them is above this: 23 degrees."""
 
 PITCH_RAD = 0.45
 """Standard deviation of pitch, by which two poses of one picture are told apart: heads are seldom seen from above."""
@@ -306,7 +306,8 @@ class _Problem:
 
     def _implausible(self, rotation: Float64) -> float:
         """What speaks against a pose beside the points' places, in squared sigmas."""
-        depth = self.solver.points.normals @ rotation[2]
+        x, y, z = self.solver.points.normals.T
+        depth = rotation[2, 0] * x + rotation[2, 1] * y + rotation[2, 2] * z
         pitch = float(pose_from(rotation, np.zeros(3), 1.0)[0])
         hidden = float(((depth < AVERTED) & self.seen).sum()) + float(((depth > FACING) & ~self.seen).sum())
         return (pitch / PITCH_RAD) ** 2 + 2 * hidden
@@ -334,13 +335,14 @@ class _Problem:
 
     def explained(self, face: _Face) -> Float64:
         """(N, 3) where the face puts the points, in the problem's units."""
-        points = self.mean + (face.x @ self.across).reshape(-1, 3)
-        return face.scale * points @ face.rotation.T + face.shift
+        x, y, z = points_of_face(self.mean, self.across, face.x).T
+        turned = [face.rotation[d, 0] * x + face.rotation[d, 1] * y + face.rotation[d, 2] * z for d in range(3)]
+        return face.scale * np.stack(turned, axis=1) + face.shift
 
     def sigmas_off(self, face: _Face) -> Float64:
         """(N,) how many of its own sigmas each point lies off; 0 for points that were not seen."""
-        off = (self.target - self.explained(face)) * self.axes
-        return np.where(self.seen, np.sqrt(self.weight * (off**2).sum(axis=1)), 0.0)
+        x, y, z = ((self.target - self.explained(face)) * self.axes).T
+        return np.where(self.seen, np.sqrt(self.weight * (x * x + y * y + z * z)), 0.0)
 
     def solution(self, face: _Face, used: Mask) -> Solution:
         """The face in pixels of the camera frame and raw coefficients."""
@@ -384,7 +386,7 @@ def _without_wrong(problem: _Problem, face: _Face) -> tuple[_Face, Mask]:
 
 
 def _scaled(components: Float64, std: Float64) -> Float64:
-    return np.ascontiguousarray((components * std[:, None, None]).reshape(len(std), -1))
+    return np.ascontiguousarray((components * std[:, None, None]).reshape(len(std), 3 * components.shape[1]))
 
 
 def _check_spread(observed: Float64, places: Float64, seen: Mask) -> None:
@@ -393,16 +395,29 @@ def _check_spread(observed: Float64, places: Float64, seen: Mask) -> None:
         raise SampleError(
             "points-too-few", f"{count} of {len(seen)} points are visible, at least {FEWEST_POINTS} are needed"
         )
-    image = np.sqrt(np.linalg.eigvalsh(np.cov(observed[seen].T)).clip(0))[::-1]
-    if not image[0] > 0 or image[1] < NARROWEST * image[0]:
+    total, minors, _ = _invariants(observed[seen])
+    if not total > 0 or minors < NARROWEST**2 * total**2:
         raise SampleError("points-on-a-line", f"the {count} points lie on a line, or all in one place")
-    solid = np.sqrt(np.linalg.eigvalsh(np.cov(places[seen].T)).clip(0))[::-1]
-    if solid[1] < NARROWEST * solid[0]:
+    total, minors, determinant = _invariants(places[seen])
+    if minors < NARROWEST**2 * total**2:
         raise SampleError("points-on-a-line", f"the {count} points lie on a line of the face")
-    if observed.shape[1] == 2 and solid[2] < FLATTEST * solid[0]:
+    if observed.shape[1] == 2 and determinant < FLATTEST**2 * total * minors:
         raise SampleError(
             "points-in-a-plane", f"the {count} points lie in a plane of the face: their picture has two poses"
         )
+
+
+def _invariants(points: Float64) -> tuple[float, float, float]:
+    """Of the covariance of (n, 2 or 3) points with the variances a >= b >= c along its axes: ``a + b + c``, ``a b + a c
+    + b c`` and ``a b c``. Points on a line have a small second one, points in a plane a small third one.
+    """
+    count = len(points)
+    away = [column - math.fsum(column) / count for column in points.T] + [np.zeros(count)] * (3 - points.shape[1])
+    xx, yy, zz = (math.fsum(column * column) / count for column in away)
+    xy, xz, yz = (math.fsum(away[i] * away[j]) / count for i, j in ((0, 1), (0, 2), (1, 2)))
+    minors = xx * yy - xy * xy + xx * zz - xz * xz + yy * zz - yz * yz
+    determinant = xx * (yy * zz - yz * yz) - xy * (xy * zz - yz * xz) + xz * (xy * yz - yy * xz)
+    return xx + yy + zz, minors, determinant
 
 
 def _check_facing(solution: Solution) -> None:

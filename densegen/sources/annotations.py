@@ -6,9 +6,10 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,8 @@ def read_annotations(
     """Read landmarks; which format it is follows from the file.
 
     * a folder of iBUG ``.pts`` files, or one of them: named as their photographs are;
-    * ``.csv``: one row a point (``image,point,x,y`` and perhaps ``z``), or one row a face: the image, then x and y of
-      each point;
+    * ``.csv`` with a header: one row a point (``image,point,x,y``), or one row a face: the image, then x and y of each
+      point;
     * ``.json``: ``{"a.jpg": [[x, y], ...]}`` or ``{"a.jpg": {"30": [x, y], ...}}``, a list of these for several faces;
       or COCO's keypoints;
     * ``.npy``: (faces, N, 2 or 3) or (faces, 2 or 3, N), with a text file ``names`` of one photograph a line.
@@ -95,17 +96,32 @@ def read_annotations(
 _Row = tuple[str, dict[str, Sequence[float]] | Float64]
 """A photograph's name, and the points of a face: all of them in their order, or some of them by name."""
 
+MAX_NAMES = 5000
+"""Of different points in one file."""
+
+LONGEST_NAME = 100
+
 
 def _gather(path: Path, rows: list[_Row], kind: str | None, first_pixel: int) -> Annotations:
     """All faces with the same points in the same order."""
+    for image, points in rows:
+        if not PurePosixPath(image).name or not len(points):
+            raise FormatError(f"{path.name}: {image!r} is no photograph's name, or has no points")
     named = [points for _, points in rows if isinstance(points, dict)]
     if named and len(named) < len(rows):
         raise FormatError(f"{path.name}: some faces have points by name, others in an order: give one of both")
+    sizes = {"ibug68": KEYPOINTS, "aflw21": len(AFLW21)}
     if named:
         names = tuple(dict.fromkeys(name for points in named for name in points))
-        numbers = all(name.isdecimal() for name in names)
+        if any(len(name) > LONGEST_NAME for name in names):
+            raise FormatError(f"{path.name}: a point's name has more than {LONGEST_NAME} characters")
+        if len(names) > MAX_NAMES:
+            raise FormatError(f"{path.name} names {len(names):,} different points, at most {MAX_NAMES:,} are read")
+        numbers = all(_NUMBER.fullmatch(name) for name in names)
         names = tuple(sorted(names, key=int)) if numbers else names
         kind = kind or ("ibug68" if numbers else "names")
+        if kind in sizes and (bad := [n for n in names if not (_NUMBER.fullmatch(n) and int(n) < sizes[kind])]):
+            raise FormatError(f"{path.name}: {kind} has no point {bad[0]!r}: it counts from 0 to {sizes[kind] - 1}")
     else:
         counts = {len(points) for _, points in rows}
         if len(counts) > 1:
@@ -114,21 +130,21 @@ def _gather(path: Path, rows: list[_Row], kind: str | None, first_pixel: int) ->
             )
         count = counts.pop()
         kind = kind or KINDS.get(count, "names")
+        if count != sizes.get(kind, count):
+            raise FormatError(f"{path.name}: faces have {count} points in an order, {kind} {sizes[kind]}: name them")
         names = tuple(map(str, range(count)))
-    sizes = {"ibug68": KEYPOINTS, "aflw21": len(AFLW21)}
-    if kind in sizes and (bad := [n for n in names if not (n.isdecimal() and int(n) < sizes[kind])]):
-        raise FormatError(f"{path.name}: {kind} has no point {bad[0]!r}: it counts from 0 to {sizes[kind] - 1}")
     faces = []
     for image, points in rows:
         if isinstance(points, dict):
             empty = (math.nan, math.nan)
-            table = np.array([list(points.get(name, empty))[:2] for name in names], np.float64)
+            table = np.array([points.get(name, empty) for name in names], np.float64)
         else:
             table = points
-        faces.append(
-            FaceMarks(image, _checked(table, image, path) - np.array([first_pixel] * 2 + [0])[: table.shape[1]])
-        )
+        faces.append(FaceMarks(image, _checked(table, image, path) - [first_pixel, first_pixel, 0][: table.shape[1]]))
     return Annotations(kind, names, tuple(faces), first_pixel)
+
+
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,3}")
 
 
 def _checked(points: Float64, image: str, path: Path) -> Float64:
@@ -149,60 +165,62 @@ def _read_pts(path: Path) -> Iterator[_Row]:
     for file in files:
         text = read_text(file, "landmark file", MAX_PTS_BYTES)
         head, _, rest = text.partition("{")
-        body = rest.partition("}")[0].split()
-        counts = [line.split(":")[1] for line in head.splitlines() if line.strip().startswith("n_points")]
+        stated = re.search(r"n_points\s*:\s*([0-9]{1,6})\b", head)
         try:
-            numbers = np.array([float(word) for word in body]).reshape(-1, 2)
-            count = int(counts[0]) if counts else len(numbers)
+            numbers = np.array([float(word) for word in rest.partition("}")[0].split()]).reshape(-1, 2)
         except ValueError as error:
             raise FormatError(f"{file.name} is not an iBUG landmark file: {error}") from error
-        if not rest or len(numbers) != count:
-            raise FormatError(f"{file.name} holds {len(numbers)} points, its head says {count}")
+        if not rest or (stated and len(numbers) != int(stated[1])):
+            raise FormatError(
+                f"{file.name} holds {len(numbers)} points, its head says {stated[1] if stated else 'nothing'}"
+            )
         name = file.relative_to(path) if path.is_dir() else Path(file.name)
         yield name.with_suffix("").as_posix(), numbers
 
 
 def _read_csv(path: Path) -> Iterator[_Row]:
-    text = read_text(path, "table of landmarks", MAX_BYTES)
-    reader = csv.reader(io.StringIO(text))
-    header = [cell.strip().lower() for cell in next(reader, [])]
-    if not header or header[0] not in ("image", "file", "name", "file_name", "image_name"):
-        raise FormatError(f"{path.name}: the first column is {header[:1]}, expected 'image'")
+    text = read_text(path, "table of landmarks", MAX_BYTES).removeprefix("\ufeff")  # as spreadsheets begin it
+    reader = csv.reader(io.StringIO(text, newline=""))
     try:
+        header = [cell.strip().lower() for cell in next(reader, [])]
+        if not header or header[0] not in ("image", "file", "name", "file_name", "image_name"):
+            raise FormatError(f"{path.name}: the first column is {str(header[:1])[:60]}, expected 'image'")
         if {"point", "x", "y"} <= set(header):
             yield from _rows_of_points(reader, header)
             return
         if len(header) % 2 == 0:
-            raise FormatError(
-                f"{path.name}: {len(header) - 1} columns after the image, expected an x and a y of each point"
-            )
+            raise FormatError(f"{path.name}: {len(header) - 1} columns after the image, expected x and y of each point")
         for row in reader:
             if row:
-                if len(row) != len(header):
-                    raise FormatError(f"{path.name}, line {reader.line_num}: {len(row)} cells, expected {len(header)}")
+                _check_cells(row, header)
                 yield row[0].strip(), np.array([_number(cell) for cell in row[1:]]).reshape(-1, 2)
     except (ValueError, csv.Error) as error:
         raise FormatError(f"{path.name}, line {reader.line_num}: {error}") from error
 
 
+def _check_cells(row: list[str], header: list[str]) -> None:
+    if len(row) != len(header):
+        raise ValueError(f"{len(row)} cells, expected {len(header)}")
+
+
 def _rows_of_points(reader: Any, header: list[str]) -> Iterator[_Row]:
-    """Rows of one point each; a point that comes again in an image begins its next face."""
+    """Rows of one point each, in any order; a point that comes again in an image is of its next face."""
     columns = [header.index(name) for name in ("point", "x", "y")]
-    face: dict[str, Sequence[float]] = {}
-    image: str | None = None
+    faces: dict[str, list[dict[str, Sequence[float]]]] = {}
     for row in reader:
         if not row:
             continue
-        if len(row) != len(header):
-            raise ValueError(f"{len(row)} cells, expected {len(header)}")
+        _check_cells(row, header)
         name, x, y = (row[column].strip() for column in columns)
-        if image is not None and (row[0].strip() != image or name in face):
-            yield image, face
+        of_image = faces.setdefault(row[0].strip(), [{}])
+        face = next((one for one in of_image if name not in one), None)
+        if face is None:
             face = {}
-        image = row[0].strip()
+            of_image.append(face)
         face[name] = (_number(x), _number(y))
-    if image is not None:
-        yield image, face
+    for image, of_image in faces.items():
+        for one in of_image:
+            yield image, one
 
 
 def _number(cell: str) -> float:
@@ -212,7 +230,7 @@ def _number(cell: str) -> float:
 def _read_json(path: Path) -> Iterator[_Row]:
     data = read_bytes(path, "JSON file of landmarks", MAX_BYTES)
     try:
-        contents = json.loads(data)
+        contents = json.loads(data, object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path.name} is not JSON: {str(error)[:120]}") from error
     if not isinstance(contents, dict):
@@ -228,12 +246,21 @@ def _read_json(path: Path) -> Iterator[_Row]:
                 if isinstance(points, np.ndarray) and (points.ndim != 2 or points.shape[1] not in (2, 3)):
                     raise ValueError(f"{image} has points of shape {points.shape}, expected (N, 2)")
                 yield image, _numbers_of(points) if isinstance(points, dict) else points
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise FormatError(f"{path.name}: {' '.join(str(error).split())[:160]}") from error
 
 
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return dict(pairs)
+
+
 def _numbers_of(points: dict[str, Any]) -> dict[str, Sequence[float]]:
-    return {str(name): (float(place[0]), float(place[1])) for name, place in points.items()}
+    for name, place in points.items():
+        if not isinstance(place, list) or len(place) < 2 or not all(isinstance(v, int | float) for v in place):
+            raise ValueError(f"the point {name!r} is {str(place)[:40]}, expected [x, y]")
+    return {name: (float(place[0]), float(place[1])) for name, place in points.items()}
 
 
 def _rows_of_coco(contents: dict[str, Any]) -> Iterator[_Row]:
@@ -258,7 +285,8 @@ def _rows_of_coco(contents: dict[str, Any]) -> Iterator[_Row]:
 def _read_npy(path: Path, names: Path | None) -> Iterator[_Row]:
     if names is None:
         raise ConfigurationError(f"{path.name} names no photographs: give a text file of one a line with --names")
-    listed = [line.strip() for line in read_text(names, "list of photographs", MAX_BYTES).splitlines() if line.strip()]
+    text = read_text(names, "list of photographs", MAX_BYTES).removeprefix("\ufeff")
+    listed = [line.strip() for line in text.splitlines() if line.strip()]
     data = read_bytes(path, "NumPy array of landmarks", MAX_BYTES)
     try:
         table = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)

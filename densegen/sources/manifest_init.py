@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pydantic import ValidationError
+
 from densegen.errors import ConfigurationError
 from densegen.files import write_text
+from densegen.records import first_problem
 from densegen.sources.fit_list import IMAGE_SUFFIXES, find_image
 from densegen.sources.manifest import Manifest
 
-__all__ = ["FoundManifest", "manifest_of_folder", "write_manifest"]
+__all__ = ["FoundManifest", "manifest_of_folder", "manifest_of_part", "manifest_text", "write_manifest"]
 
 HEAD = "# densegen manifest, written by 'densegen manifest init' or 'densegen fits': correct what it got wrong.\n"
 
@@ -41,7 +45,8 @@ def manifest_of_folder(folder: Path, name: str | None = None) -> FoundManifest:
     Each folder with fits is a subset; of many, the root is one. Folders named ``X_Flip`` beside an ``X`` are its
     mirrored photographs. If images do not lie beside the fits, a folder with images of the same names is looked for.
 
-    Raises :class:`ConfigurationError` if there is no folder or no fit.
+    Raises :class:`ConfigurationError` if there is no folder or no fit, or a folder has a name that cannot stand in a
+    manifest.
     """
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder")
@@ -58,51 +63,68 @@ def manifest_of_folder(folder: Path, name: str | None = None) -> FoundManifest:
     if not fits:
         raise ConfigurationError(f"{folder} holds no fit (*.mat), neither do the folders in it")
     title = name or folder.resolve().name
-    many = len(fits) > MOST_SUBSETS
+    flipped = {flip: place for place in fits if place.name and (flip := _flip_of(place)) in fits}
+    many = len(fits) - len(flipped) > MOST_SUBSETS
+    if many and flipped:
+        raise ConfigurationError(
+            f"{folder} has {len(fits):,} folders of fits, {len(flipped):,} of them of mirrored photographs "
+            f"(*{FLIP_SUFFIX}): write a manifest by hand, or move those away; a build mirrors by itself"
+        )
     subsets = [_whole(fits, pictures, folder)] if many else _subsets(fits, pictures, folder)
     flips = ["mirror", "none"]
     if all("shipped_flips" in subset for subset in subsets):
         flips.insert(1, "shipped")
-    manifest = Manifest.model_validate(
-        {
-            "name": re.sub(r"[^a-z0-9_-]+", "-", title.lower()).strip("-") or "fits",
-            "title": title,
-            "layout": "nested" if many else "300w_lp",
-            "subsets": subsets,
-            "split": {"seed": 0, "validation": 0.05},
-            "flips": flips,
-            "licence": "unknown: say under which terms the photographs and the model may be used",
-            "citation": "unknown: say what has to be cited",
-        }
-    )
+    contents = {
+        "name": re.sub(r"[^a-z0-9_-]+", "-", title.lower()).strip("-") or "fits",
+        "title": title,
+        "layout": "nested" if many else "300w_lp",
+        "subsets": subsets,
+        "split": {"seed": 0, "validation": 0.05},
+        "flips": flips,
+        "licence": "unknown: say under which terms the photographs and the model may be used",
+        "citation": "unknown: say what has to be cited",
+    }
+    try:
+        manifest = Manifest.model_validate(contents)
+    except ValidationError as error:
+        raise ConfigurationError(f"{folder}: {first_problem(error)}: rename the folder") from error
     return FoundManifest(manifest, tuple(_notes(fits, pictures, subsets, folder, many)))
 
 
 def _subsets(
     fits: dict[PurePosixPath, list[str]], pictures: dict[PurePosixPath, set[str]], folder: Path
 ) -> list[dict[str, Any]]:
-    flipped = {place.with_name(place.name + FLIP_SUFFIX): place for place in fits if place.name}
+    flipped = {flip for place in fits if place.name and (flip := _flip_of(place)) in fits}
+    without = {place: images for place, images in pictures.items() if not place.name.endswith(FLIP_SUFFIX)}
     names: Counter[str] = Counter()
     subsets = []
     for place, stems in sorted(fits.items()):
-        if place in flipped and place in fits:
+        if place in flipped:
             continue
         name = (
             re.sub(r"[^A-Za-z0-9_-]+", "-", str(place) if place.parts else folder.resolve().name).strip("-") or "FITS"
         )
+        while names[name] and names[f"{name}-{names[name] + 1}"]:
+            names[name] += 1
         names[name] += 1
+        own = name if names[name] == 1 else f"{name}-{names[name]}"
+        names[own] = max(names[own], 1)
         subset: dict[str, Any] = {
-            "name": name if names[name] == 1 else f"{name}-{names[name]}",
+            "name": own,
             "directory": str(place),
             "fits": len(stems),
             "group": SAME_PHOTOGRAPH,
         }
-        if (images := _images_of(place, stems, pictures)) is not None:
+        if (images := _images_of(place, stems, without)) is not None:
             subset["images"] = str(images)
-        elif place.name and (flip := place.with_name(place.name + FLIP_SUFFIX)) in fits:
+        elif place.name and (flip := _flip_of(place)) in fits:
             subset["shipped_flips"] = str(flip)
         subsets.append(subset)
     return subsets
+
+
+def _flip_of(place: PurePosixPath) -> PurePosixPath:
+    return place.with_name(place.name + FLIP_SUFFIX)
 
 
 def _whole(
@@ -161,6 +183,9 @@ def _notes(
         flips = f", its mirrored photographs in {subset['shipped_flips']}" if "shipped_flips" in subset else ""
         images = f", images in {subset['images']}" if "images" in subset else ""
         notes.append(f"{subset['name']}: {subset['fits']:,} fits in {subset['directory']}{images}{flips}")
+        flip = _flip_of(PurePosixPath(subset["directory"])) if PurePosixPath(subset["directory"]).name else None
+        if "images" in subset and flip in fits:
+            notes.append(f"{flip}: {len(fits[flip]):,} fits are left out: mirrored photographs have to lie beside them")
     lacking = []
     elsewhere = {subset["directory"]: subset.get("images") for subset in subsets}
     for place, stems in sorted(fits.items()):
@@ -177,9 +202,30 @@ def _notes(
     return notes
 
 
-def write_manifest(manifest: Manifest, path: Path) -> None:
-    """Write a manifest as YAML, whole or not at all."""
+def manifest_of_part(dataset: Manifest, names: Iterable[str]) -> Manifest:
+    """The manifest of some of a dataset's fits, copied with the images beside them; a build mirrors them itself.
+
+    names : of the fits, below the root, without ``.mat``
+    """
+    paths = [PurePosixPath(name) for name in names]
+    subsets = []
+    for subset in dataset.subsets:
+        directory = PurePosixPath(subset.directory)
+        count = sum(directory == path.parent or directory in path.parents for path in paths)
+        subsets.append(subset.model_copy(update={"fits": count, "images": None, "shipped_flips": None}))
+    flips = tuple(flip for flip in dataset.flips if flip != "shipped")
+    build = dataset.build.model_copy(update={"flip": flips[0]}) if dataset.build.flip == "shipped" else dataset.build
+    return dataset.model_copy(update={"subsets": tuple(subsets), "flips": flips, "build": build, "synthetic": None})
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """A manifest as YAML."""
     import yaml
 
-    contents = {"format": manifest.format} | manifest.model_dump(mode="json", exclude_unset=True)
-    write_text(path, HEAD + yaml.safe_dump(contents, sort_keys=False, allow_unicode=True, width=100))
+    contents = {"format": manifest.format} | manifest.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    return HEAD + yaml.safe_dump(contents, sort_keys=False, allow_unicode=True, width=100)
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Write a manifest as YAML, whole or not at all."""
+    write_text(path, manifest_text(manifest))

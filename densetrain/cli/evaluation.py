@@ -143,6 +143,8 @@ def _refuse_unread(asked: _Asked) -> None:
     """Refuse options that this benchmark ignores: the result would look as if they had been applied."""
     context = click.get_current_context()
     unread = {name for names in READ.values() for name in names} - set(READ[asked.benchmark])
+    if asked.what != "surface":
+        unread |= {"model_path", "prior_path"}
     what = asked.benchmark
     if asked.predictions is not None:
         unread, what = unread | {"box", "device", "flip_test"}, f"{what} with --predictions"
@@ -229,8 +231,9 @@ def _evaluate_surface(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
     with ProgressBar("reconstructing", "faces") as bar:
         bar.start(len(benchmark))
         results = evaluate_surface(
-            regressor, benchmark, model, prior, threshold=asked.threshold, seed=asked.seed, progress=bar.advance
-        )
+            regressor, benchmark, model, prior, threshold=asked.threshold, seed=asked.seed, progress=bar.advance,
+            prior_in_words="of the model" if asked.prior_path is None else f"of the fits in {asked.prior_path.name}",
+        )  # fmt: skip
     return results, None
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from densegen.fitting.prior import Prior
     from densegen.fitting.reconstruction import Reconstructor
     from densetrain.network.regressor import Regressor
+    from densetrain.prediction.detect import Detector
+    from densetrain.prediction.predict import Boxes
 
 __all__ = ["reconstruct"]
 
@@ -29,6 +31,9 @@ PATH = click.Path(path_type=Path)
 @click.option("--model", "model_path", type=PATH, required=True, help="morphable model that the surface is of")
 @click.option("--landmarks", type=PATH,
               help="anybody's landmarks instead of RUN: as 'densegen fits make' reads them")  # fmt: skip
+@click.option("--points", "kind", type=click.Choice(["ibug68", "aflw21", "names"]),
+              help="what --landmarks are  [default: by their number]")  # fmt: skip
+@click.option("--names", type=PATH, help="text file of one photograph a line, for --landmarks in a .npy file")
 @click.option("--first-pixel", type=click.IntRange(0, 1), help="of --landmarks  [default: 1 in .pts, else 0]")
 @click.option("--prior", "prior_path", type=PATH,
               help="folder of fits that say what faces are like  [default: the model's own spread]")  # fmt: skip
@@ -61,10 +66,13 @@ def reconstruct(
     from densetrain.network.regressor import open_regressor
     from densetrain.prediction.predict import list_images
 
-    if landmarks is None and len(paths) < 2:
+    if len(paths) < (1 if landmarks is not None else 2):
         raise click.UsageError("give a RUN and images, or images and --landmarks")
-    if landmarks is not None and (options["box"] or options["boxes_file"] or flip_test):
-        raise click.UsageError("--box, --boxes and --flip-test are for a RUN, not for --landmarks")
+    of_network, of_file = (
+        ("box", "boxes_file", "flip_test", "detector", "limit", "device"),
+        ("kind", "names", "first_pixel"),
+    )
+    _refuse(of_file if landmarks is None else of_network, "a RUN" if landmarks is None else "--landmarks")
     inputs = list_images(paths if landmarks is not None else paths[1:])
     model = read_model(model_path)
     asked = _Asked(**options)
@@ -78,18 +86,30 @@ def reconstruct(
         try:
             job.run(path)
         except (SampleError, FormatError) as error:
+            words = f"{path.name}: {error}" if isinstance(error, SampleError) else str(error)
             if len(inputs) == 1:
-                raise FormatError(f"{path.name}: {error}") from error
-            say(f"densetrain: {path.name}: {error}", err=True)
+                raise FormatError(words) from error
+            say(f"densetrain: {words}", err=True)
             failed.append(path.name)
     if failed:
         raise FormatError(f"{len(failed)} of {len(inputs)} inputs have no result, the first is {failed[0]}")
+
+
+def _refuse(unread: tuple[str, ...], what: str) -> None:
+    """Refuse options that nothing would read."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
+        if given and option.name in unread:
+            raise click.UsageError(f"{option.opts[0]} means nothing to {what}")
 
 
 @dataclass(frozen=True)
 class _Asked:
     """The options of a reconstruction; see ``reconstruct``."""
 
+    kind: str | None
+    names: Path | None
     first_pixel: int | None
     prior_path: Path | None
     box: tuple[float, float, float, float] | None
@@ -103,6 +123,13 @@ class _Asked:
     def kinds(self) -> tuple[Reconstructed, ...]:
         return self.outputs or ("png", "json", "glb", "mat")
 
+    @property
+    def boxes(self) -> Boxes:
+        """The boxes that were given."""
+        from densetrain.prediction.predict import Boxes
+
+        return Boxes.read(self.box, self.boxes_file)
+
 
 _Found = list[tuple["Float64", "Float64 | None"]]
 """Landmarks of each face, px, image frame, and the sigma of each, px, if it is known."""
@@ -112,13 +139,14 @@ _Found = list[tuple["Float64", "Float64 | None"]]
 class _Job:
     """One call of ``reconstruct``: how landmarks are found, and what is made of them.
 
-    boxes : the box that was given for a video's first frame, if one was
+    network, detect : find faces in video; None if the landmarks come from a file
+    inputs : files that no result may replace
     """
 
     find: Callable[[Path, Image], _Found]
-    boxes: Callable[[Path], Float64 | None]
     reconstructor: Reconstructor
     network: Regressor | None
+    detect: Detector | None
     inputs: list[Path]
     out: Path
     asked: _Asked
@@ -127,13 +155,15 @@ class _Job:
     def run(self, path: Path) -> None:
         from densegen.files import write_many
         from densegen.fitting.face_mesh import reconstruction_files
+        from densegen.sources.photograph import read_photograph
         from densetrain.prediction.predict import VIDEO_SUFFIXES, free_stem, read_image
 
         stem = free_stem(self.out, path, self.written, self.inputs)
         if path.suffix.lower() in VIDEO_SUFFIXES:
             self._film(path, stem)
             return
-        image = read_image(path)
+        # A person's landmarks are of the pixels as they are stored.
+        image = read_image(path) if self.network is not None else read_photograph(path)
         faces = [self.reconstructor(points, len(image), sigma) for points, sigma in self.find(path, image)]
         contents = reconstruction_files(faces, self.reconstructor, image, stem.name, self.asked.kinds)
         write_many({stem.with_name(name): data for name, data in contents.items()})
@@ -145,25 +175,23 @@ class _Job:
         from densegen.errors import FormatError
         from densetrain.prediction.video_surface import reconstruct_video
 
-        if self.network is None:
-            raise FormatError("--landmarks are of images, not of video: give a RUN")
+        if self.network is None or self.detect is None:
+            raise FormatError(f"{path.name}: --landmarks are of images, not of video: give a RUN")
+        if self.asked.outputs:
+            raise FormatError(
+                f"{path.name}: --write is for images: video gives .mp4, .json, -fits.json and -identity.ply"
+            )
+        boxes = self.asked.boxes.of(path)
         with ProgressBar("filming", "frames") as bar:
-
-            def advance(frames: int, total: int | None) -> None:
-                if total is not None and bar.total is None:
-                    bar.start(total)
-                bar.advance(frames)
-
-            faces, frames = reconstruct_video(
-                path, self.network, self._detect, self.reconstructor, stem, start=self.boxes(path),
-                limit=self.asked.limit, progress=advance,
+            film = reconstruct_video(
+                path, self.network, self.detect, self.reconstructor, stem, start=None if boxes is None else boxes[0],
+                limit=self.asked.limit, progress=bar.advance_of,
             )  # fmt: skip
-        say(f"{path}: {frames:,} frames, a face in {faces:,}, of one identity: {stem}.mp4, {stem}-fits.json")
-
-    def _detect(self, image: Image) -> Float64:
-        from densetrain.prediction.detect import open_detector
-
-        return open_detector(self.asked.detector)(image)
+        say(f"{path}: {film.frames:,} frames, a face in {film.with_face:,}, one identity: {stem}.mp4, {stem}-fits.json")
+        if film.ends_early:
+            raise FormatError(
+                f"{path} ends early: {film.frames:,} of {film.expected:,} frames; what there is was written"
+            )
 
 
 def _job_of_network(network: Regressor, model: MorphableModel, inputs: list[Path], out: Path, asked: _Asked) -> _Job:
@@ -171,24 +199,20 @@ def _job_of_network(network: Regressor, model: MorphableModel, inputs: list[Path
 
     from densegen.fitting.model_points import landmark_points
     from densegen.fitting.reconstruction import NETWORK_SIGMA, Reconstructor
-    from densetrain.prediction.predict import check_boxes, predict, read_boxes
+    from densetrain.prediction.detect import opened_when_asked
+    from densetrain.prediction.predict import predict
 
-    boxes = {} if asked.boxes_file is None else read_boxes(asked.boxes_file)
+    boxes, detect = asked.boxes, opened_when_asked(asked.detector)
     sigma = asked.sigma or NETWORK_SIGMA
     reconstructor = Reconstructor(model, landmark_points(model, network.index), _prior(asked, model), sigma=sigma)
 
-    def given(path: Path) -> Float64 | None:
-        return check_boxes(np.array([asked.box], np.float64)) if asked.box else boxes.get(path.name)
-
-    def first(path: Path) -> Float64 | None:
-        found = given(path)
-        return None if found is None else np.asarray(found[0], np.float64)
-
     def find(path: Path, image: Image) -> _Found:
-        faces = predict(network, image, given(path), detector=asked.detector, name=path.name)
-        return [(face.landmarks.astype(np.float64), face.sigma_px) for face in faces]
+        faces = predict(network, image, boxes.of(path), detector=detect, name=path.name)
+        own = asked.sigma is None
+        return [(face.landmarks.astype(np.float64), face.sigma_px if own else None) for face in faces]
 
-    return _Job(find, first, reconstructor, network, inputs, out, asked)
+    taken = [*inputs, *filter(None, [asked.boxes_file])]
+    return _Job(find, reconstructor, network, detect, taken, out, asked)
 
 
 def _job_of_landmarks(path: Path, model: MorphableModel, inputs: list[Path], out: Path, asked: _Asked) -> _Job:
@@ -198,19 +222,25 @@ def _job_of_landmarks(path: Path, model: MorphableModel, inputs: list[Path], out
     from densegen.index.vertex_index import read_index
     from densegen.sources.annotations import read_annotations
 
-    annotations = read_annotations(path, first_pixel=asked.first_pixel)
+    annotations = read_annotations(path, kind=asked.kind, first_pixel=asked.first_pixel, names=asked.names)
     points = points_of(annotations, model, read_index())
     sigma = asked.sigma or FitSettings.sigma
     reconstructor = Reconstructor(model, points, _prior(asked, model), robust=True, sigma=sigma)
 
     def find(image_path: Path, image: Image) -> _Found:
-        names = {image_path.name, image_path.stem}
-        found: _Found = [(face.points, None) for face in annotations.faces if Path(face.image).name in names]
+        parts = image_path.with_suffix("").resolve().parts
+        found: _Found = []
+        for face in annotations.faces:
+            name = Path(face.image)
+            own = name.with_suffix("") if name.suffix.lower() == image_path.suffix.lower() else name
+            if parts[len(parts) - len(own.parts) :] == own.parts:
+                found.append((face.points, None))
         if not found:
             raise FormatError(f"{path.name} has no landmarks of {image_path.name}")
         return found
 
-    return _Job(find, lambda path: None, reconstructor, None, inputs, out, asked)
+    taken = [*inputs, *filter(None, [path, asked.names])]
+    return _Job(find, reconstructor, None, None, taken, out, asked)
 
 
 def _prior(asked: _Asked, model: MorphableModel) -> Prior:

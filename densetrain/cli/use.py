@@ -12,10 +12,10 @@ from densegen.console import say
 from densetrain.choices import DetectorName, Variant, Written
 
 if TYPE_CHECKING:
-    from densegen.arrays import Float64, Image, Int64
+    from densegen.arrays import Int64
     from densegen.fitting.reconstruction import Reconstructor
     from densetrain.network.regressor import Regressor
-    from densetrain.prediction.detect import Detector
+    from densetrain.prediction.predict import Boxes
 
 
 __all__ = ["export", "predict"]
@@ -53,7 +53,7 @@ def predict(
     from densegen.files import remove_leftovers
     from densegen.index.formats.mesh import landmark_triangles
     from densetrain.network.regressor import open_regressor
-    from densetrain.prediction.predict import VIDEO_SUFFIXES, list_images, passed_over, read_boxes
+    from densetrain.prediction.predict import VIDEO_SUFFIXES, Boxes, list_images, passed_over
 
     if onnx is None and not paths:
         raise click.UsageError("give a RUN, or --onnx")
@@ -73,7 +73,7 @@ def predict(
         raise ConfigurationError("--write is for images: video gives .mp4 and .json")
     if (asked.model_path is not None) != ("fit" in asked.outputs):
         raise click.UsageError("--write fit needs a --model, and a --model is for --write fit")
-    boxes = read_boxes(asked.boxes_file) if asked.boxes_file is not None else {}
+    boxes = Boxes.read(asked.box, asked.boxes_file)
     regressor = open_regressor(onnx or paths[0], device, flip_test=flip_test)
     job = _Job(asked, regressor, landmark_triangles(regressor.index), boxes, inputs)
     remove_leftovers(asked.out, untouched_s=3600)
@@ -116,12 +116,11 @@ class _Asked:
 class _Job:
     """One call of ``predict``: the network, and what to do with each input."""
 
-    def __init__(
-        self, asked: _Asked, regressor: Regressor, triangles: Int64, boxes: dict[str, Float64],
-        inputs: list[Path],
-    ) -> None:  # fmt: skip
+    def __init__(self, asked: _Asked, regressor: Regressor, triangles: Int64, boxes: Boxes, inputs: list[Path]) -> None:
+        from densetrain.prediction.detect import opened_when_asked
+
         self.asked, self.regressor, self.triangles, self.boxes = asked, regressor, triangles, boxes
-        self.detector: Detector | None = None
+        self.detect = opened_when_asked(asked.detector)
         self.reconstructor = self._reconstructor()
         # Names that results may not take: of other results, and of the inputs themselves.
         self.written: set[Path] = set()
@@ -136,9 +135,8 @@ class _Job:
             self.film(path, stem)
             return
         image = read_image(path)
-        boxes = self._given_boxes(path)
         faces = find(
-            self.regressor, image, boxes, detector=self._detect,
+            self.regressor, image, self.boxes.of(path), detector=self.detect,
             refine=self.asked.refine, name=path.name,
         )  # fmt: skip
         outputs = self.asked.outputs or ("png", "json")
@@ -157,51 +155,18 @@ class _Job:
         points = landmark_points(model, self.regressor.index)
         return Reconstructor(model, points, read_prior(self.asked.prior_path, model))
 
-    def _given_boxes(self, path: Path) -> Float64 | None:
-        import numpy as np
-
-        from densegen.errors import ConfigurationError, FormatError
-        from densetrain.prediction.predict import check_boxes
-
-        if self.asked.box:
-            try:
-                return check_boxes(np.array([self.asked.box], np.float64))
-            except ValueError as error:
-                raise ConfigurationError(f"--box: {error}") from error
-        if path.name in self.boxes:
-            return self.boxes[path.name]
-        if self.asked.boxes_file is not None:
-            raise FormatError(f"{self.asked.boxes_file.name} has no box for {path.name}")
-        return None
-
-    def _open_detector(self) -> Detector:
-        from densetrain.prediction.detect import open_detector
-
-        self.detector = self.detector or open_detector(self.asked.detector)
-        return self.detector
-
-    def _detect(self, image: Image) -> Float64:
-        """Boxes by the detector that was asked for; it is opened if an image needs it."""
-        return self._open_detector()(image)
-
     def film(self, source: Path | int, stem: Path) -> None:
         from densegen.console import ProgressBar
         from densegen.errors import FormatError
         from densetrain.prediction.video import Follower, process_video
 
-        boxes = None if isinstance(source, int) else self._given_boxes(source)
+        boxes = None if isinstance(source, int) else self.boxes.of(source)
         start = None if boxes is None else boxes[0]
-        follower = Follower(self.regressor, self._open_detector(), start=start, refine=self.asked.refine_detected)
+        follower = Follower(self.regressor, self.detect, start=start, refine=self.asked.refine_detected)
         with ProgressBar("filming", "frames") as bar:
-
-            def advance(frames: int, total: int | None) -> None:
-                if total is not None and bar.total is None:
-                    bar.start(total)
-                bar.advance(frames)
-
             film = process_video(
                 source, follower, stem, self.triangles, smooth=self.asked.smooth, limit=self.asked.limit,
-                progress=advance,
+                progress=bar.advance_of,
             )  # fmt: skip
         say(f"{source}: {film.frames:,} frames, a face in {film.with_face:,}: {stem}.mp4, {stem}.json")
         if film.ends_early:

@@ -25,14 +25,13 @@ from densegen.fitting.model_points import landmark_points
 from densegen.fitting.prior import Prior
 from densegen.fitting.reconstruction import NETWORK_SIGMA, Reconstructor
 from densegen.geometry.pose import pose_vertices
-from densegen.geometry.surface import SurfacePoints
 from densegen.ibug68 import ids_of
 from densegen.index.quality import face_surface
 from densegen.sources.fits import Fit, read_fit
 from densetrain.evaluation.benchmarks import Benchmark
 from densetrain.evaluation.evaluate import Result
 from densetrain.evaluation.metrics import score
-from densetrain.network.regressor import Regressor, landmarks_in_image
+from densetrain.network.regressor import Regressor, answer_in_image
 
 __all__ = ["evaluate_surface", "rigid_icp"]
 
@@ -41,6 +40,9 @@ SURFACE_POINTS = 2000
 
 ICP_STEPS = 20
 
+WITHOUT_SURFACE = 100.0
+"""Error, percent, of a face whose landmarks make no surface."""
+
 
 def evaluate_surface(
     network: Regressor,
@@ -48,6 +50,7 @@ def evaluate_surface(
     model: MorphableModel,
     prior: Prior,
     *,
+    prior_in_words: str = "of the model",
     sigma: float = NETWORK_SIGMA,
     threshold: float = 10.0,
     seed: int = 0,
@@ -57,8 +60,9 @@ def evaluate_surface(
     the landmarks themselves in 3D.
 
     benchmark : AFLW2000-3D with its images and fits
-    Raises :class:`ConfigurationError` if the images or the subset ibug68 are missing, or a fit is of another model;
-    :class:`FormatError` if a fit cannot be read.
+    sigma : of a landmark, as a share of the face's size, from a network that does not say its own
+    Raises :class:`ConfigurationError` if the images or the subset ibug68 are missing, :class:`FormatError` if a fit
+    cannot be read or is of another model.
     """
     if benchmark.images is None:
         raise ConfigurationError(f"{benchmark.title}: surfaces need the folder of images and fits: --root")
@@ -70,18 +74,21 @@ def evaluate_surface(
         for key, value in row.items():
             kept.setdefault(key, []).append(value)
         progress(1)
+    made = (
+        f"crops around the true boxes, model {model.fingerprint[:8]}, prior {prior_in_words}, sigma {100 * sigma:g} %"
+    )
+    if table.without:
+        made += f", {table.without} surfaces that could not be made count {WITHOUT_SURFACE:g} %"
     results = []
     for (what, alignment), errors in kept.items():
         values = np.array(errors)
         points = f"{len(network.index)} landmarks" if what == "landmarks" else f"surface of {model.name}"
-        protocol = benchmark.protocol.model_copy(
-            update={"points": points, "dimensions": "3D", "alignment": alignment, "labels": None}
-        )
+        protocol = benchmark.protocol.model_copy(update={"points": points, "dimensions": "3D", "alignment": alignment})
         results.append(
             Result(
                 method=f"{network.name}, {what}",
                 protocol=protocol,
-                made="crops around the true boxes",
+                made=made,
                 score=score(values, benchmark.yaw_deg, threshold=threshold, seed=seed),
                 names=list(benchmark.names),
                 errors=[float(e) for e in values],
@@ -99,13 +106,13 @@ class _Errors:
     ) -> None:
         self.network, self.benchmark, self.model = network, benchmark, model
         points = landmark_points(model, network.index)
-        self.landmarks = network.index.resolve(model)
-        self.rows68 = [i for point in network.index.subsets["ibug68"] for i in ids_of(point)]
-        still = Prior(prior.mean, np.zeros_like(prior.std))
+        self.landmarks, self.without = network.index.resolve(model), 0
+        rows68 = [i for point in network.index.subsets["ibug68"] for i in ids_of(point)]
+        everything, still = list(range(len(points))), Prior(prior.mean, np.zeros_like(prior.std))
         self.makers = {
-            f"surface from the {len(network.index)}": Reconstructor(model, points, prior, sigma=sigma),
-            "surface from the 68": Reconstructor(model, points.rows(self.rows68), prior, sigma=sigma),
-            "mean face in their pose": Reconstructor(model, points, still, sigma=sigma),
+            f"surface from the {len(points)}": (Reconstructor(model, points, prior, sigma=sigma), everything),
+            "surface from the 68": (Reconstructor(model, points.rows(rows68), prior, sigma=sigma), rows68),
+            "mean face in their pose": (Reconstructor(model, points, still, sigma=sigma), everything),
         }
         surface, _ = face_surface(model)
         self.surface = surface[np.arange(0, len(surface), max(len(surface) // SURFACE_POINTS, 1))]
@@ -119,11 +126,18 @@ class _Errors:
         for image, path, name, box, size in faces:
             fit = self._fit(path.with_name(f"{name}.mat"))
             truth = pose_vertices(self.model.vertices(fit.shape, fit.expression), fit.pose, len(image))
-            found = landmarks_in_image(self.network, image, box[None])[0]
+            answer = answer_in_image(self.network, image, box[None])
+            found, sigma_px = answer.landmarks[0], None if answer.sigma_px is None else answer.sigma_px[0]
             true_surface = self.surface.gather(truth).astype(np.float64)
             row = {("landmarks", "vertex to vertex"): _apart(found, self.landmarks.gather(truth), size)}
-            for what, maker in self.makers.items():
-                surface = self._surface(maker, found, len(image), name)
+            for what, (maker, rows) in self.makers.items():
+                try:
+                    made = maker(found[rows], len(image), None if sigma_px is None else sigma_px[rows])
+                except SampleError:
+                    self.without += 1
+                    row[what, "vertex to vertex"] = row[what, "rigid ICP"] = WITHOUT_SURFACE
+                    continue
+                surface = self.surface.gather(made.vertices_image).astype(np.float64)
                 row[what, "vertex to vertex"] = _apart(surface, true_surface, size)
                 row[what, "rigid ICP"] = 100 * rigid_icp(surface, true_surface) / float(size)
             yield row
@@ -132,20 +146,9 @@ class _Errors:
         try:
             fit = read_fit(path, optional=False)
             self.model.coefficients(fit.shape, fit.expression)
-        except SampleError as error:
-            raise FormatError(f"{self.benchmark.title}: {error}") from error
+        except (SampleError, ConfigurationError) as error:
+            raise FormatError(f"{self.benchmark.title}, {path.name}: {error}") from error
         return fit
-
-    def _surface(self, maker: Reconstructor, found: Float32, height: int, name: str) -> Float64:
-        given = found if len(maker.points) == len(found) else found[self.rows68]
-        try:
-            return self._at(self.surface, maker(given, height).vertices_image)
-        except SampleError as error:
-            raise FormatError(f"{self.benchmark.title}: {name}: {error}") from error
-
-    @staticmethod
-    def _at(points: SurfacePoints, vertices: Float32) -> Float64:
-        return points.gather(vertices).astype(np.float64)
 
 
 def _apart(points: Float32 | Float64, truth: Float32 | Float64, size: float) -> float:

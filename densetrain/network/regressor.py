@@ -122,8 +122,10 @@ class OnnxRegressor:
         # ONNX Runtime's errors have no common base but this.
         except Exception as error:
             raise FormatError(f"{self.name} cannot be run: {_in_short(error)}") from error
-        if not np.isfinite(landmarks).all() or not all((one > 0).all() and np.isfinite(one).all() for one in sigma):
+        if not np.isfinite(landmarks).all():
             raise FormatError(f"{self.name} gives landmarks that are not finite: its weights are damaged")
+        if not all((one > 0).all() and np.isfinite(one).all() for one in sigma):
+            raise FormatError(f"{self.name} gives standard deviations that are not above 0: its weights are damaged")
         return landmarks, sigma[0] if sigma else None
 
 

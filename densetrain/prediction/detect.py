@@ -12,7 +12,7 @@ from densegen.errors import ConfigurationError
 from densegen.extras import install_line
 from densetrain.choices import DetectorName
 
-__all__ = ["Detector", "open_detector"]
+__all__ = ["Detector", "open_detector", "opened_when_asked"]
 
 Detector = Callable[[Image], Float64]
 """(H, W, 3) uint8 RGB -> (n, 4) left, top, right, bottom of the 68 keypoints, pixels, the largest face first."""
@@ -32,6 +32,18 @@ def open_detector(name: DetectorName) -> Detector:
     Raises :class:`ConfigurationError` if the library that it needs is not installed.
     """
     return {"cascade": _cascade, "opencv": _opencv, "mediapipe": _mediapipe}[name]()
+
+
+def opened_when_asked(name: DetectorName) -> Detector:
+    """A detector that is opened when it is first asked: many a call needs none."""
+    opened: list[Detector] = []
+
+    def detect(image: Image) -> Float64:
+        if not opened:
+            opened.append(open_detector(name))
+        return opened[0](image)
+
+    return detect
 
 
 def _cascade() -> Detector:

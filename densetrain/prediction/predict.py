@@ -31,6 +31,7 @@ from densetrain.prediction.detect import Detector, open_detector
 
 __all__ = [
     "VIDEO_SUFFIXES",
+    "Boxes",
     "Face",
     "Smoother",
     "check_boxes",
@@ -110,6 +111,44 @@ def passed_over(inputs: tuple[Path, ...]) -> dict[str, int]:
 def _visible(folder: Path) -> list[Path]:
     # macOS puts a ._NAME beside each NAME on disks of other systems.
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """The boxes of faces that were given with a command.
+
+    everywhere : (1, 4) of each image, or None
+    by_name : (n, 4) by file name
+    source : name of the file that they are from, None without one
+    """
+
+    everywhere: Float64 | None
+    by_name: dict[str, Float64]
+    source: str | None
+
+    @classmethod
+    def read(cls, box: tuple[float, float, float, float] | None, path: Path | None) -> Boxes:
+        """Raises :class:`ConfigurationError` or :class:`FormatError` if they are no boxes."""
+        everywhere = None
+        if box:
+            try:
+                everywhere = check_boxes(np.array([box], np.float64))
+            except ValueError as error:
+                raise ConfigurationError(f"--box: {error}") from error
+        return cls(everywhere, {} if path is None else read_boxes(path), None if path is None else path.name)
+
+    def of(self, image: Path) -> Float64 | None:
+        """(n, 4) boxes of an image, None if a detector has to find them.
+
+        Raises :class:`FormatError` if there is a file of boxes, and it has none for this image.
+        """
+        if self.everywhere is not None:
+            return self.everywhere
+        if image.name in self.by_name:
+            return self.by_name[image.name]
+        if self.source is not None:
+            raise FormatError(f"{self.source} has no box for {image.name}")
+        return None
 
 
 def read_boxes(path: Path) -> dict[str, Float64]:
@@ -261,7 +300,10 @@ def write_faces(
         elif kind == "fit":
             assert reconstructor is not None
             for number, face in enumerate(faces):
-                found = reconstructor(face.landmarks, len(image), face.sigma_px)
+                try:
+                    found = reconstructor(face.landmarks, len(image), face.sigma_px)
+                except SampleError as error:
+                    raise FormatError(f"{stem.name}: no fit follows from face {number}: {error}") from error
                 contents[stem.with_name(f"{stem.name}-{number}.mat")] = fit_bytes(found.fit, "densetrain predict")
         else:
             for number, face in enumerate(faces):

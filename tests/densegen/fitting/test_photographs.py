@@ -12,9 +12,11 @@ from PIL import Image
 
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel, write_model
+from densegen.fitting.photographs import tasks_of_photographs
 from densegen.fitting.prior import Prior
 from densegen.geometry.pose import pose_vertices
 from densegen.ibug68 import KEYPOINT_MIRROR
+from densegen.sources.annotations import Annotations, FaceMarks
 from densegen.sources.fits import Fit, fit_bytes, read_fit
 from densegen.synthetic.corpus import SUBSET
 from tests.densegen.command import fails, run
@@ -265,6 +267,52 @@ def _one_photo(folder: Path, photos: Path) -> Path:
 
 def vars_of(model: MorphableModel) -> dict[str, object]:
     return model.__getstate__()
+
+
+def test_names_mean_one_photograph_or_none(corpus: Path, tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    for name in ("a.jpg", "old/a.jpg", "b/c.jpg", "d/c.jpg", "img.001.jpg", "img.jpg", ".hidden/e.jpg"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    points = np.zeros((68, 2))
+
+    def meant(*names: str) -> list[str]:
+        marks = Annotations("ibug68", tuple(map(str, range(68))), tuple(FaceMarks(n, points) for n in names), 0)
+        tasks, missing = tasks_of_photographs(root, marks)
+        said = [task.image.relative_to(root).as_posix() for task in tasks]
+        return said + [str(one.reason) for one in missing]
+
+    assert meant("a.jpg") == ["a.jpg"]
+    assert meant("old/a") == ["old/a.jpg"]
+    assert meant("img.001") == ["img.001.jpg"]
+    assert meant("a", "c", "e", "img.002") == ["a.jpg", "image-ambiguous", "image-missing", "image-missing"]
+
+
+def test_a_manifest_that_was_edited_and_a_foreign_folder_are_refused(
+    photos: Path, corpus: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "faces"
+    make(photos, corpus, out)
+    with (out / "manifest.yaml").open("a") as file:
+        file.write("# mine\n")
+    arguments = ("fits", "make", photos, "--landmarks", photos, "--model", corpus / "model.safetensors", "--jobs", 1)
+    assert "was edited: move it away" in fails(*arguments, "--out", out)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "report.json").write_text("{}")
+    assert "holds something else than these fits (report.json)" in fails(*arguments, "--out", other)
+
+
+def test_landmarks_that_mean_two_fits_are_refused(corpus: Path, tmp_path: Path) -> None:
+    for name in ("s", "q"):
+        (tmp_path / "root" / name).mkdir(parents=True)
+        shutil.copy(sorted((corpus / SUBSET).glob("*.mat"))[0], tmp_path / "root" / name / "a.mat")
+    (tmp_path / "marks.json").write_text(json.dumps({"a.jpg": [[1, 2]] * 68}))
+    line = fails(
+        "fits", "refine", tmp_path / "root", "--landmarks", tmp_path / "marks.json", "--model",
+        corpus / "model.safetensors", "--out", tmp_path / "out", "--jobs", 1,
+    )  # fmt: skip
+    assert "a.jpg names 2 fits: give their folders" in line
 
 
 def test_the_output_folder_may_not_hold_what_is_read(photos: Path, corpus: Path) -> None:

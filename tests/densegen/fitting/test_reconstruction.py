@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from densegen.errors import SampleError
 from densegen.face.morphable_model import MorphableModel
@@ -63,9 +64,16 @@ def test_files_hold_the_mesh_with_its_texture_in_their_units(
     lines = files["obj"]["a.obj"].decode().splitlines()
     assert sum(line.startswith("v ") for line in lines) == sum(line.startswith("vt ") for line in lines)
     assert sum(line.startswith("v ") for line in lines) == model.vertex_count
-    u, v = next(line for line in lines if line.startswith("vt ")).split()[1:]
-    x, y = found.vertices_image[0, :2]
-    np.testing.assert_allclose([float(u), float(v)], [(x + 0.5) / 450, 1 - (y + 0.5) / 450], atol=1e-5)
+    # The texture is the part of the photograph that the face covers.
+    with Image.open(io.BytesIO(files["obj"]["a-texture.png"])) as picture:
+        texture = np.asarray(picture)
+    assert texture.size < image.size / 2
+    u, v = map(float, [line for line in lines if line.startswith("vt ")][vertex].split()[1:])
+    pixel = texture[round((1 - v) * texture.shape[0] - 0.5), round(u * texture.shape[1] - 0.5)]
+    np.testing.assert_array_equal(pixel, image[row, column])
+    assert set(mesh_files(found, model, image, "obj", "my photo")) == {
+        "my_photo.obj", "my_photo.mtl", "my_photo-texture.png"
+    }  # fmt: skip
     assert b"map_Kd a-texture.png" in files["obj"]["a.mtl"]
 
 

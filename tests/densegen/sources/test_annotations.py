@@ -87,7 +87,7 @@ def test_a_point_that_comes_again_begins_the_next_face(tmp_path: Path) -> None:
         ("a.pts", as_pts(POINTS)[:80], "holds .* points, its head says 68|cannot reshape"),
         ("a.pts", "version: 1\n", "holds 0 points|is not an iBUG"),
         ("a.csv", "x,y\n1,2\n", "the first column is"),
-        ("a.csv", "image,x0,y0,x1\na.jpg,1,2,3\n", "expected an x and a y of each point"),
+        ("a.csv", "image,x0,y0,x1\na.jpg,1,2,3\n", "expected x and y of each point"),
         ("a.csv", "image,x0,y0\na.jpg,1\n", "line 2: 2 cells, expected 3"),
         ("a.csv", "image,x0,y0\na.jpg,1,zwei\n", "line 2: could not convert"),
         ("a.csv", "image,point,x,y\na.jpg,0,1e9,2\n", "at 1e\\+09 px, at most"),
@@ -107,6 +107,46 @@ def test_what_is_no_file_of_landmarks_says_why(tmp_path: Path, name: str, conten
     (tmp_path / "names.txt").write_text("a.jpg\n")
     with pytest.raises(DensegenError, match=message):
         read_annotations(tmp_path / name, names=tmp_path / "names.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "contents"),
+    [
+        ("a.json", '{"a.jpg": {"30": [5]}}'),
+        ("a.json", '{"a.jpg": {"30": "12"}}'),
+        ("a.json", '{"a.jpg": {}}'),
+        ("a.json", '{"": [[1, 2]]}'),
+        ("a.json", '{"./": {"3": [1, 2]}}'),
+        ("a.json", '{"a.jpg": {"3": [1, 2], "3": [3, 4]}}'),
+        ("a.json", '{"a.jpg": {"' + "9" * 5000 + '": [1, 2]}}'),
+        ("a.json", '{"a.jpg": [[1, 2], [3, 4]], "a.jpg": [[1, 2], [3, 4]]}'),
+        ("a.json", '{"a.jpg": 5}'),
+        ("a.json", '{"images": 3, "annotations": [1]}'),
+        ("a.pts", "n_points 68\n{\n1 2\n3\n}"),
+        ("a.csv", "image,x0,y0\ra.jpg,1"),
+        ("a.csv", "image," + "x" * 200_000),
+    ],
+)
+def test_hostile_files_are_refused_in_one_line(tmp_path: Path, name: str, contents: str) -> None:
+    (tmp_path / name).write_bytes(contents.encode())
+    with pytest.raises(DensegenError) as caught:
+        read_annotations(tmp_path / name)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_table_of_a_spreadsheet_sorted_by_point_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "\ufeffimage,point,x,y\na.jpg,0,1,2\nb.jpg,0,3,4\na.jpg,1,5,6\nb.jpg,1,7,8\n", "utf-8"
+    )
+    first, second = read_annotations(tmp_path / "a.csv").faces
+    assert (first.image, first.points.tolist()) == ("a.jpg", [[1, 2], [5, 6]])
+    assert (second.image, second.points.tolist()) == ("b.jpg", [[3, 4], [7, 8]])
+
+
+def test_points_in_an_order_are_as_many_as_their_kind_has(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"a.jpg": POINTS[:51].tolist()}))
+    with pytest.raises(FormatError, match="faces have 51 points in an order, ibug68 68: name them"):
+        read_annotations(tmp_path / "a.json", kind="ibug68")
 
 
 def test_a_number_beyond_the_kind_is_refused(tmp_path: Path) -> None:

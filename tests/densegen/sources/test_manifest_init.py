@@ -9,7 +9,7 @@ import pytest
 from densegen.errors import ConfigurationError
 from densegen.sources.fit_list import list_fits
 from densegen.sources.manifest import read_manifest
-from densegen.sources.manifest_init import manifest_of_folder, write_manifest
+from densegen.sources.manifest_init import manifest_of_folder, manifest_of_part, write_manifest
 from tests.densegen.command import fails, run
 from tests.densegen.sources.test_fit_list import tree
 
@@ -62,12 +62,47 @@ def test_many_nested_folders_are_one_subset(tmp_path: Path) -> None:
     assert not any("no image" in note for note in found.notes)
 
 
+def test_mirrored_photographs_are_never_taken_for_others(tmp_path: Path) -> None:
+    tree(tmp_path, "A/x.mat", "A_Flip/x.mat", "A_Flip/x.jpg", "photos/x.jpg")
+    found = manifest_of_folder(tmp_path)
+    (subset,) = found.manifest.subsets
+    assert (subset.images, subset.shipped_flips) == ("photos", None)
+    assert any("A_Flip: 1 fits are left out" in note for note in found.notes)
+    many = tmp_path / "many"
+    tree(many, *(f"{n}/x.mat" for n in range(20)), "3_Flip/x.mat")
+    with pytest.raises(ConfigurationError, match="1 of them of mirrored photographs"):
+        manifest_of_folder(many)
+
+
+def test_names_of_folders_that_cannot_stand_in_a_manifest_are_said(tmp_path: Path) -> None:
+    tree(tmp_path, "a\\b/x.mat")
+    with pytest.raises(ConfigurationError, match="rename the folder"):
+        manifest_of_folder(tmp_path)
+    other = tmp_path / "other"
+    tree(other, "a/b/x.mat", "a-b/x.mat", "a-b-2/x.mat")
+    names = [subset.name for subset in manifest_of_folder(other).manifest.subsets]
+    assert len(set(names)) == 3
+
+
+def test_a_part_of_a_dataset_keeps_its_splits(tmp_path: Path) -> None:
+    whole = read_manifest("300w_lp")
+    part = manifest_of_part(whole, ["AFW/AFW_1_1_0", "AFW/AFW_1_1_1", "LFPW/LFPW_image_test_0001_0"])
+    assert {s.name: s.fits for s in part.subsets if s.fits} == {"AFW": 2, "LFPW": 1}
+    assert [s.group for s in part.subsets] == [s.group for s in whole.subsets]
+    assert (part.split, part.flips) == (whole.split, ("mirror", "none"))
+    write_manifest(part, tmp_path / "manifest.yaml")
+    assert read_manifest(tmp_path / "manifest.yaml") == part
+
+
 def test_the_command_says_what_it_found_and_refuses_what_is_none(tmp_path: Path) -> None:
     tree(tmp_path, "faces/a.mat", "faces/a.jpg")
     made = run("manifest", "init", tmp_path / "faces")
     assert made.exit_code == 0, made.output
     assert "1 fits in 1 folders" in made.output
-    assert run("manifest", "init", tmp_path / "faces").exit_code == 0  # its own file
+    assert run("manifest", "init", tmp_path / "faces").exit_code == 0  # the same again
+    with (tmp_path / "faces/manifest.yaml").open("a") as file:
+        file.write("# mine\n")
+    assert "exists and says something else" in fails("manifest", "init", tmp_path / "faces")
     (tmp_path / "faces/manifest.yaml").write_text("mine: 1\n")
     assert "did not write" in fails("manifest", "init", tmp_path / "faces")
     (tmp_path / "empty").mkdir()

@@ -63,6 +63,21 @@ def test_anybodys_landmarks_give_the_true_face(corpus: Path, tmp_path: Path) -> 
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".mat", ".obj", ".mtl", ".png"}
 
 
+def test_no_file_that_was_given_is_overwritten(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.jpg").write_bytes((corpus / "SYNTH/SYNTH_00000_0.jpg").read_bytes())
+    points = read_fit(corpus / "SYNTH/SYNTH_00000_0.mat").keypoints_3d
+    assert points is not None
+    text = json.dumps({"p.jpg": (points[:2].T - 1).tolist()})
+    (tmp_path / "p.json").write_text(text)
+    made = call(
+        "reconstruct", tmp_path / "p.jpg", "--landmarks", tmp_path / "p.json", "--model", corpus / "model.safetensors",
+        "--out", tmp_path, "--write", "json",
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    assert (tmp_path / "p.json").read_text() == text
+    assert (tmp_path / "p-2.json").is_file()
+
+
 def test_video_shares_one_identity(exported: Path, corpus: Path, tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     from densegen.sources.photograph import read_photograph
@@ -104,6 +119,10 @@ def test_wrong_inputs_are_one_line(run: Path, corpus: Path, boxes: Path, tmp_pat
     )
     (tmp_path / "line.json").write_text(json.dumps({photo.name: [[n, n] for n in range(68)]}))
     assert "lie on a line" in fails(photo, "--landmarks", tmp_path / "line.json", "--model", model)
+    assert "--box: a box's right and bottom lie" in fails(run, photo, "--box", 10, 10, 5, 5, "--model", model)
+    (tmp_path / "none.json").write_text("{}")
+    assert "has no box for" in fails(run, photo, "--boxes", tmp_path / "none.json", "--model", model)
     assert call("reconstruct", run, "--model", model).exit_code == 2
+    assert "means nothing to a RUN" in call("reconstruct", run, photo, "--first-pixel", 1, "--model", model).stderr
     assert call("reconstruct", photo, "--landmarks", boxes, "--flip-test", "--model", model).exit_code == 2
     assert call("predict", run, photo, "--write", "fit").exit_code == 2

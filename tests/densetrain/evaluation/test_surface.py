@@ -39,9 +39,12 @@ class Knowing:
             landmarks[:, 2] += generator.normal(0, 50)  # depth has no origin
             self.answers.append(crop_of_box(box, 1.5, 256).apply(landmarks.astype(np.float32)))
 
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
+    def with_sigma(self, crops: np.ndarray) -> tuple[np.ndarray, None]:
         self.calls += 1
-        return self.answers[self.calls - 1][None]
+        return self.answers[self.calls - 1][None], None
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        return self.with_sigma(crops)[0]
 
 
 @pytest.fixture
@@ -109,4 +112,6 @@ def test_the_command_writes_a_result_for_each_table(run: Path, root: Path, corpu
     report = call("report", tmp_path / "out", "--out", tmp_path / "report")
     assert report.exit_code == 0, report.output
     assert call(*asked).exit_code == 2
+    plain = call("evaluate", run, "--benchmark", "aflw2000-3d", "--root", root, "--model", corpus / "model.safetensors")
+    assert "--model means nothing to" in plain.stderr
     assert "means nothing to" in call("evaluate", run, "--shards", root, "--what", "surface").stderr
