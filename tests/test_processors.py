@@ -101,7 +101,9 @@ FITS = "7ee8f1f7b6ddf06c243a820f23132a7e30b5e7788129ee5ee3b8e82f31a523e9"
     [OTHERS[0], *(pytest.param(other, marks=pytest.mark.long) for other in OTHERS[1:])],
 )
 def test_fits_are_the_same_on_another_processor(tmp_path: Path, environment: dict[str, str]) -> None:
-    variables = os.environ | environment | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    variables = os.environ | environment
+    if "NUMBA_CPU_NAME" in environment:
+        variables |= {"NUMBA_CACHE_DIR": str(tmp_path)}
     made = subprocess.run([sys.executable, "-c", FIT], env=variables, capture_output=True, text=True, check=False)
     assert made.stdout.strip() == FITS, made.stderr[-500:]
 
