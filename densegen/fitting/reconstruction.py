@@ -22,8 +22,8 @@ from densegen.sources.fits import Fit
 __all__ = ["Reconstruction", "Reconstructor", "reconstruction_as_json"]
 
 NETWORK_SIGMA = 0.1
-"""Standard deviation of a network's landmark, as a share of the face's size, if nobody says it: more than the 3 to 5 % by
-which landmarks are off, since a network's errors are alike in neighbouring landmarks, and the solver takes them for
+"""Standard deviation of a network's landmark, as a share of the face's size, if nobody says it: more than the 3 to 5 %
+by which landmarks are off, since a network's errors are alike in neighbouring landmarks, and the solver takes them for
 independent.
 """
 
