@@ -23,8 +23,10 @@ from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import REGIONS
 from densegen.files import find_data_file
 from densegen.fitting.face_mesh import draw_reconstruction
+from densegen.fitting.face_tasks import tasks_of_photographs
+from densegen.fitting.fit_folder import run_tasks
+from densegen.fitting.fitter import FitSettings, make_fitter
 from densegen.fitting.model_points import ibug68_points
-from densegen.fitting.photographs import FitSettings, make_fitter, run_tasks, tasks_of_photographs
 from densegen.fitting.prior import prior_of_model
 from densegen.fitting.reconstruction import Reconstructor
 from densegen.fitting.report import draw_overlays

@@ -13,7 +13,8 @@ from densegen.console import ProgressBar, say
 
 if TYPE_CHECKING:
     from densegen.face.morphable_model import MorphableModel
-    from densegen.fitting.photographs import FaceTask, FitOutcome, Fitter
+    from densegen.fitting.face_tasks import FaceTask, FitOutcome
+    from densegen.fitting.fitter import Fitter
     from densegen.sources.annotations import Annotations
     from densegen.sources.manifest import Manifest
 
@@ -67,7 +68,7 @@ def make_fits(photos: Path, landmarks: Path, **options: Any) -> None:
     Reads 68 or 21 points or any of them by name, writes OUT/FITS with a fit beside a copy of each photograph,
     OUT/manifest.yaml for 'densegen build', OUT/report.json and OUT/overlays.png: look at that picture.
     """
-    from densegen.fitting.photographs import tasks_of_photographs
+    from densegen.fitting.face_tasks import tasks_of_photographs
 
     asked = _Asked(**options)
     annotations = asked.read(landmarks)
@@ -89,7 +90,7 @@ def refine_fits(root: Path, landmarks: Path, manifest_name: str | None, **option
     A fit without landmarks is copied as it is. OUT has the folders of ROOT, but no shipped flips: a build mirrors.
     """
     from densegen.errors import ConfigurationError
-    from densegen.fitting.photographs import tasks_of_fits
+    from densegen.fitting.face_tasks import tasks_of_fits
     from densegen.sources.fit_list import list_fits
     from densegen.sources.manifest import read_manifest
     from densegen.sources.manifest_init import manifest_of_folder
@@ -132,7 +133,7 @@ class _Asked:
         return read_annotations(landmarks, kind=self.kind, first_pixel=self.first_pixel, names=self.names)
 
     def fitter(self, annotations: Annotations, model: MorphableModel) -> Fitter:
-        from densegen.fitting.photographs import FitSettings, make_fitter
+        from densegen.fitting.fitter import FitSettings, make_fitter
         from densegen.fitting.prior import read_prior
         from densegen.index.vertex_index import read_index
 
@@ -152,7 +153,7 @@ def _run(
     """
     from densegen.executors import open_pool
     from densegen.face.morphable_model import read_model
-    from densegen.fitting.photographs import check_output_folder, run_tasks
+    from densegen.fitting.fit_folder import check_output_folder, run_tasks
 
     check_output_folder(asked.out, tasks)
     model = read_model(asked.model_path)
@@ -169,7 +170,8 @@ def _finish(
 ) -> None:  # fmt: skip
     from densegen.errors import ConfigurationError
     from densegen.files import sha256_of
-    from densegen.fitting.photographs import MANIFEST_NAME, OVERLAYS_NAME, REPORT_NAME, SWAPPED_REASON
+    from densegen.fitting.fit_folder import MANIFEST_NAME, OVERLAYS_NAME, REPORT_NAME
+    from densegen.fitting.fitter import SWAPPED_REASON
     from densegen.fitting.report import draw_overlays, summarise, write_report
     from densegen.sources.manifest_init import write_manifest
 

@@ -15,7 +15,9 @@ from densegen.arrays import Float32, Float64, Image
 from densegen.drawing import contact_sheet, draw_points, write_png
 from densegen.errors import SampleError
 from densegen.files import write_text
-from densegen.fitting.photographs import REPORT_FORMAT, SWAPPED_REASON, FitOutcome, Fitter
+from densegen.fitting.face_tasks import FitOutcome
+from densegen.fitting.fit_folder import REPORT_FORMAT
+from densegen.fitting.fitter import SWAPPED_REASON, Fitter
 from densegen.geometry.crop import box_around, crop_of_box, warp
 from densegen.sources.annotations import Annotations
 from densegen.sources.fits import read_fit

@@ -217,7 +217,7 @@ def _job_of_network(network: Regressor, model: MorphableModel, inputs: list[Path
 
 def _job_of_landmarks(path: Path, model: MorphableModel, inputs: list[Path], out: Path, asked: _Asked) -> _Job:
     from densegen.errors import FormatError
-    from densegen.fitting.photographs import FitSettings, points_of
+    from densegen.fitting.fitter import FitSettings, points_of
     from densegen.fitting.reconstruction import Reconstructor
     from densegen.index.vertex_index import read_index
     from densegen.sources.annotations import read_annotations

@@ -12,7 +12,8 @@ from PIL import Image
 
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel, write_model
-from densegen.fitting.photographs import tasks_of_photographs
+from densegen.fitting.face_tasks import FaceTask, tasks_of_photographs
+from densegen.fitting.fit_folder import check_output_folder
 from densegen.fitting.prior import Prior
 from densegen.geometry.pose import pose_vertices
 from densegen.ibug68 import KEYPOINT_MIRROR
@@ -316,7 +317,5 @@ def test_landmarks_that_mean_two_fits_are_refused(corpus: Path, tmp_path: Path) 
 
 
 def test_the_output_folder_may_not_hold_what_is_read(photos: Path, corpus: Path) -> None:
-    from densegen.fitting.photographs import FaceTask, check_output_folder
-
     with pytest.raises(ConfigurationError, match="holds what is read"):
         check_output_folder(photos, [FaceTask("FITS/a", photos / "a.jpg", None)])

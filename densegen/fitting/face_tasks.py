@@ -1,0 +1,163 @@
+"""The faces to be fitted: landmarks of people's files, matched with photographs or with fits that exist."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from densegen.arrays import Float64, Mask
+from densegen.errors import ConfigurationError
+from densegen.files import stays_below
+from densegen.sources.annotations import Annotations
+from densegen.sources.fit_list import IMAGE_SUFFIXES, FitEntry
+
+__all__ = ["FITS_FOLDER", "FaceTask", "FitOutcome", "tasks_of_fits", "tasks_of_photographs"]
+
+FITS_FOLDER = "FITS"
+"""Folder, below the root that is written, of fits that are made anew."""
+
+
+@dataclass(frozen=True, eq=False)
+class FaceTask:
+    """One face to be fitted.
+
+    name : of the fit that is written, below the output, without ``.mat``, with ``/``
+    image : its photograph
+    points : (N, 2 or 3) float64, px, image frame, NaN = not visible; None if there are none, for a fit that stays
+    earlier : the fit that exists, or None
+    """
+
+    name: str
+    image: Path
+    points: Float64 | None
+    earlier: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FitOutcome:
+    """What became of one face.
+
+    reason, message : why it was set aside, or None and ""
+    size : of the face, px
+    residuals : (N, 2) float64, observed minus explained, px, image frame, y down; NaN if not visible
+    before : the same of the fit that existed
+    wrong : (N,) bool, points that were left out
+    """
+
+    task: FaceTask
+    reason: str | None = None
+    message: str = ""
+    size: float = float("nan")
+    residuals: Float64 | None = None
+    before: Float64 | None = None
+    wrong: Mask | None = None
+
+    @property
+    def error(self) -> float:
+        """Mean distance of the points that were used, as a share of the face's size."""
+        if self.residuals is None:
+            return float("nan")
+        distance = np.linalg.norm(self.residuals, axis=1)
+        used = ~np.isnan(distance) if self.wrong is None else ~np.isnan(distance) & ~self.wrong
+        return float(distance[used].mean()) / self.size
+
+
+def tasks_of_photographs(photos: Path, annotations: Annotations) -> tuple[list[FaceTask], list[FitOutcome]]:
+    """The faces whose photographs are there, and the others as outcomes.
+
+    A photograph is named by its path below ``photos``, with or without its suffix, or by its name alone if that is
+    unique there.
+
+    Raises :class:`ConfigurationError` if the folder does not exist, or no face has a photograph.
+    """
+    if not photos.is_dir():
+        raise ConfigurationError(f"{photos} is not a folder of photographs")
+    places = _Places(
+        path
+        for path in (PurePosixPath(*found.relative_to(photos).parts) for found in sorted(photos.rglob("*")))
+        if path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
+    )
+    found, missing = [], []
+    for face in annotations.faces:
+        if not stays_below(face.image):
+            raise ConfigurationError(f"the photograph {face.image!r} leaves {photos}: give names below it")
+        candidates = places.named(face.image)
+        if len(candidates) == 1:
+            found.append((candidates[0], face.points))
+            continue
+        task = FaceTask(f"{FITS_FOLDER}/{_without_suffix(face.image)}", photos / face.image, face.points)
+        if candidates:
+            why = f"{face.image} names {len(candidates)} photographs: give their folders"
+            missing.append(FitOutcome(task, "image-ambiguous", why))
+        else:
+            missing.append(FitOutcome(task, "image-missing", f"{face.image} has no photograph"))
+    if not found:
+        raise ConfigurationError(
+            f"{len(missing)} faces, and not one has a photograph in {photos}: {missing[0].message}"
+        )
+    of_photograph, seen, tasks = Counter(place for place, _ in found), Counter[PurePosixPath](), []
+    for place, points in found:
+        own = f"_face{seen[place]}" if of_photograph[place] > 1 else ""
+        seen[place] += 1
+        tasks.append(FaceTask(f"{FITS_FOLDER}/{place.with_suffix('')}{own}", photos / place, points))
+    if twice := [name for name, count in Counter(task.name for task in tasks).items() if count > 1]:
+        raise ConfigurationError(f"two faces would be written to {twice[0]}.mat: rename one of their photographs")
+    return tasks, missing
+
+
+def _without_suffix(name: str) -> str:
+    """A photograph's name without the suffix of a picture; another ending belongs to the name."""
+    path = PurePosixPath(name)
+    return str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path)
+
+
+class _Places:
+    """Files of pictures or fits, found by path, by path without suffix, or by name alone."""
+
+    def __init__(self, paths: Iterable[PurePosixPath]) -> None:
+        self.by_path: dict[str, list[PurePosixPath]] = {}
+        self.by_stem: dict[str, list[PurePosixPath]] = {}
+        self.by_name: dict[str, list[PurePosixPath]] = {}
+        for path in paths:
+            self.by_path[str(path)] = [path]
+            self.by_stem.setdefault(str(path.with_suffix("")), []).append(path)
+            for name in {path.name, path.stem}:
+                self.by_name.setdefault(name, []).append(path)
+
+    def named(self, name: str) -> list[PurePosixPath]:
+        """The files that a name can mean; the fullest reading that means any."""
+        path = str(PurePosixPath(name))
+        readings = (self.by_path.get(path), self.by_stem.get(path), self.by_stem.get(_without_suffix(path)))
+        found = next(filter(None, readings), None)
+        if found is None and "/" not in path:
+            found = self.by_name.get(path) or self.by_name.get(_without_suffix(path))
+        return found or []
+
+
+def tasks_of_fits(entries: Sequence[FitEntry], root: Path, annotations: Annotations) -> list[FaceTask]:
+    """Fits that exist, with their landmarks if there are some; the others stay as they are.
+
+    Raises :class:`ConfigurationError` if not one has landmarks, or a name means several fits.
+    """
+    fits = {PurePosixPath(*entry.fit.relative_to(root).parts): entry for entry in entries}
+    places, marks = _Places(fits), dict[PurePosixPath, Float64]()
+    for face in annotations.faces:
+        meant = places.named(_without_suffix(face.image))
+        if len(meant) > 1:
+            raise ConfigurationError(f"{face.image} names {len(meant)} fits: give their folders")
+        if meant and meant[0] in marks:
+            raise ConfigurationError(f"{meant[0]} has landmarks of two faces: a fit is of one")
+        if meant:
+            marks[meant[0]] = face.points
+    if not marks:
+        raise ConfigurationError(
+            f"none of {len(fits)} fits has landmarks: the first fit is {next(iter(fits), 'not there')}, the first "
+            f"landmarks are of {annotations.faces[0].image}"
+        )
+    return [
+        FaceTask(str(path.with_suffix("")), entry.image, marks.get(path), entry.fit) for path, entry in fits.items()
+    ]

@@ -1,0 +1,197 @@
+"""From the landmarks of one face to its fit, or to the reason why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from densegen.arrays import Float64
+from densegen.errors import ConfigurationError, SampleError
+from densegen.face.morphable_model import MorphableModel
+from densegen.fitting.face_tasks import FaceTask, FitOutcome
+from densegen.fitting.model_points import ModelPoints, aflw21_points, ibug68_points, landmark_points
+from densegen.fitting.outline import jaw_lines
+from densegen.fitting.prior import EarlierFit, Prior
+from densegen.fitting.solver import FaceSolver, Solution, face_size
+from densegen.geometry.crop import box_around
+from densegen.geometry.pose import camera_points, pose_vertices
+from densegen.ibug68 import KEYPOINTS
+from densegen.index.vertex_index import VertexIndex
+from densegen.sources.annotations import Annotations
+from densegen.sources.fits import Fit, read_fit
+from densegen.sources.photograph import read_photograph
+
+__all__ = ["SWAPPED_REASON", "FitSettings", "Fitter", "make_fitter", "points_of"]
+
+SWAPPED_REASON = "left-right-swapped"
+
+SWAPPED = 0.6
+"""Left and right are swapped if the points fit so much better under each other's names."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How landmarks are believed.
+
+    sigma : standard deviation of a coordinate, as a share of the face's size (sqrt(w h) of its points' box)
+    jaw : ``true`` for points on the jaw that is there, ``outline`` for those that follow what is seen
+    max_residual : a face whose points stay farther away on average is set aside, the same share
+    """
+
+    sigma: float = 0.02
+    jaw: Literal["true", "outline"] = "true"
+    max_residual: float = 0.06
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("sigma", 1e-4, 0.5), ("max_residual", 1e-3, 1.0)):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}, expected {low:g} to {high:g}")
+
+
+@dataclass(frozen=True, eq=False)
+class Fitter:
+    """All that turns landmarks into fits, made once and sent to each worker.
+
+    mesh68 : where the 68 are, to write them beside the fit
+    shapes : how many of the coefficients are of shape
+    swapped : takes left for right; None if the points have no mirror images
+    """
+
+    mesh68: ModelPoints
+    shapes: int
+    settings: FitSettings
+    solver: FaceSolver
+    swapped: FaceSolver | None
+
+    @property
+    def points(self) -> ModelPoints:
+        return self.solver.points
+
+    def run(self, task: FaceTask) -> tuple[FitOutcome, Fit | None]:
+        """The fit of one face, or why there is none."""
+        try:
+            earlier = None if task.earlier is None else read_fit(task.earlier)
+            if earlier is not None and (found := len(earlier.shape) + len(earlier.expression)) != len(
+                self.solver.prior.std
+            ):
+                raise SampleError(
+                    "component-count", f"{task.name} has {found} coefficients, the model {len(self.solver.prior.std)}"
+                )
+            if task.points is None:
+                return FitOutcome(task), earlier
+            height = len(read_photograph(task.image))
+            return self._fit(task, task.points, height, earlier)
+        except SampleError as error:
+            return FitOutcome(task, error.reason, str(error)), None
+
+    def _fit(self, task: FaceTask, points: Float64, height: int, earlier: Fit | None) -> tuple[FitOutcome, Fit | None]:
+        observed = camera_points(points, height)
+        visible = np.isfinite(observed).all(axis=1)
+        size = face_size(observed[visible]) if visible.sum() > 1 else 0.0
+        near = None
+        before = None
+        if earlier is not None:
+            near = EarlierFit(earlier.pose, np.concatenate([earlier.shape, earlier.expression]).astype(np.float64))
+            whole = self._posed(self.mesh68, near.coefficients, earlier, height)
+            size = face_size(whole)
+            before = points[:, :2] - self._posed(self.points, near.coefficients, earlier, height)[:, :2]
+        sigma = max(self.settings.sigma * size, 1e-3)
+        try:
+            solution = self.solver.solve(observed, sigma, earlier=near)
+        except SampleError as error:
+            if error.reason in ("points-contradict", "face-turned-away"):
+                self._refuse_swapped(task, observed, sigma, size)
+            raise
+        off = _mean_distance(solution) / max(size, 1e-9)
+        if off > self.settings.max_residual / 2:
+            self._refuse_swapped(task, observed, sigma, size)
+        fit = self._fit_of(solution, points, height)
+        residuals = solution.residuals[:, :2] * [1, -1]
+        outcome = FitOutcome(task, None, "", size, residuals, before, solution.wrong)
+        if not off <= self.settings.max_residual:
+            message = (
+                f"the points stay {100 * off:.1f} % of the face away, at most {100 * self.settings.max_residual:g} %"
+            )
+            return FitOutcome(task, "points-far", message, size, residuals, before, solution.wrong), None
+        return outcome, fit
+
+    def _refuse_swapped(self, task: FaceTask, observed: Float64, sigma: float, size: float) -> None:
+        """Raise :class:`SampleError` if the points make a face with left and right swapped, and none as they are."""
+        if self.swapped is None:
+            return
+        errors = []
+        for solver in (self.solver, self.swapped):
+            try:
+                errors.append(_mean_distance(solver.solve(observed, sigma)) / max(size, 1e-9))
+            except SampleError:
+                errors.append(float("inf"))
+        own, other = errors
+        if other < min(SWAPPED * own, self.settings.max_residual):
+            raise SampleError(SWAPPED_REASON, f"{task.name}: the points fit better with left and right swapped")
+
+    def _fit_of(self, solution: Solution, points: Float64, height: int) -> Fit:
+        coefficients = solution.coefficients.astype(np.float32)
+        fit = Fit(solution.pose, coefficients[: self.shapes], coefficients[self.shapes :])
+        keypoints = self._posed(self.mesh68, coefficients.astype(np.float64), fit, height).astype(np.float32)
+        given = np.where(np.isnan(points[:, :2]), -1, points[:, :2] + 1).T
+        return Fit(
+            pose=fit.pose,
+            shape=fit.shape,
+            expression=fit.expression,
+            points_2d=given.astype(np.float32),
+            keypoints_3d=keypoints.T + np.array([[1], [1], [0]], np.float32),
+            roi=np.rint(box_around(keypoints) + 1).clip(-32768, 32767).astype(np.float32),
+        )
+
+    def _posed(self, points: ModelPoints, coefficients: Float64, fit: Fit, height: int) -> Float64:
+        """(N, 3) float64, px, image frame: points of a fit's face."""
+        places = points.at(coefficients).astype(np.float32)
+        return pose_vertices(places, fit.pose, height).astype(np.float64)
+
+
+def _mean_distance(solution: Solution) -> float:
+    return float(np.linalg.norm(solution.residuals[solution.used, :2], axis=1).mean())
+
+
+def points_of(annotations: Annotations, model: MorphableModel, index: VertexIndex) -> ModelPoints:
+    """The model's points for annotated ones; raises :class:`ConfigurationError` if a name is no landmark's."""
+    if annotations.kind in ("ibug68", "aflw21"):
+        points = ibug68_points(model) if annotations.kind == "ibug68" else aflw21_points(model)
+        return points.rows([int(name) for name in annotations.names])
+    points = landmark_points(model, index)
+    if annotations.names == tuple(map(str, range(len(index)))):
+        return points
+    row_of = {name: row for row, name in enumerate(points.names)}
+    if unknown := [name for name in annotations.names if name not in row_of]:
+        raise ConfigurationError(
+            f"{len(annotations.names)} points, among them {unknown[0]!r}: neither the 68 nor AFLW's 21, nor names of "
+            f"{index.name}'s landmarks; say what they are with --points"
+        )
+    return points.rows([row_of[name] for name in annotations.names])
+
+
+def make_fitter(
+    annotations: Annotations, model: MorphableModel, index: VertexIndex, prior: Prior, settings: FitSettings
+) -> Fitter:
+    """A fitter for the points of ``annotations``.
+
+    Raises :class:`ConfigurationError` if the outline of the jaw is asked for points without a jaw.
+    """
+    points = points_of(annotations, model, index)
+    lines = None
+    if settings.jaw == "outline":
+        if annotations.kind != "ibug68":
+            raise ConfigurationError("--jaw outline moves the jaw of the 68: these points are others")
+        rows = np.full(KEYPOINTS, -1)
+        rows[[int(name) for name in annotations.names]] = np.arange(len(points))
+        lines = jaw_lines(model, rows)
+    mirrored = None if points.mirror is None else FaceSolver(points.mirrored, prior, robust=True)
+    return Fitter(
+        mesh68=ibug68_points(model),
+        shapes=len(model.shape_basis),
+        settings=settings,
+        solver=FaceSolver(points, prior, robust=True, jaw=lines),
+        swapped=mirrored,
+    )
