@@ -24,7 +24,7 @@ import numpy as np
 
 from densegen.geometry.kernels import kernel
 
-__all__ = ["POSE_UNKNOWNS", "gram_matrices", "minimise", "points_of_face", "similarities"]
+__all__ = ["POSE_UNKNOWNS", "gram_matrices", "middle_of", "minimise", "points_of_face", "similarities", "spread_of"]
 
 POSE_UNKNOWNS = 7
 """Rotation, logarithm of the scale, translation."""
@@ -63,6 +63,36 @@ def gram_matrices(basis: Any, weight: Any) -> Any:
                     for m in range(k + 1):
                         row[m] += a * two[m] + b * one[m]
     return grams
+
+
+@kernel
+def spread_of(points: Any) -> Any:
+    """Of the covariance of (n, D) points, D at most 3, with the variances a >= b >= c along its axes: ``a + b + c``,
+    ``a b + a c + b c`` and ``a b c``. Points on a line have a small second one, points in a plane a small third one.
+    """
+    count, middle, moments = len(points), np.zeros(3), np.zeros((3, 3))
+    for i in range(count):
+        for c in range(points.shape[1]):
+            middle[c] += points[i, c] / count
+    for i in range(count):
+        for c in range(points.shape[1]):
+            for d in range(c + 1):
+                moments[c, d] += (points[i, c] - middle[c]) * (points[i, d] - middle[d]) / count
+    xx, yy, zz, xy, xz, yz = (
+        moments[0, 0], moments[1, 1], moments[2, 2], moments[1, 0], moments[2, 0], moments[2, 1]
+    )  # fmt: skip
+    minors = xx * yy - xy * xy + xx * zz - xz * xz + yy * zz - yz * yz
+    return xx + yy + zz, minors, xx * (yy * zz - yz * yz) - xy * (xy * zz - yz * xz) + xz * (xy * yz - yy * xz)
+
+
+@kernel
+def middle_of(points: Any) -> Any:
+    """(D,) float64, the mean of (n, D) points, added from the first to the last."""
+    middle = np.zeros(points.shape[1])
+    for i in range(len(points)):
+        for c in range(points.shape[1]):
+            middle[c] += points[i, c]
+    return middle / len(points)
 
 
 @kernel
@@ -275,7 +305,8 @@ def _normal_equations(
     normal[:] = 0.0
     gradient[:] = 0.0
     jacobian, row = np.zeros((8, 3)), np.empty((8, 3))
-    crossed = np.zeros((8, count))
+    # Of the components with the turns, the scale and the residual; and alone, of which those with the shift are made.
+    crossed, alone = np.zeros((8, count)), np.zeros((3, count))
     for i in range(len(weight)):
         if weight[i] == 0:
             continue
@@ -306,12 +337,23 @@ def _normal_equations(
                     h[j] = scale * (
                         rotation[0, c] * row[j, 0] + rotation[1, c] * row[j, 1] + rotation[2, c] * row[j, 2]
                     )
-                component = basis[3 * i + c]
-                for j in range(8):
-                    if h[j] != 0.0:
-                        sums, amount = crossed[j], h[j]
-                        for k in range(count):
-                            sums[k] += amount * component[k]
+                component, share = basis[3 * i + c], weight[i]
+                turn, pitch, yaw, size, rest, own = crossed[0], crossed[1], crossed[2], crossed[3], crossed[7], alone[c]
+                h0, h1, h2, h3, h7 = h[0], h[1], h[2], h[3], h[7]
+                for k in range(count):
+                    turn[k] += h0 * component[k]
+                    pitch[k] += h1 * component[k]
+                for k in range(count):
+                    yaw[k] += h2 * component[k]
+                    size[k] += h3 * component[k]
+                for k in range(count):
+                    rest[k] += h7 * component[k]
+                    own[k] += share * component[k]
+    for d in range(3):
+        for k in range(count):
+            crossed[4 + d, k] = axes[d] * scale * (
+                rotation[d, 0] * alone[0, k] + rotation[d, 1] * alone[1, k] + rotation[d, 2] * alone[2, k]
+            )  # fmt: skip
     for k in range(count):
         for j in range(7):
             normal[7 + k, j] = crossed[j, k]

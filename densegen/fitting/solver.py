@@ -18,7 +18,7 @@ import numpy as np
 
 from densegen.arrays import Float32, Float64, Mask
 from densegen.errors import ConfigurationError, SampleError
-from densegen.fitting.gauss_newton import gram_matrices, minimise, points_of_face, similarities
+from densegen.fitting.gauss_newton import gram_matrices, middle_of, minimise, points_of_face, similarities, spread_of
 from densegen.fitting.model_points import ModelPoints
 from densegen.fitting.outline import JawLines
 from densegen.fitting.prior import EarlierFit, Prior
@@ -58,7 +58,10 @@ ENOUGH_FOR_POSE = 80
 """About so many points are looked at for it."""
 
 TRIED = 4
-"""So many of them, those that look most like the points, are followed up."""
+"""At most so many of them, those that look most like the points, are followed up."""
+
+MOST_UNLIKE = 4.0
+"""What does not meet the points by so many times as much, squared, is not."""
 
 SAME_TURN = 0.98
 """Two poses are one if the cosine of half the angle between them is above this: 23 degrees."""
@@ -237,8 +240,7 @@ class _Problem:
         weight = np.where(seen, (unit / np.where(seen, sigma, 1.0)) ** 2, 0.0)
         dimensions = observed.shape[1]
         middle, target = np.zeros(3), np.zeros((len(seen), 3))
-        for axis in range(dimensions):
-            middle[axis] = math.fsum(observed[seen, axis]) / int(seen.sum())
+        middle[:dimensions] = middle_of(observed[seen])
         target[seen, :dimensions] = (observed[seen] - middle[:dimensions]) / unit
         problem = cls(
             solver, observed, seen, unit, middle, target, weight, np.array([1.0, 1.0, float(dimensions == 3)]),
@@ -282,6 +284,7 @@ class _Problem:
         some = self._some()
         left, rotations, scales, shifts = similarities(some.mean[some.seen], some.target[some.seen], _TURNS)
         order = np.argsort(left, kind="stable")[:TRIED]
+        order = order[left[order] <= MOST_UNLIKE * left[order[0]]]
         tried = [_Face(rotations[row], float(scales[row]), shifts[row], np.zeros(0)) for row in order]
         poses = sorted((some.minimise(start, huber, some.seen, POSE_STEPS) for start in tried), key=_energy)
         different: list[_Face] = []
@@ -395,29 +398,16 @@ def _check_spread(observed: Float64, places: Float64, seen: Mask) -> None:
         raise SampleError(
             "points-too-few", f"{count} of {len(seen)} points are visible, at least {FEWEST_POINTS} are needed"
         )
-    total, minors, _ = _invariants(observed[seen])
+    total, minors, _ = spread_of(observed[seen])
     if not total > 0 or minors < NARROWEST**2 * total**2:
         raise SampleError("points-on-a-line", f"the {count} points lie on a line, or all in one place")
-    total, minors, determinant = _invariants(places[seen])
+    total, minors, determinant = spread_of(places[seen])
     if minors < NARROWEST**2 * total**2:
         raise SampleError("points-on-a-line", f"the {count} points lie on a line of the face")
     if observed.shape[1] == 2 and determinant < FLATTEST**2 * total * minors:
         raise SampleError(
             "points-in-a-plane", f"the {count} points lie in a plane of the face: their picture has two poses"
         )
-
-
-def _invariants(points: Float64) -> tuple[float, float, float]:
-    """Of the covariance of (n, 2 or 3) points with the variances a >= b >= c along its axes: ``a + b + c``, ``a b + a c
-    + b c`` and ``a b c``. Points on a line have a small second one, points in a plane a small third one.
-    """
-    count = len(points)
-    away = [column - math.fsum(column) / count for column in points.T] + [np.zeros(count)] * (3 - points.shape[1])
-    xx, yy, zz = (math.fsum(column * column) / count for column in away)
-    xy, xz, yz = (math.fsum(away[i] * away[j]) / count for i, j in ((0, 1), (0, 2), (1, 2)))
-    minors = xx * yy - xy * xy + xx * zz - xz * xz + yy * zz - yz * yz
-    determinant = xx * (yy * zz - yz * yz) - xy * (xy * zz - yz * xz) + xz * (xy * yz - yy * xz)
-    return xx + yy + zz, minors, determinant
 
 
 def _check_facing(solution: Solution) -> None:
