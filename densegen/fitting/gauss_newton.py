@@ -32,7 +32,7 @@ POSE_UNKNOWNS = 7
 _PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 """Pairs of model axes, in the order of :func:`gram_matrices`."""
 
-LEAST_GAIN = 1e-9
+LEAST_GAIN = 1e-7
 """A step that promises less, as a share of E, is not taken."""
 
 MAX_TURN = 0.5
