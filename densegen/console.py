@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,16 @@ import click
 from densegen.errors import DensegenError
 from densegen.extras import EXTRA_OF, install_line
 
-__all__ = ["OneLineErrors", "ProgressBar", "as_markdown", "one_line", "plain", "prepare_streams", "say"]
+__all__ = [
+    "OneLineErrors",
+    "ProgressBar",
+    "as_markdown",
+    "one_line",
+    "plain",
+    "prepare_streams",
+    "refuse_unread",
+    "say",
+]
 
 LONGEST_LINE = 600
 
@@ -50,6 +59,19 @@ def as_markdown(text: str) -> str:
 def say(text: str, *, err: bool = False) -> None:
     """Print plain text to standard output, or to standard error."""
     click.echo(plain(text), err=err)
+
+
+def refuse_unread(names: Collection[str], what: str) -> None:
+    """Refuse options of the command that is running if they were given and ``what`` does not read them: the result
+    would look as if they had been applied.
+
+    names : of the options' parameters
+    """
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
+        if given and option.name in names:
+            raise click.UsageError(f"{option.opts[0]} means nothing to {what}")
 
 
 def prepare_streams() -> None:

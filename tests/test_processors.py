@@ -111,7 +111,7 @@ def test_fits_are_the_same_on_another_processor(tmp_path: Path, environment: dic
 LOOK = """
 import re
 from densegen.face import depth, morphable_model
-from densegen.fitting import gauss_newton
+from densegen.fitting import alignment, gauss_newton
 from densegen.geometry import crop, elementary, pose, position_map, renderer, surface
 from densegen.geometry.crop import Crop, warp
 from densegen.files import find_data_file
@@ -127,7 +127,8 @@ position_map.render_fixed_point(recipe.uv_table, 0 * recipe.model.mean)
 recipe.landmarks.gather(recipe.model.mean), warp(image, Crop(0.9, 0, 0)), warp(image, Crop(0.3, 0, 0))
 exec(FIT)
 looked = 0
-for module in (crop, depth, gauss_newton, elementary, morphable_model, pose, position_map, renderer, surface):
+kernels = alignment, crop, depth, elementary, gauss_newton, morphable_model, pose, position_map, renderer, surface
+for module in kernels:
     for name, value in vars(module).items():
         for text in getattr(value, "inspect_asm", dict)().values():
             assert not re.search(r"\\bvfn?m(add|sub)", text), f"{module.__name__}.{name}"

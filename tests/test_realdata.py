@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from scipy.spatial.transform import Rotation
 
 from densegen.cli import main
 from densegen.dataset.pipeline import mesh_in_image
@@ -17,11 +19,12 @@ from densegen.dataset.verify import verify_dataset
 from densegen.face.basel import assemble_model, convert_model
 from densegen.face.morphable_model import MorphableModel, write_model
 from densegen.files import find_data_file
-from densegen.fitting.model_points import ibug68_points, landmark_points
-from densegen.fitting.prior import EarlierFit, Prior
+from densegen.fitting.model_points import aflw21_points, ibug68_points, landmark_points
+from densegen.fitting.prior import EarlierFit, Prior, read_prior
 from densegen.fitting.solver import FaceSolver
+from densegen.geometry.crop import box_size
 from densegen.geometry.flip import flip_keypoints
-from densegen.geometry.pose import camera_points, rotation_matrix
+from densegen.geometry.pose import camera_points, pose_from, rotation_matrix
 from densegen.geometry.uv import uv_pixels
 from densegen.index.candidates import SEEDS, sample_candidates
 from densegen.index.corrections import correct, read_corrections
@@ -241,3 +244,55 @@ def test_fits_of_the_68_in_2d_meet_the_real_ones_at_every_yaw(realdata: Path, ba
         found = solver.solve(seen, 0.01 * size)
         between = rotation_matrix(*map(float, found.pose[:3])) @ rotation_matrix(*map(float, fit.pose[:3])).T
         assert np.rad2deg(np.arccos(np.clip((np.trace(between) - 1) / 2, -1, 1))) < 8
+
+
+@pytest.mark.long
+def test_the_table_of_fits_on_the_whole_of_aflw2000(realdata: Path, basel: MorphableModel) -> None:
+    """What ``docs/fitting.md`` prints; DENSE_AFLW2000 is a folder of all pairs and ``AFLW2000-3D.pts21.npy``."""
+    if not (folder := os.environ.get("DENSE_AFLW2000")):
+        pytest.skip("DENSE_AFLW2000 is not set")
+    paths = sorted(Path(folder).glob("*.mat"))
+    marks = np.load(Path(folder) / "AFLW2000-3D.pts21.npy").transpose(0, 2, 1).astype(float)
+    fits, prior = [read_fit(path) for path in paths], read_prior(Path(folder), basel)
+    points = {68: ibug68_points(basel), 21: aflw21_points(basel), 520: landmark_points(basel, read_index())}
+    solvers = {count: FaceSolver(points[count], prior, robust=True) for count in (68, 21)}
+    generator, errors, yaw = np.random.default_rng(0), [], []
+
+    def seen(count: int, pose: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+        turned = points[count].at(coefficients) @ rotation_matrix(*map(float, pose[:3])).T
+        return (float(pose[6]) * turned + pose[3:6].astype(float))[:, :2]
+
+    for number, (fit, mark) in enumerate(zip(fits, marks, strict=True)):
+        own, other = (
+            np.concatenate([f.shape, f.expression]).astype(float) for f in (fit, fits[(7 * number + 13) % 2000])
+        )
+        shapes, truth = len(basel.shape_basis), seen(68, fit.pose, own)
+        size = float(box_size(truth))
+        hidden = (mark == -1).any(axis=1, keepdims=True)
+        given = np.where(hidden, np.nan, camera_points(mark - 1, 450))
+        axis = generator.normal(size=3)
+        turn = Rotation.from_rotvec(np.deg2rad(5) * axis / np.linalg.norm(axis)).as_matrix()
+        rotation = turn @ rotation_matrix(*map(float, fit.pose[:3]))
+        off = pose_from(rotation, fit.pose[3:6].astype(float), float(fit.pose[6]))
+        wrong = EarlierFit(off, np.concatenate([other[:shapes], own[shapes:]]))
+        found = [
+            solvers[68].solve(truth, 0.02 * size),
+            solvers[21].solve(given, 0.03 * float(box_size(given[~hidden[:, 0]]))),
+            wrong,
+            solvers[21].solve(given, 0.03 * float(box_size(seen(68, off, wrong.coefficients))), earlier=wrong),
+        ]
+        apart = [
+            [
+                100 * np.linalg.norm(seen(n, one.pose, one.coefficients) - seen(n, fit.pose, own), axis=1).mean() / size
+                for n in (68, 520)
+            ]
+            for one in found
+        ]
+        errors.append(apart)
+        yaw.append(abs(np.rad2deg(float(fit.pose[1]))))
+    bins = np.searchsorted([30, 60], yaw, side="left")
+    table = np.stack([np.array(errors)[bins == number].mean(axis=0) for number in range(3)], axis=1)
+    for name, row in zip(("68 in 2D", "AFLW's 21", "wrong", "refined"), table, strict=True):
+        print(f"{name}: " + ", ".join(f"{a:.2f} / {b:.2f}" for a, b in row))
+    assert (table[3] < 0.65 * table[2]).all()
+    assert (table[0] < 0.7).all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,13 +14,13 @@ from densegen.fitting.face_tasks import FaceTask, FitOutcome
 from densegen.fitting.model_points import ModelPoints, aflw21_points, ibug68_points, landmark_points
 from densegen.fitting.outline import jaw_lines
 from densegen.fitting.prior import EarlierFit, Prior
-from densegen.fitting.solver import FaceSolver, Solution, face_size
-from densegen.geometry.crop import box_around
+from densegen.fitting.solver import FaceSolver, Solution
+from densegen.geometry.crop import box_size
 from densegen.geometry.pose import camera_points, pose_vertices
 from densegen.ibug68 import KEYPOINTS
 from densegen.index.vertex_index import VertexIndex
 from densegen.sources.annotations import Annotations
-from densegen.sources.fits import Fit, read_fit
+from densegen.sources.fits import Fit, complete_fit, read_fit
 from densegen.sources.photograph import read_photograph
 
 __all__ = ["SWAPPED_REASON", "FitSettings", "Fitter", "make_fitter", "points_of"]
@@ -89,13 +89,13 @@ class Fitter:
     def _fit(self, task: FaceTask, points: Float64, height: int, earlier: Fit | None) -> tuple[FitOutcome, Fit | None]:
         observed = camera_points(points, height)
         visible = np.isfinite(observed).all(axis=1)
-        size = face_size(observed[visible]) if visible.sum() > 1 else 0.0
+        size = float(box_size(observed[visible])) if visible.sum() > 1 else 0.0
         near = None
         before = None
         if earlier is not None:
             near = EarlierFit(earlier.pose, np.concatenate([earlier.shape, earlier.expression]).astype(np.float64))
             whole = self._posed(self.mesh68, near.coefficients, earlier, height)
-            size = face_size(whole)
+            size = float(box_size(whole))
             before = points[:, :2] - self._posed(self.points, near.coefficients, earlier, height)[:, :2]
         sigma = max(self.settings.sigma * size, 1e-3)
         try:
@@ -107,15 +107,13 @@ class Fitter:
         off = _mean_distance(solution) / max(size, 1e-9)
         if off > self.settings.max_residual / 2:
             self._refuse_swapped(task, observed, sigma, size)
-        fit = self._fit_of(solution, points, height)
         residuals = solution.residuals[:, :2] * [1, -1]
         outcome = FitOutcome(task, None, "", size, residuals, before, solution.wrong)
         if not off <= self.settings.max_residual:
-            message = (
-                f"the points stay {100 * off:.1f} % of the face away, at most {100 * self.settings.max_residual:g} %"
-            )
-            return FitOutcome(task, "points-far", message, size, residuals, before, solution.wrong), None
-        return outcome, fit
+            most = 100 * self.settings.max_residual
+            message = f"the points stay {100 * off:.1f} % of the face away, at most {most:g} %"
+            return replace(outcome, reason="points-far", message=message), None
+        return outcome, self._fit_of(solution, points, height)
 
     def _refuse_swapped(self, task: FaceTask, observed: Float64, sigma: float, size: float) -> None:
         """Raise :class:`SampleError` if the points make a face with left and right swapped, and none as they are."""
@@ -135,15 +133,7 @@ class Fitter:
         coefficients = solution.coefficients.astype(np.float32)
         fit = Fit(solution.pose, coefficients[: self.shapes], coefficients[self.shapes :])
         keypoints = self._posed(self.mesh68, coefficients.astype(np.float64), fit, height).astype(np.float32)
-        given = np.where(np.isnan(points[:, :2]), -1, points[:, :2] + 1).T
-        return Fit(
-            pose=fit.pose,
-            shape=fit.shape,
-            expression=fit.expression,
-            points_2d=given.astype(np.float32),
-            keypoints_3d=keypoints.T + np.array([[1], [1], [0]], np.float32),
-            roi=np.rint(box_around(keypoints) + 1).clip(-32768, 32767).astype(np.float32),
-        )
+        return complete_fit(fit.pose, fit.shape, fit.expression, keypoints, points)
 
     def _posed(self, points: ModelPoints, coefficients: Float64, fit: Fit, height: int) -> Float64:
         """(N, 3) float64, px, image frame: points of a fit's face."""

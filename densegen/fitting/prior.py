@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from densegen.arrays import Float32, Float64
-from densegen.errors import ConfigurationError, SampleError
+from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
-from densegen.sources.fits import Fit, read_fit
+from densegen.sources.fits import coefficients_below
 
-__all__ = ["EarlierFit", "Prior", "prior_from_fits", "prior_of_model", "read_prior"]
+__all__ = ["EarlierFit", "Prior", "prior_of_model", "read_prior"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,35 +40,20 @@ def prior_of_model(model: MorphableModel) -> Prior:
     return Prior(np.zeros(len(std)), std)
 
 
-def prior_from_fits(fits: Iterable[Fit], model: MorphableModel) -> Prior:
-    """The mean and the spread of fits' coefficients; of another model's fits nothing is taken.
-
-    Raises :class:`ConfigurationError` if fewer than two fits belong to the model.
-    """
-    counts = (len(model.shape_basis), len(model.expression_basis))
-    rows = [np.concatenate([f.shape, f.expression]) for f in fits if (f.shape.size, f.expression.size) == counts]
-    if len(rows) < 2:
-        raise ConfigurationError(f"there are {len(rows)} fits of {model.name} to learn a prior from, it needs two")
-    table = np.stack(rows).astype(np.float64)
-    return Prior(table.mean(axis=0), table.std(axis=0))
-
-
 def read_prior(folder: Path | None, model: MorphableModel) -> Prior:
-    """The prior that the fits (*.mat) in a folder and below it say, or without one the model's own.
+    """The mean and the spread of the coefficients of the fits in a folder and below it, or without one the model's own
+    prior; of another model's fits nothing is taken.
 
-    Raises :class:`ConfigurationError` if there is no folder, or too little in it.
+    Raises :class:`ConfigurationError` if there is no folder, or fewer than two fits belong to the model.
     """
     if folder is None:
         return prior_of_model(model)
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder of fits")
-    found: list[Fit] = []
-    for path in sorted(folder.rglob("*.mat")):
-        try:
-            found.append(read_fit(path, optional=False))
-        except SampleError:
-            continue
-    return prior_from_fits(found, model)
+    table = coefficients_below(folder, (len(model.shape_basis), len(model.expression_basis)))
+    if len(table) < 2:
+        raise ConfigurationError(f"there are {len(table)} fits of {model.name} to learn a prior from, it needs two")
+    return Prior(table.mean(axis=0), table.std(axis=0))
 
 
 @dataclass(frozen=True, eq=False)

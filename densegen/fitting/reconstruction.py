@@ -14,10 +14,10 @@ from densegen.errors import SampleError
 from densegen.face.morphable_model import MorphableModel
 from densegen.fitting.model_points import ModelPoints
 from densegen.fitting.prior import Prior
-from densegen.fitting.solver import FaceSolver, Solution, face_size
-from densegen.geometry.crop import box_around
+from densegen.fitting.solver import FaceSolver, Solution
+from densegen.geometry.crop import box_size
 from densegen.geometry.pose import camera_points, pose_vertices
-from densegen.sources.fits import Fit
+from densegen.sources.fits import Fit, complete_fit
 
 __all__ = ["Reconstruction", "Reconstructor", "reconstruction_as_json"]
 
@@ -93,18 +93,9 @@ class Reconstructor:
         vertices = self.model.vertices(coefficients[:shapes], coefficients[shapes:])
         posed = pose_vertices(vertices, found.pose, image_height)
         keypoints = posed[self.model.keypoints68]
-        xy = np.asarray(landmarks, np.float64)[:, :2]
-        given = np.where(np.isnan(found.residuals[:, :1]), -1, xy + 1)
-        fit = Fit(
-            pose=found.pose,
-            shape=coefficients[:shapes],
-            expression=coefficients[shapes:],
-            points_2d=given.T.astype(np.float32),
-            keypoints_3d=keypoints.T + np.array([[1], [1], [0]], np.float32),
-            roi=np.rint(box_around(keypoints) + 1).clip(-32768, 32767).astype(np.float32),
-        )
+        fit = complete_fit(found.pose, coefficients[:shapes], coefficients[shapes:], keypoints, landmarks)
         distance = np.linalg.norm(found.residuals[:, :2], axis=1)
-        return Reconstruction(fit, vertices, posed, distance, found.wrong, face_size(keypoints.astype(np.float64)))
+        return Reconstruction(fit, vertices, posed, distance, found.wrong, float(box_size(keypoints)))
 
     def solve(self, landmarks: Float32 | Float64, image_height: int, sigma_px: Float64 | None = None) -> Solution:
         """Pose and coefficients alone; see :meth:`__call__`."""
@@ -112,7 +103,7 @@ class Reconstructor:
         seen = np.isfinite(observed).all(axis=1)
         if not seen.any():
             raise SampleError("points-too-few", "no landmark is visible")
-        own = max(self.sigma * face_size(observed[seen]), LEAST_SIGMA_PX)
+        own = max(self.sigma * float(box_size(observed[seen])), LEAST_SIGMA_PX)
         return self.solver.solve(observed, own if sigma_px is None else np.maximum(sigma_px, LEAST_SIGMA_PX))
 
     def with_identity(self, shapes: Sequence[Float32]) -> Reconstructor:

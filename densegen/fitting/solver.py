@@ -18,13 +18,15 @@ import numpy as np
 
 from densegen.arrays import Float32, Float64, Mask
 from densegen.errors import ConfigurationError, SampleError
-from densegen.fitting.gauss_newton import gram_matrices, middle_of, minimise, points_of_face, similarities, spread_of
+from densegen.fitting.alignment import middle_of, similarities, spread_of
+from densegen.fitting.gauss_newton import gram_matrices, minimise, points_of_face
 from densegen.fitting.model_points import ModelPoints
 from densegen.fitting.outline import JawLines
 from densegen.fitting.prior import EarlierFit, Prior
+from densegen.geometry.crop import box_size
 from densegen.geometry.pose import pose_from, rotation_matrix
 
-__all__ = ["FaceSolver", "Solution", "face_size"]
+__all__ = ["FaceSolver", "Solution"]
 
 FEWEST_POINTS = 5
 """A weak perspective camera has 6 unknowns, a point in the image gives 2; two more points say whether they agree."""
@@ -101,12 +103,6 @@ class Solution:
         return ~np.isnan(self.residuals[:, 0]) & ~self.used
 
 
-def face_size(points: Float64) -> float:
-    """sqrt(w h) of the points' box, px: the length by which benchmarks divide; points : (n, 2 or more)."""
-    extent = np.ptp(points[:, :2], axis=0)
-    return float(np.sqrt(extent[0] * extent[1]))
-
-
 class FaceSolver:
     """Finds faces by landmarks at the same points of a model.
 
@@ -127,7 +123,8 @@ class FaceSolver:
     @cached_property
     def across(self) -> Float64:
         """(K, 3 N): the components, per standard deviation."""
-        return _scaled(self.points.components, self.prior.std)
+        components = self.points.components * self.prior.std[:, None, None]
+        return components.reshape(len(components), 3 * len(self.points))
 
     @cached_property
     def basis(self) -> Float64:
@@ -253,10 +250,10 @@ class _Problem:
         pitch, yaw, roll, *translation, scale = map(float, earlier.pose)
         shift = (np.array(translation) - self.middle_px) / self.unit_px
         pose = _Face(
-            rotation_matrix(pitch, yaw, roll), scale / self.unit_px, shift * self._observed_axes,
+            rotation_matrix(pitch, yaw, roll), scale / self.unit_px, shift * self.axes,
             np.zeros(len(earlier.coefficients)),
         )  # fmt: skip
-        length = earlier.shift * face_size(self.observed[self.seen]) / self.unit_px
+        length = earlier.shift * float(box_size(self.observed[self.seen])) / self.unit_px
         return replace(
             self,
             centre=earlier.coefficients,
@@ -268,10 +265,6 @@ class _Problem:
             precision=np.array([1 / (s * s) for s in (earlier.rotation_rad, earlier.scale, length)] + [0.0]),
             plain=False,
         )
-
-    @property
-    def _observed_axes(self) -> Float64:
-        return np.array([1.0, 1.0, self.axes[2]])
 
     def first(self, huber: float) -> _Face:
         """Where to begin: at the earlier fit, or at the mean face in the pose that explains the points best.
@@ -349,7 +342,7 @@ class _Problem:
 
     def solution(self, face: _Face, used: Mask) -> Solution:
         """The face in pixels of the camera frame and raw coefficients."""
-        translation = (face.shift * self._observed_axes) * self.unit_px + self.middle_px
+        translation = (face.shift * self.axes) * self.unit_px + self.middle_px
         explained = self.explained(face) * self.unit_px + self.middle_px
         return Solution(
             pose=pose_from(face.rotation, translation, face.scale * self.unit_px),
@@ -386,10 +379,6 @@ def _without_wrong(problem: _Problem, face: _Face) -> tuple[_Face, Mask]:
         used = agreeing
         face = problem.minimise(face, 0.0, used)
     return face, used
-
-
-def _scaled(components: Float64, std: Float64) -> Float64:
-    return np.ascontiguousarray((components * std[:, None, None]).reshape(len(std), 3 * components.shape[1]))
 
 
 def _check_spread(observed: Float64, places: Float64, seen: Mask) -> None:

@@ -14,7 +14,7 @@ from densegen.conventions import CROP_SIZE
 from densegen.errors import SampleError
 from densegen.geometry.kernels import kernel
 
-__all__ = ["Crop", "CropRecipe", "box_around", "crop_generator", "crop_of_box", "place_crop", "warp"]
+__all__ = ["Crop", "CropRecipe", "box_around", "box_size", "crop_generator", "crop_of_box", "place_crop", "warp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,17 @@ def box_around(points: npt.NDArray[np.floating]) -> Float64:
     """
     xy = points[..., :2].astype(np.float64)
     return np.concatenate([xy.min(axis=-2), xy.max(axis=-2)], axis=-1)
+
+
+def box_size(points: npt.NDArray[np.floating]) -> Float64:
+    """(...) sqrt(w h) of the box around (..., P, 2 or 3) points, in their unit: the length by which benchmarks divide.
+
+    >>> float(box_size(np.array([[3, 9, 0], [7, 0, 5]])))
+    6.0
+    """
+    box = box_around(points)
+    size: Float64 = np.sqrt((box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1]))
+    return size
 
 
 def crop_of_box(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.arrays import Float32, Float64, Mask
-from densegen.errors import ConfigurationError, SampleError
+from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import REGIONS, valid_uv_region
 from densegen.geometry.position_map import make_uv_table
@@ -18,7 +18,7 @@ from densegen.ibug68 import KEYPOINTS, ids_of
 from densegen.index.landmark import Landmark
 from densegen.index.points import BarePoint, name_points
 from densegen.index.vertex_index import VertexIndex
-from densegen.sources.fits import read_fit
+from densegen.sources.fits import coefficients_below
 
 __all__ = [
     "IndexDifference",
@@ -170,17 +170,10 @@ def coefficient_spread(folder: Path, model: MorphableModel) -> Float64:
 
     Raises :class:`ConfigurationError` if fewer than two fits there belong to the model.
     """
-    rows = []
-    for path in sorted(folder.rglob("*.mat")):
-        try:
-            fit = read_fit(path, optional=False)
-        except SampleError:
-            continue
-        if (fit.shape.size, fit.expression.size) == (len(model.shape_basis), len(model.expression_basis)):
-            rows.append(np.concatenate([fit.shape, fit.expression]))
-    if len(rows) < 2:
-        raise ConfigurationError(f"{folder} holds {len(rows)} fits of {model.name}, a spread needs two")
-    spread: Float64 = np.std(np.stack(rows).astype(np.float64), axis=0)
+    table = coefficients_below(folder, (len(model.shape_basis), len(model.expression_basis)))
+    if len(table) < 2:
+        raise ConfigurationError(f"{folder} holds {len(table)} fits of {model.name}, a spread needs two")
+    spread: Float64 = table.std(axis=0)
     return spread
 
 

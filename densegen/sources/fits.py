@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from densegen.arrays import Float32
+from densegen.arrays import Float32, Float64
 from densegen.conventions import POSE_FIELDS
 from densegen.errors import FormatError, SampleError
 from densegen.files import is_about_the_file
+from densegen.geometry.crop import box_around
 from densegen.geometry.pose import proper_pose
 from densegen.ibug68 import KEYPOINTS
 from densegen.mat5 import read_mat
 
-__all__ = ["Fit", "fit_bytes", "read_fit", "read_labels"]
+__all__ = ["Fit", "coefficients_below", "complete_fit", "fit_bytes", "read_fit", "read_labels"]
 
 MAX_FIT_BYTES = 1 << 20
 """Real fits have 3 to 10 kB. A larger file is not one, and is refused before it is parsed."""
@@ -100,6 +101,40 @@ def read_labels(path: Path) -> tuple[Float32, float]:
     if points is None or points.shape[1] != KEYPOINTS or not np.isfinite(points[:2]).all():
         raise SampleError("fit-invalid", f"{path.name} has no pt3d_68 of 68 points")
     return np.ascontiguousarray(points[:2].T), float(_pose(contents, path)[1])
+
+
+def complete_fit(
+    pose: Float32, shape: Float32, expression: Float32, keypoints: Float32, marks: Float32 | Float64
+) -> Fit:
+    """A fit with the points that files of fits carry, counted from 1 as MATLAB does.
+
+    keypoints : (68, 3) float32, px, image frame, of the fit's own face
+    marks : (n, 2 or 3), px, image frame: the landmarks that the fit was made of; NaN = not visible
+    """
+    xy = np.asarray(marks, np.float64)[:, :2] + 1
+    return Fit(
+        pose=pose,
+        shape=shape,
+        expression=expression,
+        points_2d=np.where(np.isnan(xy).any(axis=1, keepdims=True), -1, xy).T.astype(np.float32),
+        keypoints_3d=keypoints.T + np.array([[1], [1], [0]], np.float32),
+        roi=np.rint(box_around(keypoints) + 1).clip(-32768, 32767).astype(np.float32),
+    )
+
+
+def coefficients_below(folder: Path, counts: tuple[int, int]) -> Float64:
+    """(n, Ks + Ke) float64: the raw coefficients of the fits (*.mat) in a folder and below it, sorted by path; of fits
+    with other than ``counts`` of shape and expression, and of files that are none, nothing is taken.
+    """
+    rows = []
+    for path in sorted(folder.rglob("*.mat")):
+        try:
+            fit = read_fit(path, optional=False)
+        except SampleError:
+            continue
+        if (fit.shape.size, fit.expression.size) == counts:
+            rows.append(np.concatenate([fit.shape, fit.expression]).astype(np.float64))
+    return np.array(rows).reshape(-1, sum(counts))
 
 
 def fit_bytes(fit: Fit, maker: str) -> bytes:

@@ -15,9 +15,8 @@ from densegen.errors import BuildError, ConfigurationError
 from densegen.executors import INLINE, Pool
 from densegen.face.morphable_model import read_model, write_model
 from densegen.files import LOCK_NAMES, is_leftover, only_one, remove_leftovers, write_bytes
-from densegen.geometry.crop import box_around
 from densegen.geometry.pose import pose_vertices
-from densegen.sources.fits import Fit, fit_bytes
+from densegen.sources.fits import Fit, complete_fit, fit_bytes
 from densegen.synthetic.appearance import Appearance, random_appearance
 from densegen.synthetic.face import face_model
 from densegen.synthetic.portrait import draw_portrait, random_light
@@ -59,15 +58,7 @@ def make_portrait(seed: int, number: int) -> tuple[Fit, Image]:
     pose = random_pose(own, vertices)
     image = draw_portrait(vertices, pose, look, random_light(own), own, IMAGE_SIZE, IMAGE_SIZE)
     keypoints = pose_vertices(vertices, pose, IMAGE_SIZE)[model.keypoints68]
-    fit = Fit(
-        pose=pose,
-        shape=shape,
-        expression=expression,
-        points_2d=keypoints[:, :2].T + 1,
-        keypoints_3d=keypoints.T + np.array([[1], [1], [0]], np.float32),
-        roi=np.rint(box_around(keypoints) + 1).astype(np.float32),
-    )
-    return fit, image
+    return complete_fit(pose, shape, expression, keypoints, keypoints), image
 
 
 @lru_cache(maxsize=2)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import click
 
-from densegen.console import say
+from densegen.console import refuse_unread, say
 from densegen.conventions import SPLITS
 from densetrain.choices import DetectorName, Labels, YawSource
 
@@ -141,17 +141,13 @@ class _Asked:
 
 def _refuse_unread(asked: _Asked) -> None:
     """Refuse options that this benchmark ignores: the result would look as if they had been applied."""
-    context = click.get_current_context()
     unread = {name for names in READ.values() for name in names} - set(READ[asked.benchmark])
     if asked.what != "surface":
         unread |= {"model_path", "prior_path"}
-    what = asked.benchmark
+    what = f"the benchmark {asked.benchmark}"
     if asked.predictions is not None:
         unread, what = unread | {"box", "device", "flip_test"}, f"{what} with --predictions"
-    for option in context.command.params:
-        given = context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
-        if given and option.name in unread:
-            raise click.UsageError(f"{option.opts[0]} means nothing to the benchmark {what}")
+    refuse_unread(unread, what)
 
 
 _Evaluated = tuple[list["Result"], Callable[[Path], None] | None]

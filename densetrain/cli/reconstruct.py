@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from densegen.console import say
+from densegen.console import refuse_unread, say
 from densetrain.choices import DetectorName, Reconstructed
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from densegen.fitting.prior import Prior
     from densegen.fitting.reconstruction import Reconstructor
     from densetrain.network.regressor import Regressor
+    from densetrain.prediction.boxes import Boxes
     from densetrain.prediction.detect import Detector
-    from densetrain.prediction.predict import Boxes
 
 __all__ = ["reconstruct"]
 
@@ -72,7 +72,7 @@ def reconstruct(
         ("box", "boxes_file", "flip_test", "detector", "limit", "device"),
         ("kind", "names", "first_pixel"),
     )
-    _refuse(of_file if landmarks is None else of_network, "a RUN" if landmarks is None else "--landmarks")
+    refuse_unread(of_file if landmarks is None else of_network, "a RUN" if landmarks is None else "--landmarks")
     inputs = list_images(paths if landmarks is not None else paths[1:])
     model = read_model(model_path)
     asked = _Asked(**options)
@@ -93,15 +93,6 @@ def reconstruct(
             failed.append(path.name)
     if failed:
         raise FormatError(f"{len(failed)} of {len(inputs)} inputs have no result, the first is {failed[0]}")
-
-
-def _refuse(unread: tuple[str, ...], what: str) -> None:
-    """Refuse options that nothing would read."""
-    context = click.get_current_context()
-    for option in context.command.params:
-        given = context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
-        if given and option.name in unread:
-            raise click.UsageError(f"{option.opts[0]} means nothing to {what}")
 
 
 @dataclass(frozen=True)
@@ -126,7 +117,7 @@ class _Asked:
     @property
     def boxes(self) -> Boxes:
         """The boxes that were given."""
-        from densetrain.prediction.predict import Boxes
+        from densetrain.prediction.boxes import Boxes
 
         return Boxes.read(self.box, self.boxes_file)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from densegen.arrays import Int64
     from densegen.fitting.reconstruction import Reconstructor
     from densetrain.network.regressor import Regressor
-    from densetrain.prediction.predict import Boxes
+    from densetrain.prediction.boxes import Boxes
 
 
 __all__ = ["export", "predict"]
@@ -53,7 +53,8 @@ def predict(
     from densegen.files import remove_leftovers
     from densegen.index.formats.mesh import landmark_triangles
     from densetrain.network.regressor import open_regressor
-    from densetrain.prediction.predict import VIDEO_SUFFIXES, Boxes, list_images, passed_over
+    from densetrain.prediction.boxes import Boxes
+    from densetrain.prediction.predict import VIDEO_SUFFIXES, list_images, passed_over
 
     if onnx is None and not paths:
         raise click.UsageError("give a RUN, or --onnx")

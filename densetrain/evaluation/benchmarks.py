@@ -17,12 +17,12 @@ import numpy.typing as npt
 from densegen.arrays import Float64, Image, Mask
 from densegen.errors import ConfigurationError, FormatError, SampleError
 from densegen.files import file_size, read_text
-from densegen.geometry.crop import box_around
+from densegen.geometry.crop import box_around, box_size
 from densegen.records import read_archive
 from densegen.sources.fits import read_labels
 from densegen.sources.photograph import read_photograph
 from densetrain.choices import Labels, Reading, YawSource
-from densetrain.evaluation.metrics import box_size, nme, points21
+from densetrain.evaluation.metrics import nme, points21
 from densetrain.evaluation.protocol import Protocol
 
 __all__ = ["AFLW2000", "Benchmark", "aflw", "aflw2000", "read_predictions"]

@@ -17,11 +17,12 @@ from densegen.arrays import Float32, Float64
 from densegen.dataset.shard_set import ShardSet
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import write_text
+from densegen.geometry.crop import box_size
 from densegen.geometry.pose import yaw_degrees
 from densegen.records import first_problem, read_json
 from densetrain.choices import DetectorName, Reading
 from densetrain.evaluation.benchmarks import Benchmark
-from densetrain.evaluation.metrics import BINS, Score, box_size, score, yaw_bins
+from densetrain.evaluation.metrics import BINS, Score, score, yaw_bins
 from densetrain.evaluation.protocol import Protocol
 from densetrain.network.regressor import Regressor, landmarks_in_image
 from densetrain.prediction.detect import Detector, open_detector

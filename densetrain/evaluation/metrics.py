@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from densegen.arrays import Float64, Int64, Mask
 from densegen.conventions import YAW_EDGES_DEG
-from densegen.geometry.crop import box_around
 from densegen.ibug68 import AFLW21, ids_of
 
 __all__ = [
@@ -18,7 +17,6 @@ __all__ = [
     "BINS",
     "Score",
     "area_under_curve",
-    "box_size",
     "cumulative_errors",
     "nme",
     "points21",
@@ -28,13 +26,6 @@ __all__ = [
 
 BINS = tuple(f"{'[' if low == 0 else '('}{low}, {high}]" for low, high in pairwise(YAW_EDGES_DEG))
 BALANCED_DRAWS = 100
-
-
-def box_size(points: npt.NDArray[np.floating]) -> Float64:
-    """(n,) sqrt(w h) of the box around (n, P, 2 or 3) points: the normaliser, pixels."""
-    box = box_around(points)
-    size: Float64 = np.sqrt((box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1]))
-    return size
 
 
 def nme(

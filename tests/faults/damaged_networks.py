@@ -19,7 +19,7 @@ from densetrain.evaluation.benchmarks import read_predictions
 from densetrain.evaluation.evaluate import read_result
 from densetrain.network.checkpoint import load_regressor
 from densetrain.network.regressor import OnnxRegressor
-from densetrain.prediction.predict import read_boxes
+from densetrain.prediction.boxes import read_boxes
 from tests.faults.mutations import mutate, mutate_text, run_cases
 
 NAMES = tuple(f"image{n:05d}" for n in range(8))

@@ -47,21 +47,13 @@ def write_points(path: Path, points: np.ndarray) -> None:
     path.write_text(f"version: 1\nn_points: {len(points)}\n{{\n{lines}\n}}\n")
 
 
-def make(photos: Path, corpus: Path, out: Path, *more: object) -> str:
-    made = run(
-        "fits",
-        "make",
-        photos,
-        "--landmarks",
-        photos,
-        "--model",
-        corpus / "model.safetensors",
-        "--out",
-        out,
-        "--jobs",
-        1,
-        *more,
-    )
+def words(photos: Path, model: Path, out: Path) -> tuple[object, ...]:
+    """A command line that makes fits of photographs with ``.pts`` files beside them."""
+    return ("fits", "make", photos, "--landmarks", photos, "--model", model, "--out", out, "--jobs", 1)
+
+
+def make(photos: Path, corpus: Path, out: Path) -> str:
+    made = run(*words(photos, corpus / "model.safetensors", out))
     assert made.exit_code == 0, made.output
     return made.output
 
@@ -126,10 +118,7 @@ def test_faces_that_cannot_be_fitted_are_set_aside_by_reason(photos: Path, corpu
 def test_a_file_that_takes_left_for_right_is_refused_as_a_whole(photos: Path, corpus: Path, tmp_path: Path) -> None:
     for path in photos.glob("*.pts"):
         write_points(path, points_of(path)[KEYPOINT_MIRROR])
-    line = run(
-        "fits", "make", photos, "--landmarks", photos, "--model", corpus / "model.safetensors", "--jobs", 1,
-        "--out", tmp_path / "faces",
-    ).stderr.splitlines()[-1]  # fmt: skip
+    line = run(*words(photos, corpus / "model.safetensors", tmp_path / "faces")).stderr.splitlines()[-1]  # fmt: skip
     assert "the sides are named the other way round" in line
     assert not (tmp_path / "faces/manifest.yaml").exists()
 
@@ -216,7 +205,7 @@ def test_wrong_inputs_are_one_line_and_write_nothing(
     assert "holds no .pts file" in refused("--landmarks", empty)
     assert "not one has a photograph in" in refused("--landmarks", photos, photos=empty)
     assert "max_residual is 7.0, expected 0.001 to 1" in refused("--landmarks", photos, "--max-residual", 7)
-    assert "this command" not in refused("--landmarks", photos, "--prior", empty)
+    assert "there are 0 fits of" in refused("--landmarks", photos, "--prior", empty)
     (tmp_path / "named.json").write_text('{"a.jpg": {"left-ear-lobe": [1, 2]}}')
     assert "neither the 68 nor AFLW's 21, nor names of" in refused(
         "--landmarks", tmp_path / "named.json", photos=_one_photo(tmp_path, photos)
@@ -231,28 +220,12 @@ def test_wrong_inputs_are_one_line_and_write_nothing(
         **{**vars_of(model), "shape_std": model.shape_std * 0 + 1, "expression_std": model.expression_std * 0 + 1}
     )
     write_model(flat, tmp_path / "flat.safetensors")
-    line = fails(
-        "fits",
-        "make",
-        photos,
-        "--landmarks",
-        photos,
-        "--model",
-        tmp_path / "flat.safetensors",
-        "--out",
-        out,
-        "--jobs",
-        1,
-    )
+    line = fails(*words(photos, tmp_path / "flat.safetensors", out))
     assert "give a folder of fits whose coefficients say them, with --prior" in line
-    assert "choose another folder" in fails(
-        "fits", "make", photos, "--landmarks", photos, "--model", model_path, "--out", photos, "--jobs", 1
-    )
+    assert "choose another folder" in fails(*words(photos, model_path, photos))
     out.mkdir()
     (out / "mine.txt").touch()
-    assert "holds something else than these fits (mine.txt)" in fails(
-        "fits", "make", photos, "--landmarks", photos, "--model", model_path, "--out", out, "--jobs", 1
-    )
+    assert "holds something else than these fits (mine.txt)" in fails(*words(photos, model_path, out))
     assert "none of 16 fits has landmarks" in fails(
         "fits", "refine", corpus, "--landmarks", tmp_path / "21.json", "--model", model_path, "--out", tmp_path / "x",
         "--jobs", 1,
@@ -296,12 +269,13 @@ def test_a_manifest_that_was_edited_and_a_foreign_folder_are_refused(
     make(photos, corpus, out)
     with (out / "manifest.yaml").open("a") as file:
         file.write("# mine\n")
-    arguments = ("fits", "make", photos, "--landmarks", photos, "--model", corpus / "model.safetensors", "--jobs", 1)
-    assert "was edited: move it away" in fails(*arguments, "--out", out)
+    assert "was edited: move it away" in fails(*words(photos, corpus / "model.safetensors", out))
     other = tmp_path / "other"
     other.mkdir()
     (other / "report.json").write_text("{}")
-    assert "holds something else than these fits (report.json)" in fails(*arguments, "--out", other)
+    assert "holds something else than these fits (report.json)" in fails(
+        *words(photos, corpus / "model.safetensors", other)
+    )
 
 
 def test_landmarks_that_mean_two_fits_are_refused(corpus: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
-from densegen.fitting.prior import prior_from_fits, prior_of_model, read_prior
-from densegen.sources.fits import read_fit
+from densegen.fitting.prior import prior_of_model, read_prior
+from densegen.sources.fits import fit_bytes, read_fit
 from densegen.synthetic.corpus import SUBSET
 
 
@@ -38,7 +38,9 @@ def test_a_prior_of_fits_is_their_mean_and_spread(corpus: Path, model: Morphable
 def test_too_few_fits_are_said(corpus: Path, model: MorphableModel, tmp_path: Path) -> None:
     one = read_fit(sorted((corpus / SUBSET).glob("*.mat"))[0])
     strange = replace(one, shape=one.shape[:-1])
+    for name, fit in (("one", one), ("strange", strange)):
+        (tmp_path / f"{name}.mat").write_bytes(fit_bytes(fit, "test"))
     with pytest.raises(ConfigurationError, match="there are 1 fits of"):
-        prior_from_fits([one, strange], model)
+        read_prior(tmp_path, model)
     with pytest.raises(ConfigurationError, match="is not a folder of fits"):
         read_prior(tmp_path / "none", model)

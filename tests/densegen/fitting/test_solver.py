@@ -12,9 +12,10 @@ from densegen.face.morphable_model import MorphableModel
 from densegen.fitting.model_points import ModelPoints, landmark_points
 from densegen.fitting.outline import jaw_lines
 from densegen.fitting.prior import EarlierFit, Prior
-from densegen.fitting.solver import FaceSolver, Solution, face_size
+from densegen.fitting.solver import FaceSolver, Solution
+from densegen.geometry.crop import box_size
 from densegen.geometry.pose import pose_from, rotation_matrix
-from densegen.index.quality import face_surface, mean_length, recovery_error
+from densegen.index.quality import face_surface, recovery_error
 from densegen.index.vertex_index import VertexIndex
 from tests.densegen.fitting.conftest import camera, face
 
@@ -78,7 +79,7 @@ def test_noise_is_met_as_the_closed_form_says(model: MorphableModel, index: Vert
 def test_wrong_points_are_found_and_left_out(points68: ModelPoints, prior: Prior) -> None:
     pose, coefficients = face(prior, 8)
     seen = camera(points68, pose, coefficients)[:, :2]
-    size = face_size(seen)
+    size = box_size(seen)
     seen = seen + np.random.default_rng(1).normal(0, 0.005 * size, seen.shape)
     wrong = np.zeros(68, bool)
     wrong[[3, 20, 30, 57]] = True
@@ -139,7 +140,7 @@ def test_points_on_the_outline_slide_along_the_jaw(points68: ModelPoints, prior:
     seen[lines.rows] = outline @ rotation_matrix(*pose[:3]).T + pose[3:6]
     moved = np.linalg.norm(seen[lines.rows] - camera(points68, pose, coefficients)[lines.rows], axis=1)
     assert moved.max() > 3  # px: the annotation differs from the jaw
-    size = face_size(seen)
+    size = box_size(seen)
     errors = {}
     for name, jaw in (("outline", lines), ("true", None)):
         found = FaceSolver(points68, prior, jaw=jaw).solve(seen[:, :2], 0.005 * size)
@@ -193,7 +194,3 @@ def test_many_faces_are_solved_and_bad_ones_say_why(points68: ModelPoints, prior
     good, bad = FaceSolver(points68, prior).solve_all([seen, np.zeros((68, 2))], 1.0)
     assert isinstance(good, Solution)
     assert isinstance(bad, SampleError)
-
-
-def test_the_expected_length_formula_that_the_closed_form_uses_is_right() -> None:
-    assert mean_length(np.eye(3)[None])[0] == pytest.approx(2 * np.sqrt(2 / np.pi), rel=1e-6)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from densegen.errors import ConfigurationError
 from densegen.sources.fit_list import list_fits
-from densegen.sources.manifest import read_manifest
+from densegen.sources.manifest import Manifest, read_manifest
 from densegen.sources.manifest_init import manifest_of_folder, manifest_of_part, write_manifest
 from tests.densegen.command import fails, run
 from tests.densegen.sources.test_fit_list import tree
+from tests.densegen.sources.test_manifest import BASE
 
 
 def test_folders_of_fits_become_subsets_with_their_flips(tmp_path: Path) -> None:
@@ -108,17 +110,9 @@ def test_the_command_says_what_it_found_and_refuses_what_is_none(tmp_path: Path)
     (tmp_path / "empty").mkdir()
     assert "holds no fit" in fails("manifest", "init", tmp_path / "empty")
     assert "is not a folder" in fails("manifest", "init", tmp_path / "none")
-    with pytest.raises(ConfigurationError, match="names both images and shipped_flips"):
-        raise ConfigurationError(_both())
 
 
-def _both() -> str:
-    from pydantic import ValidationError
-
-    from densegen.sources.manifest import Manifest
-    from tests.densegen.sources.test_manifest import BASE
-
+def test_mirrored_photographs_lie_beside_their_fits() -> None:
     subsets = [{**BASE["subsets"][0], "images": "I"}]
-    with pytest.raises(ValidationError) as caught:
+    with pytest.raises(ValidationError, match="names both images and shipped_flips"):
         Manifest.model_validate({**BASE, "subsets": subsets})
-    return str(caught.value)

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from densetrain.evaluation.metrics import area_under_curve, box_size, cumulative_errors, nme, points21, score, yaw_bins
+from densegen.geometry.crop import box_size
+from densetrain.evaluation.metrics import area_under_curve, cumulative_errors, nme, points21, score, yaw_bins
 
 
 def test_nme_of_a_hand_computed_face() -> None:

@@ -1,0 +1,80 @@
+"""Boxes of faces that were given: with a command, in a file, from a script."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from densegen.arrays import Float64
+from densegen.errors import ConfigurationError, FormatError
+from densegen.records import read_json
+
+__all__ = ["Boxes", "check_boxes", "read_boxes"]
+
+FARTHEST_PX = 100_000
+"""Larger coordinates of a box are no pixels of a photograph."""
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """The boxes of faces that were given with a command.
+
+    everywhere : (1, 4) of each image, or None
+    by_name : (n, 4) by file name
+    source : name of the file that they are from, None without one
+    """
+
+    everywhere: Float64 | None
+    by_name: dict[str, Float64]
+    source: str | None
+
+    @classmethod
+    def read(cls, box: tuple[float, float, float, float] | None, path: Path | None) -> Boxes:
+        """Raises :class:`ConfigurationError` or :class:`FormatError` if they are no boxes."""
+        everywhere = None
+        if box:
+            try:
+                everywhere = check_boxes(np.array([box], np.float64))
+            except ValueError as error:
+                raise ConfigurationError(f"--box: {error}") from error
+        return cls(everywhere, {} if path is None else read_boxes(path), None if path is None else path.name)
+
+    def of(self, image: Path) -> Float64 | None:
+        """(n, 4) boxes of an image, None if a detector has to find them.
+
+        Raises :class:`FormatError` if there is a file of boxes, and it has none for this image.
+        """
+        if self.everywhere is not None:
+            return self.everywhere
+        if image.name in self.by_name:
+            return self.by_name[image.name]
+        if self.source is not None:
+            raise FormatError(f"{self.source} has no box for {image.name}")
+        return None
+
+
+def read_boxes(path: Path) -> dict[str, Float64]:
+    """(n, 4) boxes by file name, from a JSON file like ``{"a.jpg": [[left, top, right, bottom], ...]}``."""
+    contents = read_json(path)
+    if not isinstance(contents, dict):
+        raise FormatError(f"{path} is not a JSON file of boxes by file name")
+    boxes = {}
+    for name, rows in contents.items():
+        try:
+            boxes[name] = check_boxes(np.atleast_2d(np.array(rows, np.float64)))
+        except (ValueError, TypeError, OverflowError) as error:
+            raise FormatError(f"{path.name}: {name}: {error}") from error
+    return boxes
+
+
+def check_boxes(boxes: Float64) -> Float64:
+    """The boxes; raises ``ValueError`` if they are not (n, 4) with right > left and bottom > top."""
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+        raise ValueError("a box is four numbers: left, top, right, bottom")
+    if not ((boxes[:, 2:] - boxes[:, :2]) >= 1).all() or not (np.abs(boxes) <= FARTHEST_PX).all():
+        raise ValueError(
+            f"a box's right and bottom lie at least a pixel beyond its left and top, none beyond {FARTHEST_PX:,} px"
+        )
+    return boxes
