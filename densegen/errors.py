@@ -13,6 +13,9 @@ Each message says what is, what was expected and, if there is one, what to do. T
 one line and exits with 1.
 """
 
+import difflib
+from collections.abc import Iterable
+
 __all__ = [
     "BuildError",
     "ConfigurationError",
@@ -20,7 +23,14 @@ __all__ = [
     "FormatError",
     "SampleError",
     "VerificationError",
+    "did_you_mean",
 ]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: ``; did you mean resnet18?``, or nothing if none resembles it."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 class DensegenError(Exception):

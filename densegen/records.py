@@ -4,15 +4,14 @@ problem of one in a line.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
 
-from densegen.errors import ConfigurationError, FormatError
+from densegen.errors import ConfigurationError, FormatError, did_you_mean
 from densegen.files import file_size, read_bytes
 
 if TYPE_CHECKING:
@@ -151,10 +150,21 @@ def read_validated(kind: type[Kind], path: Path, what: str) -> Kind:
     """A YAML file as a pydantic model; raises :class:`FormatError` with the first thing that is wrong in it."""
     from pydantic import ValidationError
 
+    contents = read_yaml(path, what)
     try:
-        return kind.model_validate(read_yaml(path, what))
+        _refuse_another_format(contents, kind, path, what)
+        return kind.model_validate(contents)
     except ValidationError as error:
         raise FormatError(f"{path.name}: {first_problem(error, kind)}") from error
+
+
+def _refuse_another_format(contents: Any, kind: type[BaseModel], path: Path, what: str) -> None:
+    """Say it if the file is one of another kind: arguments are easily swapped."""
+    expected = kind.model_fields["format"].default if "format" in kind.model_fields else None
+    found = contents.get("format") if isinstance(contents, dict) else None
+    if isinstance(expected, str) and isinstance(found, str) and found.startswith("densegen ") and found != expected:
+        name = found.removeprefix("densegen ")
+        raise FormatError(f"{path.name} is no {what}, but densegen's format '{name}': are two arguments swapped?")
 
 
 def first_problem(error: ValidationError, kind: type[BaseModel] | None = None) -> str:
@@ -167,7 +177,18 @@ def first_problem(error: ValidationError, kind: type[BaseModel] | None = None) -
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         message = f"there is no such field{_resembling(first['loc'], kind)}"
+    elif first["type"] == "literal_error" and isinstance(first["input"], str):
+        message += did_you_mean(first["input"], _choices(first["loc"], kind))
     return f"{place}: {message}" if place else message
+
+
+def _choices(place: tuple[int | str, ...], kind: Any) -> list[str]:
+    """The words that a field of fixed words may hold."""
+    for part in place[:-1]:
+        kind = getattr(getattr(kind, "model_fields", {}).get(part), "annotation", None)
+    field = getattr(kind, "model_fields", {}).get(place[-1]) if place else None
+    words = get_args(field.annotation) if field is not None else ()
+    return [word for word in words if isinstance(word, str)]
 
 
 def _resembling(place: tuple[int | str, ...], kind: Any) -> str:
@@ -175,8 +196,8 @@ def _resembling(place: tuple[int | str, ...], kind: Any) -> str:
         field = getattr(kind, "model_fields", {}).get(part)
         kind = None if field is None else field.annotation
     fields = getattr(kind, "model_fields", None) or getattr(kind, "__dataclass_fields__", {})
-    known = difflib.get_close_matches(str(place[-1]), list(fields), n=1)
-    return f"; did you mean {'.'.join(map(str, (*place[:-1], known[0])))}?" if known else ""
+    before = "".join(f"{part}." for part in place[:-1])
+    return did_you_mean(f"{before}{place[-1]}", [before + name for name in fields])
 
 
 def read_json(path: Path) -> Any | None:

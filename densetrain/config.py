@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from densegen.errors import ConfigurationError
+from densegen.errors import ConfigurationError, did_you_mean
 from densegen.records import first_problem, parse_yaml, read_yaml
 
 __all__ = [
@@ -34,120 +34,120 @@ READY_SETTINGS = ("paper", "demo", "fast-gpu")
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class DataSettings(_Settings):
-    """What is read, and how.
-
-    batch_size : samples in a batch; every process has batches of its own
-    workers : processes that decode images, for each training process
-    cache : ``memory`` keeps the decoded images in memory, ``device`` on the accelerator; both are made once
-    limit : only the first so many training samples
-    validate_on : the split of the validation NME; ``train`` if a network shall learn its samples by heart
-    """
+    """What is read, and how."""
 
     batch_size: Count = 128
+    """Samples in a batch; every process has batches of its own."""
     workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that decode images, for each training process."""
     cache: Literal["none", "memory", "device"] = "none"
+    """``memory`` keeps the decoded images in memory, ``device`` on the accelerator; both are made once."""
     limit: Count | None = None
+    """Only the first so many training samples."""
     validate_on: Literal["train", "validation", "test"] = "validation"
+    """The split of the validation NME; ``train`` if a network shall learn its samples by heart."""
 
 
 class AugmentSettings(_Settings):
-    """Strengths of the augmentation; 0 switches a kind off.
-
-    rotate_deg : largest rotation
-    scale : largest relative change of size
-    shift : largest shift in x and in y, as a share of the crop's side
-    flip : probability of a mirror image; only with a mirror-closed index and shards without flips
-    gamma : largest absolute value of the logarithm of gamma
-    colour : largest relative change of one channel
-    brightness : largest relative change of all channels together
-    noise : largest standard deviation of the noise, grey levels
-    blur : probability of a down- and upsampled image
-    grey : probability of a grey image
-    patches : largest number of occluding patches
-    patch_size : largest side of a patch, as a share of the crop's side
-    """
+    """Strengths of the augmentation; 0 switches a kind off."""
 
     rotate_deg: Annotated[float, Field(ge=0, le=180)] = 45.0
+    """Largest rotation."""
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Largest relative change of size."""
     shift: Share = 0.05
+    """Largest shift in x and in y, as a share of the crop's side."""
     flip: Share = 0.0
+    """Probability of a mirror image; only with a mirror-closed index and shards without flips."""
     gamma: NotNegative = 0.3
+    """Largest absolute value of the logarithm of gamma."""
     colour: Share = 0.15
+    """Largest relative change of one channel."""
     brightness: Share = 0.2
+    """Largest relative change of all channels together."""
     noise: NotNegative = 6.0
+    """Largest standard deviation of the noise, grey levels."""
     blur: Share = 0.2
+    """Probability of a down- and upsampled image."""
     grey: Share = 0.1
+    """Probability of a grey image."""
     patches: Annotated[int, Field(ge=0, le=16)] = 2
+    """Largest number of occluding patches."""
     patch_size: Share = 0.3
+    """Largest side of a patch, as a share of the crop's side."""
 
 
 class ModelSettings(_Settings):
-    """Which network.
-
-    backbone : ``mobilenet_v2``, ``resnet18``, ``resnet50`` or another classification network of torchvision by name, or
-        one of timm, as ``timm:mobilenetv4_conv_small``
-    width : width multiplier, of networks that have one
-    input_size : side that the crop is resized to inside the model, pixels
-    pretrained : a file of weights (``.pth``, ``.safetensors``), or ``torchvision`` for its weights in the local cache
-    uncertainty : whether the network also says how far off each landmark may be; see ``loss.nll_weight``
-    """
+    """Which network."""
 
     backbone: str = "mobilenet_v2"
+    """A classification network of torchvision by name (``mobilenet_v2``, ``resnet18``, ``resnet50``), or one of timm,
+    as ``timm:mobilenetv4_conv_small``."""
     width: Annotated[float, Field(gt=0, le=16)] = 1.0
+    """Width multiplier, of networks that have one."""
     input_size: Annotated[int, Field(ge=32, le=1024)] = 256
+    """Side that the crop is resized to inside the model, pixels."""
     pretrained: str | None = None
+    """A file of weights (``.pth``, ``.safetensors``), or ``torchvision`` for its weights in the local cache."""
     uncertainty: bool = False
+    """Whether the network also says how far off each landmark may be; see ``loss.nll_weight``."""
 
 
 class LossSettings(_Settings):
-    """The loss, in pixels of the crop.
-
-    name : ``hybrid`` is ``wing_weight * Wing + mse_weight * MSE`` (Feng et al., CVPR 2018, for Wing)
-    mse_on : the landmarks that the MSE sees, of ``hybrid`` and of ``mse``
-    region_weights, axis_weights : factors on a landmark's error, by region and by axis (x, y, z)
-    nll_weight : with ``model.uncertainty``, the weight of the Gaussian negative log-likelihood beside the loss
-    """
+    """The loss, in pixels of the crop."""
 
     name: Literal["hybrid", "wing", "mse", "l1", "smooth-l1"] = "hybrid"
+    """``hybrid`` is ``wing_weight * Wing + mse_weight * MSE`` (Feng et al., CVPR 2018, for Wing)."""
     wing_w: Positive = 15.0
+    """Width of Wing's logarithmic part, pixels (Feng et al., CVPR 2018, eq. 5)."""
     wing_eps: Positive = 3.0
+    """Curvature of Wing's logarithmic part, pixels."""
     wing_weight: NotNegative = 1.5
+    """Factor on Wing in ``hybrid``."""
     mse_weight: NotNegative = 0.5
+    """Factor on the MSE in ``hybrid``."""
     mse_on: Literal["all", "ibug68"] = "all"
+    """The landmarks that the MSE sees, of ``hybrid`` and of ``mse``."""
     region_weights: dict[str, NotNegative] = {}
+    """Factors on a landmark's error, by the name of its region; 1 for those that are not named."""
     axis_weights: tuple[NotNegative, NotNegative, NotNegative] = (1.0, 1.0, 1.0)
+    """Factors on a landmark's error in x, y and z."""
     nll_weight: Positive = 1.0
+    """With ``model.uncertainty``, the weight of the Gaussian negative log-likelihood beside the loss."""
 
 
 class OptimiserSettings(_Settings):
-    """``momentum`` is SGD's; biases and normalisation have no weight decay."""
+    """How weights follow from gradients."""
 
     name: Literal["adamw", "sgd"] = "adamw"
+    """AdamW (Loshchilov and Hutter, ICLR 2019), or SGD with momentum."""
     lr: Positive = 1e-3
+    """Learning rate after the warm-up."""
     momentum: Share = 0.9
+    """Of SGD."""
     weight_decay: NotNegative = 1e-4
+    """Of all weights but biases and those of normalisation."""
 
 
 class ScheduleSettings(_Settings):
-    """The learning rate over the steps, after a linear warm-up.
-
-    warmup_epochs : length of the warm-up
-    milestones : for ``step``: the epochs after which the rate is multiplied by ``gamma``
-    gamma : for ``step``: the factor at each milestone
-    power : for ``polynomial``: its exponent
-    final : for ``cosine`` and ``polynomial``: the last rate, as a share of ``optimiser.lr``
-    """
+    """The learning rate over the steps, after a linear warm-up."""
 
     name: Literal["cosine", "step", "polynomial", "constant"] = "cosine"
+    """How the rate falls: half a cosine, steps at ``milestones``, a power of what remains, or not at all."""
     warmup_epochs: NotNegative = 1.0
+    """Length of the linear warm-up, epochs."""
     milestones: tuple[Count, ...] = ()
+    """For ``step``: the epochs after which the rate is multiplied by ``gamma``."""
     gamma: Positive = 0.2
+    """For ``step``: the factor at each milestone."""
     power: Positive = 0.9
+    """For ``polynomial``: its exponent."""
     final: Share = 0.0
+    """For ``cosine`` and ``polynomial``: the last rate, as a share of ``optimiser.lr``."""
 
     @model_validator(mode="after")
     def _steps_have_milestones(self) -> ScheduleSettings:
@@ -157,35 +157,41 @@ class ScheduleSettings(_Settings):
 
 
 class TrainerSettings(_Settings):
-    """How long, how exactly, and on what.
-
-    devices, nodes : ``torchrun`` decides both if it starts the processes
-    clip : largest norm of the gradient
-    accumulate : batches of each process whose gradients one step of the optimiser adds up
-    ema_decay : decay of the averaged weights, which are validated and kept; smaller in the first steps
-    patience : epochs without a better validation NME before training stops
-    keep_every : keep a checkpoint every so many epochs, beside the best and the last
-    """
+    """How long, how exactly, and on what."""
 
     epochs: Count = 40
+    """How often every training sample is seen."""
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    """What computes; ``auto`` takes a GPU if there is one."""
     devices: Count | Literal["auto"] = "auto"
+    """Processes on each machine, one a GPU; ``torchrun`` decides if it starts the processes."""
     nodes: Count = 1
+    """Machines; ``torchrun`` decides if it starts the processes."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Number format of the network's arithmetic; weights stay float32."""
     channels_last: bool = False
+    """Memory layout of images that convolutions like better; another order of sums, so other last bits."""
     compile: bool = False
+    """Compile the step with ``torch.compile``: minutes at the start, faster steps on a GPU."""
     deterministic: bool = False
+    """Refuse operators of a GPU that give other bits from run to run; a CPU is deterministic without it."""
     clip: Positive | None = None
+    """Largest norm of the gradient; a larger one is scaled down to it."""
     accumulate: Count = 1
+    """Batches of each process whose gradients one step of the optimiser adds up."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of the averaged weights, which are validated and kept; smaller in the first steps."""
     patience: Count | None = None
+    """Epochs without a better validation NME before training stops."""
     keep_every: Count | None = None
+    """Keep a checkpoint every so many epochs, beside the best and the last."""
 
 
 class FitSettings(_Settings):
     """Everything that decides what ``densetrain fit`` makes of a set of shards."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of the network's start, the order of samples and the augmentation."""
     data: DataSettings = DataSettings()
     augment: AugmentSettings = AugmentSettings()
     model: ModelSettings = ModelSettings()
@@ -208,6 +214,7 @@ def read_settings(source: str | Path | None, changes: Sequence[str] = ()) -> Fit
         if not path.is_file():
             raise ConfigurationError(
                 f"the settings file {path} does not exist; by name there are {', '.join(READY_SETTINGS)}"
+                f"{did_you_mean(str(source), READY_SETTINGS)}"
             )
         contents = read_yaml(path, "settings file") or {}
         if not isinstance(contents, dict):

@@ -8,6 +8,7 @@ from densegen import __version__
 from densegen.cli.dataset import build, inspect, rebuild_maps, schema, synth, verify
 from densegen.cli.fits import fits
 from densegen.cli.index import index
+from densegen.cli.machine import doctor, remember
 from densegen.cli.manifests import manifest, manifests
 from densegen.cli.model import model
 from densegen.console import OneLineErrors
@@ -26,11 +27,14 @@ def main() -> None:
     """Dense 3D face landmark datasets from 3D morphable model fits.
 
     \b
-    densegen build demo --out shards        everything, with the embedded face
-    densegen model build RAW bfm.safetensors         the Basel Face Model from its downloads
+    densegen build demo --out shards           all of it, with the embedded face
+    densegen model build RAW bfm.safetensors   the Basel model from its downloads
     densegen build 300w_lp --root 300W_LP --model bfm.safetensors --out shards
     """
 
 
-for command in (build, verify, inspect, rebuild_maps, synth, manifests, manifest, schema, model, index, fits):
+COMMANDS = (
+    build, verify, inspect, rebuild_maps, synth, manifests, manifest, schema, model, index, fits, remember, doctor
+)  # fmt: skip
+for command in COMMANDS:
     main.add_command(command)

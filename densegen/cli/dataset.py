@@ -11,6 +11,7 @@ import click
 from densegen.console import ProgressBar, say
 from densegen.conventions import FlipPolicy
 from densegen.outputs import check_output
+from densegen.remembered import model_option, remembered_model, remembered_root
 
 if TYPE_CHECKING:
     from densegen.dataset.build import Plan
@@ -27,11 +28,13 @@ JOBS = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="Build shards of dense landmarks.")
 @click.argument("manifest")
 @click.option("--out", type=PATH, required=True, help="folder for the shards; an interrupted build goes on there")
-@click.option("--root", type=PATH, help="folder of the dataset [default: that of a manifest file]")
-@click.option("--model", "model_path", type=PATH, help="model file [default: the manifest's]")
+@click.option("--root", type=PATH, help="folder of the dataset "
+              "[default: that of a manifest file; $DENSEGEN_ROOT, or as 'densegen remember' keeps]")  # fmt: skip
+@click.option("--model", "model_path", type=PATH, help="model file "
+              "[default: the manifest's; $DENSEGEN_MODEL, or as 'densegen remember' keeps]")  # fmt: skip
 @click.option("--index", "index_path", type=PATH, help="vertex index (YAML) [default: densegen's 520 landmarks]")
 @JOBS
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, for several machines with a shared disk")
@@ -67,6 +70,11 @@ def build(
 
     Run the same command again after an interruption: complete shards are checked and kept, and the result is the same
     to the last byte.
+
+    \b
+    reads    MANIFEST, the fits and photographs below --root, --model, --index
+    writes   DIR/shard-*.h5, manifest.json, rejected.csv, README.md, pictures
+    example  densegen build demo --out shards
     """
     from densegen.dataset.build import build as run_build
     from densegen.dataset.build import default_root, plan_build
@@ -82,7 +90,10 @@ def build(
     folder.refuse_foreign()
     if root is None and dataset.synthetic is not None:
         root = folder.path.with_name(f"{folder.path.name}-corpus")
-    root = root or default_root(manifest)
+    if root is None:
+        root = (None if Path(manifest).is_file() else remembered_root(dataset.name)) or default_root(manifest)
+    if model_path is None and dataset.model is None:
+        model_path = remembered_model()
     if dataset.synthetic is not None and not (root / MODEL_NAME).is_file():  # written last
         check_corpus_folder(root, dataset.synthetic.samples)
         # What is wrong with the files that were given is said before anything is drawn.
@@ -106,10 +117,16 @@ def build(
     )
 
 
-@click.command()
+@click.command(short_help="Check a finished dataset.")
 @click.argument("folder", metavar="DIR", type=PATH)
 def verify(folder: Path) -> None:
-    """Check a finished dataset: checksums, schema, counts, landmarks, mirrored pairs, images."""
+    """Check a finished dataset: checksums, schema, counts, landmarks, mirrored pairs, images.
+
+    \b
+    reads    DIR, as 'densegen build' made it
+    writes   nothing
+    example  densegen verify shards
+    """
     from densegen.dataset.build_record import MANIFEST_NAME, read_dataset_manifest
     from densegen.dataset.verify import verify_dataset
     from densegen.files import sha256_of
@@ -121,14 +138,20 @@ def verify(folder: Path) -> None:
     say(f"SHA-256 of {MANIFEST_NAME}: {sha256_of(folder / MANIFEST_NAME)}")
 
 
-@click.command()
+@click.command(short_help="Draw a sample, or list all.")
 @click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--sample", "sample_id", help="id of the sample, AFW/AFW_134212_1_0+mirror  [default: the first]")
 @click.option("--list", "listed", is_flag=True, help="print every sample's id, split and yaw instead")
 @click.option("--model", "model_path", type=PATH, help="draws the position map if the shards hold none")
 @click.option("--out", type=PATH, help="PNG to write [default: the id, with - for /]")
 def inspect(folder: Path, sample_id: str | None, listed: bool, model_path: Path | None, out: Path | None) -> None:
-    """Draw a sample: image, 68, 520, position map, and the texture unwrapped through it."""
+    """Draw a sample: image, 68, 520, position map, and the texture unwrapped through it.
+
+    \b
+    reads    DIR, as 'densegen build' made it, and --model
+    writes   a PNG
+    example  densegen inspect shards --out sample.png
+    """
     from densegen.dataset.preview import draw_sample, list_samples
     from densegen.face.morphable_model import read_model
 
@@ -145,13 +168,19 @@ def inspect(folder: Path, sample_id: str | None, listed: bool, model_path: Path 
     say(str(path))
 
 
-@click.command("rebuild-maps")
+@click.command("rebuild-maps", short_help="Render position maps from shards again.")
 @click.argument("folder", metavar="DIR", type=PATH)
-@click.option("--model", "model_path", type=PATH, required=True, help="the model that the shards were made with")
+@model_option("the model that the shards were made with")
 @click.option("--out", type=PATH, required=True, help="folder for the maps, one NumPy file a sample")
 @click.option("--sample", "sample_ids", multiple=True, help="only this sample; may be repeated")
 def rebuild_maps(folder: Path, model_path: Path, out: Path, sample_ids: tuple[str, ...]) -> None:
-    """Render position maps again from the shards and the model: (256, 256, 3) float32, NaN if not valid."""
+    """Render position maps again from the shards and the model: (256, 256, 3) float32, NaN if not valid.
+
+    \b
+    reads    DIR, as 'densegen build' made it, and --model
+    writes   OUT/SAMPLE.npy
+    example  densegen rebuild-maps shards --model bfm.safetensors --out maps
+    """
     from densegen.dataset.build_record import read_dataset_manifest
     from densegen.dataset.rebuild import write_position_maps
     from densegen.face.morphable_model import read_model
@@ -162,7 +191,7 @@ def rebuild_maps(folder: Path, model_path: Path, out: Path, sample_ids: tuple[st
     say(f"{out}: {count:,} position maps")
 
 
-@click.command()
+@click.command(short_help="Draw a corpus of procedural faces.")
 @click.argument("out", type=PATH)
 @click.option("--samples", type=click.IntRange(1), default=96, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
@@ -172,6 +201,11 @@ def synth(out: Path, samples: int, seed: int, write_manifest: bool, jobs: int) -
     """Write a corpus of procedural faces in the 300W-LP layout, and its model, to OUT.
 
     A smaller or equal corpus in OUT is drawn again; a folder that holds anything else is refused.
+
+    \b
+    reads    nothing
+    writes   OUT/SYNTH/*.jpg and *.mat, model.safetensors, manifest.yaml
+    example  densegen synth corpus --samples 1000 --manifest
     """
     _synthesise(out, samples, seed, jobs)
     if write_manifest:
@@ -179,10 +213,16 @@ def synth(out: Path, samples: int, seed: int, write_manifest: bool, jobs: int) -
     say(f"{out}: {samples} portraits and model.safetensors")
 
 
-@click.command()
+@click.command(short_help="Print the JSON Schema of a file format.")
 @click.argument("what", type=click.Choice(["manifest", "index", "corrections", "candidates"]))
 def schema(what: str) -> None:
-    """Print the JSON Schema of a file format, for editors that check while you type."""
+    """Print the JSON Schema of a file format, for editors that check while you type.
+
+    \b
+    reads    nothing
+    writes   to standard output
+    example  densegen schema manifest > manifest.schema.json
+    """
     import json
 
     from pydantic import BaseModel
@@ -198,7 +238,7 @@ def schema(what: str) -> None:
         "corrections": Corrections,
         "candidates": Candidates,
     }
-    say(json.dumps(kinds[what].model_json_schema(), indent=2))
+    say(json.dumps(kinds[what].model_json_schema(), indent=2).replace("``", "`"))
 
 
 def _synthesise(out: Path, samples: int, seed: int, jobs: int) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from densegen.console import ProgressBar, say
+from densegen.remembered import model_option
 
 if TYPE_CHECKING:
     from densegen.face.morphable_model import MorphableModel
@@ -23,7 +24,7 @@ __all__ = ["fits"]
 PATH = click.Path(path_type=Path)
 
 _SHARED = (
-    click.option("--model", "model_path", type=PATH, required=True, help="model file"),
+    model_option("model file"),
     click.option("--out", type=PATH, required=True, help="folder for fits, photographs, manifest.yaml and report.json"),
     click.option("--points", "kind", type=click.Choice(["ibug68", "aflw21", "names"]),
                  help="what the points are; names: of the index's landmarks  [default: by their number]"),
@@ -48,12 +49,12 @@ def _shared(command: Any) -> Any:
     return command
 
 
-@click.group()
+@click.group(short_help="Make fits of anybody's photographs.")
 def fits() -> None:
     """Fit the morphable model to anybody's photographs, from sparse landmarks."""
 
 
-@fits.command("make")
+@fits.command("make", short_help="Make fits for photographs.")
 @click.argument("photos", type=PATH)
 @click.option("--landmarks", type=PATH, required=True,
               help="folder of .pts files, or a .pts, .csv, .json (COCO's, too) or .npy file")  # fmt: skip
@@ -61,12 +62,12 @@ def fits() -> None:
 def make_fits(photos: Path, landmarks: Path, **options: Any) -> None:
     """Make fits, in the layout of 300W-LP, for the photographs in the folder PHOTOS.
 
-    \b
-    densegen fits make photos --landmarks photos --model bfm.safetensors --out faces
-    densegen build faces/manifest.yaml --model bfm.safetensors --out shards
+    The landmarks are 68 or 21 points, or any of them by name. Look at OUT/overlays.png, then build OUT/manifest.yaml.
 
-    Reads 68 or 21 points or any of them by name, writes OUT/FITS with a fit beside a copy of each photograph,
-    OUT/manifest.yaml for 'densegen build', OUT/report.json and OUT/overlays.png: look at that picture.
+    \b
+    reads    PHOTOS, --landmarks, --model, --prior
+    writes   OUT/FITS, manifest.yaml, report.json, overlays.png
+    example  densegen fits make photos --landmarks photos --out faces
     """
     from densegen.fitting.face_tasks import tasks_of_photographs
 
@@ -76,7 +77,7 @@ def make_fits(photos: Path, landmarks: Path, **options: Any) -> None:
     _run(asked, annotations, tasks, missing, photos.resolve().name)
 
 
-@fits.command("refine")
+@fits.command("refine", short_help="Move fits onto landmarks.")
 @click.argument("root", type=PATH)
 @click.option("--landmarks", type=PATH, required=True, help="the points to move the fits onto, see 'make'")
 @click.option("--manifest", "manifest_name", help="where ROOT's fits lie  [default: ROOT/manifest.yaml, else anywhere]")
@@ -84,10 +85,12 @@ def make_fits(photos: Path, landmarks: Path, **options: Any) -> None:
 def refine_fits(root: Path, landmarks: Path, manifest_name: str | None, **options: Any) -> None:
     """Move the fits in the folder ROOT onto landmarks, and keep them near to where they were.
 
-    \b
-    densegen fits refine 300W_LP --landmarks corrected.csv --model bfm.safetensors --out 300W_LP-refined
-
     A fit without landmarks is copied as it is. OUT has the folders of ROOT, but no shipped flips: a build mirrors.
+
+    \b
+    reads    ROOT, --landmarks, --model, --prior
+    writes   OUT (ROOT's folders), manifest.yaml, report.json, overlays.png
+    example  densegen fits refine 300W_LP --landmarks corrected.csv --out refined
     """
     from densegen.errors import ConfigurationError
     from densegen.fitting.face_tasks import tasks_of_fits

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from densegen.cli.index_making import MODEL, PATH, correct, describe, make, sample, suggest
-from densegen.console import say
+from densegen.console import ProgressBar, say
 from densegen.outputs import check_output
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ SHOWN = 20
 """Lines of what changed only its name."""
 
 
-@click.group()
+@click.group(short_help="Make, measure and correct the vertex index.")
 def index() -> None:
     """Make, measure, draw, compare, convert and edit the vertex index: which points are the landmarks."""
 
@@ -32,7 +32,7 @@ for command in (sample, suggest, make, correct):
     index.add_command(command)
 
 
-@index.command("check")
+@index.command("check", short_help="Measure indices: coverage, spacing, recovery.")
 @click.argument("indices", metavar="[INDEX]...", nargs=-1, type=PATH)
 @MODEL
 @click.option("--fits", type=PATH, help="folder of fits (*.mat): their coefficients' spread is the recovery's prior")
@@ -46,6 +46,11 @@ def check_index(
     Coverage: distance from a point of the face to its nearest landmark (largest, 99th percentile, mean). Spacing: from
     a landmark to its nearest neighbour. Recovery: mean error of the whole surface when a face is recovered from its
     landmarks alone, with a Gaussian prior on the coefficients and 2 mm of noise on each coordinate.
+
+    \b
+    reads    INDEX, --model, the fits in --fits
+    writes   to standard output, and --picture (PNG)
+    example  densegen index check --model bfm.safetensors --baselines
     """
     from densegen.face.morphable_model import read_model
     from densegen.index.quality import coefficient_spread, farthest_point_index, measure
@@ -58,7 +63,12 @@ def check_index(
     if baselines:
         measured += [farthest_point_index(model, len(measured[0])), farthest_point_index(model, 68)]
     std: Float64 | None = coefficient_spread(fits, model) if fits else None
-    qualities = [measure(one, model, std) for one in measured]
+    qualities = []
+    with ProgressBar("measuring", "indices") as bar:
+        bar.start(len(measured))
+        for one in measured:
+            qualities.append(measure(one, model, std))
+            bar.advance(1)
     for line in _quality_table(qualities):
         say(line)
     if picture:
@@ -68,12 +78,18 @@ def check_index(
         say(str(picture))
 
 
-@index.command("show")
+@index.command("show", short_help="Draw an index, numbered.")
 @click.argument("path", metavar="[INDEX]", type=PATH, required=False)
 @MODEL
 @click.option("--out", type=PATH, required=True, help="folder for uv.png, views.png and sheets.pdf")
 def show_index(path: Path | None, model_path: Path, out: Path) -> None:
-    """Draw an index: the UV plane with ids by region, the face from three sides, numbered sheets to print."""
+    """Draw an index: the UV plane with ids by region, the face from three sides, numbered sheets to print.
+
+    \b
+    reads    INDEX, --model
+    writes   OUT/uv.png, views.png, sheets.pdf
+    example  densegen index show --model bfm.safetensors --out pictures
+    """
     from densegen.face.morphable_model import read_model
     from densegen.index.figures import draw_sheets, draw_uv, draw_views
 
@@ -84,16 +100,22 @@ def show_index(path: Path | None, model_path: Path, out: Path) -> None:
     say(f"{out}: uv.png, views.png and sheets.pdf of {describe(shown)}")
 
 
-@index.command("diff")
+@index.command("diff", short_help="Compare two indices.")
 @click.argument("old", type=PATH)
 @click.argument("new", type=PATH)
 @click.option("--model", "model_path", type=PATH, help="says how far landmarks moved in mm")
 @click.option("--picture", type=PATH, help="PNG of the UV plane to write")
 def diff_indices(old: Path, new: Path, model_path: Path | None, picture: Path | None) -> None:
-    """Compare two indices: added, removed, moved by name; a landmark of another name at the same place is renamed."""
+    """Compare two indices: added, removed, moved by name; a landmark of another name at the same place is renamed.
+
+    \b
+    reads    OLD, NEW, --model
+    writes   to standard output, and --picture (PNG)
+    example  densegen index diff old.yaml new.yaml
+    """
     from densegen.face.morphable_model import read_model
     from densegen.index.quality import compare
-    from densegen.index.vertex_index import read_index
+    from densegen.index.vertex_index import compare_versions, read_index
 
     if picture:
         check_output(picture, old, new, kind=".png")
@@ -113,6 +135,9 @@ def diff_indices(old: Path, new: Path, model_path: Path | None, picture: Path | 
         f"{len(difference.removed)} removed, {len(difference.moved)} moved, {len(difference.renamed)} renamed, "
         f"{difference.same} the same"
     )
+    differs = difference.added or difference.removed or difference.moved
+    if before.name == after.name and differs and compare_versions(after.version, before.version) <= 0:
+        say(f"note: other landmarks under the name {after.name} need a newer version than {before.version}", err=True)
     if picture:
         from densegen.index.figures import draw_difference
 
@@ -120,7 +145,7 @@ def diff_indices(old: Path, new: Path, model_path: Path | None, picture: Path | 
         say(str(picture))
 
 
-@index.command("import")
+@index.command("import", short_help="Make an index of numbers, a table or a mesh.")
 @click.argument("source", type=PATH)
 @click.argument("out", type=PATH)
 @MODEL
@@ -134,6 +159,11 @@ def import_file(
 
     .txt holds numbers from 0: into PRNet's 43,867 UV pixels, or vertices of the Basel model. .ply and .obj hold the
     whole mean face with the landmarks' vertices coloured, or the landmarks alone.
+
+    \b
+    reads    SOURCE, --ibug68, --model
+    writes   OUT, a vertex index (YAML)
+    example  densegen index import theirs.txt ours.yaml --numbering prnet
     """
     from typing import cast
 
@@ -149,13 +179,19 @@ def import_file(
     say(f"{out}: {describe(made)}")
 
 
-@index.command("export")
+@index.command("export", short_help="Write an index as numbers, a table or a mesh.")
 @click.argument("path", metavar="INDEX", type=PATH)
 @click.argument("out", type=PATH)
 @MODEL
 @click.option("--whole-mesh", is_flag=True, help=".ply, .obj: the mean face, the landmarks' vertices coloured")
 def export_file(path: Path, out: Path, model_path: Path, whole_mesh: bool) -> None:
-    """Write an index to OUT: .txt (vertex ids), .csv, .npz, .json, .ply or .obj (the landmark mesh, in mm)."""
+    """Write an index to OUT: .txt (vertex ids), .csv, .npz, .json, .ply or .obj (the landmark mesh, in mm).
+
+    \b
+    reads    INDEX, --model
+    writes   OUT
+    example  densegen index export index.yaml landmarks.ply
+    """
     from densegen.face.morphable_model import read_model
     from densegen.index.formats.exchange import export_index
     from densegen.index.vertex_index import read_index
@@ -165,7 +201,7 @@ def export_file(path: Path, out: Path, model_path: Path, whole_mesh: bool) -> No
     say(str(out))
 
 
-@index.command("edit")
+@index.command("edit", short_help="Correct an index by hand, in a browser.")
 @click.argument("path", metavar="[INDEX]", type=PATH, required=False)
 @MODEL
 @click.option("--corrections", type=PATH, default=Path("corrections.yaml"), show_default=True, help="file to save to")
@@ -174,11 +210,25 @@ def export_file(path: Path, out: Path, model_path: Path, whole_mesh: bool) -> No
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="address to listen at; others can then edit, too")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65535))
-def edit_index(path: Path | None, model_path: Path, corrections: Path, fits: Path | None, host: str, port: int) -> None:
+@click.option("--open", "opened", is_flag=True, help="show the page in this machine's browser")
+def edit_index(
+    path: Path | None,
+    model_path: Path,
+    corrections: Path,
+    fits: Path | None,
+    host: str,
+    port: int,
+    opened: bool,
+) -> None:
     """Correct an index by hand on a page in the browser: click, move, add and delete landmarks on the 3D face.
 
     Saves a corrections file, never the index: 'densegen index correct INDEX corrections.yaml OUT' makes the next
     version.
+
+    \b
+    reads    INDEX, --model, --corrections, the fits in --fits
+    writes   --corrections (YAML), and beside it .unsaved until it is saved
+    example  densegen index edit --model bfm.safetensors --open
     """
     from densegen.editor.server import serve
     from densegen.editor.session import EditSession
@@ -188,7 +238,7 @@ def edit_index(path: Path | None, model_path: Path, corrections: Path, fits: Pat
     model = read_model(model_path)
     session = EditSession.open(_read_index(path), model, corrections)
     std = coefficient_spread(fits, model) if fits else None
-    serve(session, host, port, lambda line: say(line, err=True), std)
+    serve(session, host, port, lambda line: say(line, err=True), std, opened=opened)
 
 
 def _read_index(path: Path | None) -> VertexIndex:

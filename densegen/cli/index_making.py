@@ -9,6 +9,7 @@ import click
 
 from densegen.console import say
 from densegen.outputs import check_output
+from densegen.remembered import model_option
 
 if TYPE_CHECKING:
     from densegen.index.vertex_index import VertexIndex
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["MODEL", "PATH", "correct", "describe", "make", "sample", "suggest"]
 
 PATH = click.Path(path_type=Path)
-MODEL = click.option("--model", "model_path", type=PATH, required=True, help="model file")
+MODEL = model_option("model file")
 DEFAULT_CORRECTIONS = "corrections_bfm.yaml"
 
 
-@click.command("sample")
+@click.command("sample", short_help="Sample candidates by triangulation.")
 @click.argument("out", type=PATH)
 @MODEL
 @click.option(
@@ -31,7 +32,13 @@ DEFAULT_CORRECTIONS = "corrections_bfm.yaml"
 )
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(0, 6))
 def sample(out: Path, model_path: Path, seeds: str, rounds: int) -> None:
-    """Triangulate the seeds in the UV plane, add the centroids, repeat; write every round's points to OUT (YAML)."""
+    """Triangulate the seeds in the UV plane, add the centroids, repeat; write every round's points to OUT (YAML).
+
+    \b
+    reads    --model
+    writes   OUT, a candidates file (YAML)
+    example  densegen index sample candidates.yaml --model bfm.safetensors
+    """
     from densegen.face.morphable_model import read_model
     from densegen.index.candidates import sample_candidates, write_candidates
 
@@ -41,7 +48,7 @@ def sample(out: Path, model_path: Path, seeds: str, rounds: int) -> None:
     say(f"{out}: {' -> '.join(map(str, candidates.counts))} points")
 
 
-@click.command("suggest")
+@click.command("suggest", short_help="Suggest corrections to candidates.")
 @click.argument("candidates", type=PATH)
 @click.argument("out", type=PATH)
 @MODEL
@@ -66,6 +73,11 @@ def suggest(
     """Suggest corrections to CANDIDATES: thin out what is too near, fill the largest gaps; write them to OUT (YAML).
 
     Each entry says its reason. Go over them by hand, in a text editor or with 'index edit', before 'index correct'.
+
+    \b
+    reads    CANDIDATES (of 'index sample'), --model
+    writes   OUT, a corrections file (YAML)
+    example  densegen index suggest candidates.yaml corrections.yaml
     """
     from densegen.face.morphable_model import read_model
     from densegen.files import write_text
@@ -100,7 +112,7 @@ def _parse_weights(given: tuple[str, ...]) -> dict[str, float]:
     return weights
 
 
-@click.command("make")
+@click.command("make", short_help="Make an index from the start.")
 @click.argument("out", type=PATH)
 @MODEL
 @click.option("--corrections", type=PATH, help="corrections file [default: that of densegen's own index]")
@@ -112,6 +124,11 @@ def make(out: Path, model_path: Path, corrections: Path | None, name: str | None
 
     On the Basel model the default corrections give densegen's own index, byte for byte; on another model of its UV
     layout the same landmarks on that model's vertices.
+
+    \b
+    reads    --model, --corrections
+    writes   OUT, a vertex index (YAML)
+    example  densegen index make index.yaml --model bfm.safetensors
     """
     from densegen.face.morphable_model import read_model
     from densegen.files import find_data_file
@@ -129,7 +146,7 @@ def make(out: Path, model_path: Path, corrections: Path | None, name: str | None
     say(f"{out}: {describe(made)}")
 
 
-@click.command("correct")
+@click.command("correct", short_help="Apply corrections: the next version.")
 @click.argument("base", type=PATH)
 @click.argument("corrections", type=PATH)
 @click.argument("out", type=PATH)
@@ -138,6 +155,11 @@ def correct(base: Path, corrections: Path, out: Path, model_path: Path) -> None:
     """Apply a corrections file (add, remove, move, each with its reason) and write the vertex index to OUT (YAML).
 
     BASE is what 'index sample' wrote, or a vertex index whose next version this makes.
+
+    \b
+    reads    BASE (candidates or vertex index), CORRECTIONS, --model
+    writes   OUT, a vertex index (YAML)
+    example  densegen index correct old.yaml corrections.yaml new.yaml
     """
     from densegen.face.morphable_model import read_model
     from densegen.index.corrections import correct as apply

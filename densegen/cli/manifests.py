@@ -13,11 +13,21 @@ __all__ = ["manifest", "manifests"]
 PATH = click.Path(path_type=Path)
 
 
-@click.command()
-def manifests() -> None:
-    """List the manifests that come with densegen."""
-    from densegen.sources.manifest import named_manifests, read_manifest
+@click.command(short_help="List the manifests that come along, or print one.")
+@click.argument("name", required=False)
+def manifests(name: str | None) -> None:
+    """List the manifests that come with densegen, or print the one called NAME, to begin one's own with.
 
+    \b
+    reads    nothing
+    writes   to standard output
+    example  densegen manifests 300w_lp > mine.yaml
+    """
+    from densegen.sources.manifest import manifest_text_of, named_manifests, read_manifest
+
+    if name is not None:
+        say(manifest_text_of(name).rstrip("\n"))
+        return
     for name in named_manifests():
         manifest = read_manifest(name)
         say(f"{name:14} {sum(s.fits for s in manifest.subsets):>7,} fits  {manifest.title}")
@@ -28,7 +38,7 @@ def manifest() -> None:
     """Write a manifest for a folder of fits."""
 
 
-@manifest.command("init")
+@manifest.command("init", short_help="Write a manifest for a folder of fits.")
 @click.argument("folder", type=PATH)
 @click.option("--out", type=PATH, help="file to write  [default: FOLDER/manifest.yaml]")
 @click.option("--name", help="of the dataset  [default: the folder's]")
@@ -36,8 +46,9 @@ def init_manifest(folder: Path, out: Path | None, name: str | None) -> None:
     """Write a manifest for the fits (*.mat) in FOLDER and below it, and say what is missing.
 
     \b
-    densegen manifest init faces
-    densegen build faces/manifest.yaml --model bfm.safetensors --out shards
+    reads    FOLDER/**/*.mat and the photographs beside them
+    writes   FOLDER/manifest.yaml, or --out
+    example  densegen manifest init faces
     """
     from densegen.errors import ConfigurationError
     from densegen.outputs import check_output

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from densegen.console import say
+from densegen.console import ProgressBar, say
 from densegen.outputs import check_output
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def model() -> None:
     """Make and look at a morphable model."""
 
 
-@model.command("build")
+@model.command("build", short_help="Assemble the Basel model from its downloads.")
 @click.argument("raw", type=PATH)
 @click.argument("out", type=PATH)
 def build_model(raw: Path, out: Path) -> None:
@@ -31,22 +31,35 @@ def build_model(raw: Path, out: Path) -> None:
 
     Needs 01_MorphableModel.mat, model_info.mat, Model_Expression.mat, Model_tri_mouth.mat and BFM_UV.mat; a missing
     one is named with the place where users get it.
+
+    \b
+    reads    RAW/*.mat
+    writes   OUT, a model file (.safetensors)
+    example  densegen model build downloads bfm.safetensors
     """
-    from densegen.face.basel import assemble_model
+    from densegen.face.basel import RAW_FILES, assemble_model
     from densegen.face.morphable_model import write_model
 
     check_output(out, kind=".safetensors" if out.suffix == ".h5" else None)
-    assembled = assemble_model(raw)
+    with ProgressBar("assembling", "files") as bar:
+        bar.start(len(RAW_FILES))
+        assembled = assemble_model(raw, bar.advance)
     write_model(assembled, out)
     _describe(assembled)
 
 
-@model.command("convert")
+@model.command("convert", short_help="Convert face3d's BFM.mat.")
 @click.argument("bfm", type=PATH)
 @click.option("--uv", "uv_path", type=PATH, required=True, help="BFM_UV.mat, 53215 rows")
 @click.argument("out", type=PATH)
 def convert_model_file(bfm: Path, uv_path: Path, out: Path) -> None:
-    """Convert face3d's BFM.mat."""
+    """Convert face3d's BFM.mat.
+
+    \b
+    reads    BFM and --uv (.mat)
+    writes   OUT, a model file (.safetensors)
+    example  densegen model convert BFM.mat --uv BFM_UV.mat bfm.safetensors
+    """
     from densegen.face.basel import convert_model
     from densegen.face.morphable_model import write_model
 
@@ -56,10 +69,16 @@ def convert_model_file(bfm: Path, uv_path: Path, out: Path) -> None:
     _describe(converted)
 
 
-@model.command("info")
+@model.command("info", short_help="Print what a model file holds.")
 @click.argument("path", metavar="MODEL", type=PATH)
 def model_info(path: Path) -> None:
-    """Print counts, components, UV range, symmetry, memory and fingerprint."""
+    """Print counts, components, UV range, symmetry, memory and fingerprint.
+
+    \b
+    reads    MODEL
+    writes   to standard output
+    example  densegen model info bfm.safetensors
+    """
     from densegen.face.morphable_model import read_model
 
     _describe(read_model(path))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from densegen.conventions import SHARD_SCHEMA_VERSION
 from densegen.dataset.shards import ShardReader
-from densegen.errors import ConfigurationError, FormatError
+from densegen.errors import ConfigurationError, FormatError, did_you_mean
 from densegen.files import is_about_the_file, sha256_of, write_text
 from densegen.geometry.crop import CropRecipe
 from densegen.records import first_problem, read_json
@@ -177,12 +177,19 @@ def read_record(path: Path) -> ShardRecord | None:
         return None
 
 
+SEARCHED = 4096
+"""Names that a mistyped one is compared with."""
+
+
 def find_sample(folder: Path, sample_id: str) -> tuple[Path, int]:
     """The shard and the row of a sample; raises :class:`ConfigurationError` if the dataset has no such sample."""
-    first: str | None = None
+    known: list[str] = []
     for record in read_dataset_manifest(folder).shards:
         with ShardReader(folder / record.file) as shard:
             if sample_id in shard.sample_ids:
                 return shard.path, shard.sample_ids.index(sample_id)
-            first = first or (shard.sample_ids[0] if len(shard) else None)
-    raise ConfigurationError(f"{folder} has no sample {sample_id!r}; the first is {first!r}")
+            known += shard.sample_ids
+    raise ConfigurationError(
+        f"{folder} has no sample {sample_id!r}; the first is {known[0] if known else None!r}"
+        f"{did_you_mean(sample_id, known[:SEARCHED])}: 'densegen inspect DIR --list' names all"
+    )

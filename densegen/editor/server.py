@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import socket
 import time
+import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,9 +23,17 @@ __all__ = ["is_own_host", "serve"]
 
 
 def serve(
-    session: EditSession, host: str, port: int, say: Callable[[str], None], std: npt.NDArray[np.floating] | None = None
+    session: EditSession,
+    host: str,
+    port: int,
+    say: Callable[[str], None],
+    std: npt.NDArray[np.floating] | None = None,
+    *,
+    opened: bool = False,
 ) -> None:
     """Serve the page until Ctrl-C.
+
+    opened : whether to show it in this machine's browser
 
     Raises :class:`ConfigurationError` if viser is not installed or the port is taken.
     """
@@ -46,6 +55,8 @@ def serve(
         server = viser.ViserServer(host=host, port=port, label="densegen index edit", verbose=False)
     page = EditorPage(session, server, np.concatenate([model.shape_std, model.expression_std]) if std is None else std)
     say(f"The page is at http://{host}:{port} - Ctrl-C ends it; what is not saved stays in {session.unsaved_path}")
+    if opened:
+        webbrowser.open(f"http://{host}:{port}")
     try:
         while True:
             time.sleep(0.25)

@@ -27,7 +27,7 @@ from densegen.index.corrections import (
 )
 from densegen.index.half_plane import FacePlane
 from densegen.index.landmark import name_on, origin_of_person, reason_of
-from densegen.index.vertex_index import VertexIndex
+from densegen.index.vertex_index import VertexIndex, compare_versions
 
 __all__ = ["EditSession"]
 
@@ -152,7 +152,7 @@ class EditSession:
         moved = [draft for name, draft in after.items() if name in before and before[name].half != draft.half]
         added = [draft for name, draft in after.items() if name not in before]
         start = self.kept
-        if start is None or start.index_version == self.base.version:
+        if start is None or compare_versions(start.index_version, self.base.version) <= 0:
             version = _next_version(self.base.version, moved=bool(removed or moved or added))
             start = Corrections(
                 index_name=self.base.name,

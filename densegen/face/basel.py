@@ -6,7 +6,7 @@ Two ways lead to the same model, bit for bit: :func:`assemble_model` from the se
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,20 +50,31 @@ _INNER_MOUTH = (
 )
 
 
-def assemble_model(folder: Path) -> MorphableModel:
+def assemble_model(folder: Path, read: Callable[[int], object] = lambda files: None) -> MorphableModel:
     """Assemble the trimmed model (53,215 vertices) from the downloads in ``folder``; see :data:`RAW_FILES`.
+
+    read : is told of each file that was read
 
     Raises :class:`ConfigurationError` that names every missing file and its source, :class:`FormatError` if a
     file is truncated or holds other counts.
     """
+    if not folder.is_dir():
+        what = "is a file, not the folder of the downloads" if folder.exists() else "does not exist"
+        raise ConfigurationError(f"{folder} {what}: 'densegen model build RAW OUT', the folder first")
     missing = [name for name in RAW_FILES if not (folder / name).is_file()]
     if missing:
         sources = "; ".join(f"{name} (from {RAW_FILES[name]})" for name in missing)
         raise ConfigurationError(f"{folder} lacks {sources}")
+
+    def load(name: str, *variables: str) -> dict[str, Any]:
+        contents = _load(folder / name, *variables)
+        read(1)
+        return contents
+
     with _fitting(str(folder)):
-        info = _load(folder / "model_info.mat", "trimIndex", "tri", "keypoints")
-        morphable = _load(folder / "01_MorphableModel.mat", "shapeMU", "shapePC", "shapeEV")
-        expression = _load(folder / "Model_Expression.mat", "mu_exp", "w_exp", "sigma_exp")
+        info = load("model_info.mat", "trimIndex", "tri", "keypoints")
+        morphable = load("01_MorphableModel.mat", "shapeMU", "shapePC", "shapeEV")
+        expression = load("Model_Expression.mat", "mu_exp", "w_exp", "sigma_exp")
         trim = _zero_based(info["trimIndex"])
         _expect_vertices("model_info.mat's trimIndex", trim.size, BASEL_VERTICES)
         _expect_vertices("01_MorphableModel.mat", len(morphable["shapeMU"]) // 3, BASEL_RAW_VERTICES)
@@ -76,9 +87,9 @@ def assemble_model(folder: Path) -> MorphableModel:
             expression_basis=_per_vertex(expression["w_exp"]),
             expression_std=expression["sigma_exp"],
             triangles=info["tri"],
-            mouth=_load(folder / "Model_tri_mouth.mat", "tri_mouth")["tri_mouth"],
+            mouth=load("Model_tri_mouth.mat", "tri_mouth")["tri_mouth"],
             keypoints=info["keypoints"],
-            uv=_uv(folder / "BFM_UV.mat", trim),
+            uv=_uv(load("BFM_UV.mat", "UV"), "BFM_UV.mat", trim),
         )
 
 
@@ -109,7 +120,7 @@ def convert_model(path: Path, uv_path: Path) -> MorphableModel:
             triangles=field["tri"],
             mouth=field["tri_mouth"],
             keypoints=field["kpt_ind"],
-            uv=_uv(uv_path, trim=None),
+            uv=_uv(_load(uv_path, "UV"), uv_path.name, trim=None),
         )
 
 
@@ -189,14 +200,14 @@ def _per_vertex(columns: npt.NDArray[Any]) -> Float32:
     return np.asarray(columns, np.float32).T.reshape(columns.shape[1], -1, 3)
 
 
-def _uv(path: Path, trim: Int32 | None) -> Float64:
-    uv = np.asarray(_load(path, "UV")["UV"], np.float64)
+def _uv(contents: dict[str, Any], name: str, trim: Int32 | None) -> Float64:
+    uv = np.asarray(contents["UV"], np.float64)
     if trim is not None:
-        _expect_vertices(path.name, len(uv), BASEL_RAW_VERTICES)
+        _expect_vertices(name, len(uv), BASEL_RAW_VERTICES)
         uv = uv[trim]
         mended = uv.copy()
         for vertex, neighbours in _UV_OUTLIERS.items():
             mended[vertex - 1] = uv[np.array(neighbours) - 1].mean(axis=0)
         uv = mended
-    _expect_vertices(path.name, len(uv), BASEL_VERTICES)
+    _expect_vertices(name, len(uv), BASEL_VERTICES)
     return uv

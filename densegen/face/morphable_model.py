@@ -368,6 +368,8 @@ def _refuse_others(path: Path) -> None:
         raise FormatError(f"{path.name} is a MATLAB file: make a model of it with 'densegen model convert'")
     if begin == b"\x89HDF\r\n\x1a\n":
         raise FormatError(f"{path.name} is an HDF5 file, as an earlier densegen wrote: make the model again")
+    if begin.startswith((b"format", b"# ", b"{")):
+        raise FormatError(f"{path.name} is a text file, not a model: models are .safetensors files")
     # A safetensors file begins with the length of its header, which it holds.
     if len(begin) < 8 or int.from_bytes(begin, "little") > min(size - 8, MAX_HEADER_BYTES):
         raise FormatError(f"{path.name} is not a readable model file: make one with 'densegen model build'")

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from densegen.errors import ConfigurationError
+from densegen.errors import ConfigurationError, did_you_mean
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import MIDLINE, region_of
 from densegen.ibug68 import AFLW21, KEYPOINT_MIRROR, KEYPOINTS, NAMES, REGIONS_OF_KEYPOINTS
@@ -28,7 +28,7 @@ from densegen.index.landmark import (
     origin_of_round,
     without_side,
 )
-from densegen.index.vertex_index import VertexIndex, read_index
+from densegen.index.vertex_index import VertexIndex, compare_versions, read_index
 from densegen.records import read_validated, read_yaml
 
 __all__ = [
@@ -118,8 +118,10 @@ def correct(base: Candidates | VertexIndex, corrections: Corrections, model: Mor
     points within a pixel of the midline go onto it. From an index: its landmarks, which must be vertices of the model
     and mirrored; the iBUG 68 stay where the model has them.
 
+    A description that the corrections do not give stays that of the index.
+
     Raises :class:`ConfigurationError` if a correction names no landmark, puts one onto another or outside the face,
-    or the result has not ``corrections.count`` landmarks.
+    the result has not ``corrections.count`` landmarks, or another set of points would not have a newer version.
     """
     if base.uv_layout != model.uv_layout:
         raise ConfigurationError(
@@ -140,8 +142,24 @@ def correct(base: Candidates | VertexIndex, corrections: Corrections, model: Mor
             raise ConfigurationError(f"add names {addition.name}, which exists already")
         half = plane.nearest(addition.uv, addition.name)
         drafts[addition.name] = Draft(addition.name, half, origin_of_person(addition.reason))
-    before = base.changelog if isinstance(base, VertexIndex) else ()
-    return _finish(list(drafts.values()), corrections, before, plane)
+    if isinstance(base, VertexIndex):
+        _check_version(base, corrections)
+        description, changelog = corrections.description or base.description, base.changelog
+    else:
+        description, changelog = corrections.description, ()
+    return _finish(list(drafts.values()), corrections, description, changelog + corrections.changelog, plane)
+
+
+def _check_version(base: VertexIndex, corrections: Corrections) -> None:
+    """A release goes forward: other points of the same name have a newer version."""
+    if corrections.index_name != base.name:
+        return
+    order = compare_versions(corrections.index_version, base.version)
+    if order < 0 or (order == 0 and (corrections.remove or corrections.move or corrections.add)):
+        raise ConfigurationError(
+            f"index_version {corrections.index_version} is not newer than {base.version}, which {base.name} has: "
+            "landmarks that come, go or move make a new version"
+        )
 
 
 def drafts_of_index(index: VertexIndex, model: MorphableModel) -> dict[str, Draft]:
@@ -195,7 +213,9 @@ def drafts_of_candidates(candidates: Candidates, plane: FacePlane) -> dict[str, 
 
 def _known(name: str, drafts: dict[str, Draft], verb: str) -> Draft:
     if name not in drafts:
-        raise ConfigurationError(f"{verb} names {name!r}, but there is no such landmark to start from")
+        raise ConfigurationError(
+            f"{verb} names {name!r}, but there is no such landmark to start from{did_you_mean(name, drafts)}"
+        )
     return drafts[name]
 
 
@@ -210,7 +230,9 @@ def _each_vertex_once(drafts: dict[str, Draft], plane: FacePlane) -> dict[str, D
     return kept
 
 
-def _finish(drafts: list[Draft], corrections: Corrections, changelog: tuple[str, ...], plane: FacePlane) -> VertexIndex:
+def _finish(
+    drafts: list[Draft], corrections: Corrections, description: str, changelog: tuple[str, ...], plane: FacePlane
+) -> VertexIndex:
     model = plane.model
     rows: list[tuple[str, int, int, str]] = [  # name, vertex, mirror partner, origin
         (f"{NAMES[k]}-{k:02d}", int(model.keypoints68[k]), int(KEYPOINT_MIRROR[k]), origin_of_keypoint(k))
@@ -235,7 +257,7 @@ def _finish(drafts: list[Draft], corrections: Corrections, changelog: tuple[str,
     return VertexIndex(
         name=_own_name(corrections.index_name, model.topology),
         version=corrections.index_version,
-        description=corrections.description,
+        description=description,
         uv_layout=model.uv_layout,
         topology=model.topology,
         landmarks=tuple(
@@ -251,7 +273,7 @@ def _finish(drafts: list[Draft], corrections: Corrections, changelog: tuple[str,
             for row, (name, vertex, mirror, origin) in enumerate(rows)
         ),
         subsets={"ibug68": tuple(range(KEYPOINTS)), "aflw21": AFLW21},
-        changelog=changelog + corrections.changelog,
+        changelog=changelog,
     )
 
 

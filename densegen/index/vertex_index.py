@@ -31,6 +31,7 @@ from densegen.records import first_problem, parse_yaml, read_yaml
 __all__ = [
     "INDEX_FORMAT_VERSION",
     "VertexIndex",
+    "compare_versions",
     "format_index",
     "parse_index",
     "read_index",
@@ -228,6 +229,12 @@ def _unique(what: str, values: list[Any]) -> None:
         if value in seen:
             raise ValueError(f"two landmarks have the {what} {value}")
         seen.add(value)
+
+
+def compare_versions(one: str, other: str) -> int:
+    """Compare two semantic versions: below 0 if ``other`` is newer, 0 if they are the same, above 0 if ``one`` is."""
+    first, second = ([int(part) for part in version.split(".")] for version in (one, other))
+    return (first > second) - (first < second)
 
 
 def read_index(path: str | Path | None = None) -> VertexIndex:

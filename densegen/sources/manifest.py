@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from densegen.conventions import FlipPolicy
-from densegen.errors import ConfigurationError
+from densegen.errors import ConfigurationError, did_you_mean
 from densegen.files import find_data_file, stays_below
 from densegen.geometry.crop import CropRecipe
 from densegen.records import first_problem, read_validated
 
-__all__ = ["BuildSettings", "FlipPolicy", "Manifest", "named_manifests", "read_manifest"]
+__all__ = ["BuildSettings", "FlipPolicy", "Manifest", "manifest_text_of", "named_manifests", "read_manifest"]
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -32,7 +32,7 @@ BelowRoot = Annotated[str, AfterValidator(_below_root)]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 MAX_REPEATS = 4
@@ -73,21 +73,20 @@ def _can_take_for_ever(pattern: str) -> bool:
 
 
 class Subset(_Settings):
-    """One folder of ``.mat`` files with their images.
-
-    directory : relative to the root, with ``/``; never leaves it
-    images : the folder of the images, relative to the root, if they do not lie beside the fits; named as the fits are
-    shipped_flips : the folder of mirrored photographs that the dataset ships, if any
-    fits : how many fits the complete folder holds
-    group : a regular expression; its first group in the file name is the source photograph (default: the whole name)
-    """
+    """One folder of ``.mat`` files with their images."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    """Begins the ids of its samples."""
     directory: BelowRoot
+    """The folder of the fits, relative to the root, with ``/``; never leaves it."""
     images: BelowRoot | None = None
+    """The folder of the images, relative to the root, if they do not lie beside the fits; named as the fits are."""
     shipped_flips: BelowRoot | None = None
+    """The folder of mirrored photographs that the dataset ships, if any."""
     fits: Annotated[int, Field(ge=0)]
+    """How many fits the complete folder holds."""
     group: str = "^(.+)$"
+    """A regular expression; its first group in the file name is the source photograph. By default the whole name."""
 
     @field_validator("group")
     @classmethod
@@ -112,8 +111,11 @@ class Split(_Settings):
     """
 
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
+    """Another seed, another split."""
     validation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the photographs for validation."""
     test: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the photographs for tests; their crops have no jitter."""
 
     @model_validator(mode="after")
     def _fits_in_one(self) -> Split:
@@ -133,26 +135,31 @@ class Synthetic(_Settings):
     """The embedded corpus that ``densegen build`` writes first if its root does not hold it yet."""
 
     samples: Annotated[int, Field(ge=1)]
+    """How many portraits are drawn."""
     seed: Seed = 0
+    """Of the portraits."""
 
 
 class BuildSettings(_Settings):
     """Everything that decides the bytes of a build, besides the data, the model and the index.
 
     A manifest gives defaults for them; an option of ``densegen build`` wins.
-
-    shard_size : samples a shard; with ``flip="mirror"`` a fit makes two
-    max_rejects : the share of fits that may be set aside before the build stops; above 0, one always may
-    limit : build only the first so many fits
     """
 
     flip: FlipPolicy = "mirror"
+    """``mirror`` makes mirror images, ``shipped`` reads those of the dataset, ``none`` does neither."""
     position_maps: bool = False
+    """Whether shards hold UV position maps."""
     seed: Seed = 0
+    """Of the crops' jitter."""
     shard_size: Annotated[int, Field(ge=2, le=65536)] = 512
+    """Samples a shard; with ``flip: mirror`` a fit makes two."""
     max_rejects: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.01
+    """The share of fits that may be set aside before the build stops; above 0, one always may."""
     limit: Annotated[int, Field(ge=1)] | None = None
+    """Build only the first so many fits."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
+    """Of the crops in the shards, 1 to 100."""
 
     @property
     def samples_per_fit(self) -> int:
@@ -164,29 +171,34 @@ class BuildSettings(_Settings):
 
 
 class Manifest(_Settings):
-    """A dataset manifest; see ``docs/manifests.md``.
-
-    layout : ``300w_lp``, folders of ``.mat`` files with images of the same name; ``nested``, folders with such files in
-        them and in all folders below
-    model : the morphable model, relative to the root, for datasets that bring their own
-    flips : the flip policies that make sense here; the first is the default
-    build, crop : defaults of ``densegen build``
-    """
+    """A dataset manifest; see ``docs/manifests.md``."""
 
     format: Literal["densegen manifest"] = "densegen manifest"
     format_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+    """Names the dataset in shards, runs and cards."""
     title: str
+    """For people."""
     layout: Literal["300w_lp", "nested"]
+    """``300w_lp``: folders of ``.mat`` files with images of the same name. ``nested``: in all folders below, too."""
     model: BelowRoot | None = None
+    """The morphable model, relative to the root, for datasets that bring their own."""
     subsets: Annotated[tuple[Subset, ...], Field(min_length=1)]
+    """The folders of the dataset."""
     split: Split = Split()
+    """Which photographs train, validate and test."""
     flips: Annotated[tuple[FlipPolicy, ...], Field(min_length=1)] = ("mirror", "none")
+    """The flip policies that make sense here; the first is the default."""
     synthetic: Synthetic | None = None
+    """For the embedded corpus alone: what is drawn."""
     build: BuildSettings = BuildSettings()
+    """Defaults of ``densegen build``."""
     crop: CropRecipe = CropRecipe()
+    """Defaults of its crops: ``size`` (pixels), ``margin``, ``scale_jitter``, ``shift_jitter``."""
     licence: str
+    """What may be done with the data; stands in the dataset card."""
     citation: str
+    """What to cite; stands in the dataset card."""
 
     @property
     def default_flip(self) -> FlipPolicy:
@@ -250,9 +262,20 @@ def read_manifest(name_or_path: str | Path) -> Manifest:
     Raises :class:`ConfigurationError` if there is none, :class:`FormatError` if it is not a manifest.
     """
     path = Path(name_or_path)
-    if str(name_or_path) in named_manifests():
-        path = find_data_file(f"{name_or_path}.yaml")
-    elif not path.is_file():
-        known = ", ".join(named_manifests())
-        raise ConfigurationError(f"there is no manifest {str(name_or_path)!r}: give a file, or one of {known}")
+    if str(name_or_path) in named_manifests() or not path.is_file():
+        path = _find(str(name_or_path), "a file, or one of ")
     return read_validated(Manifest, path, "manifest")
+
+
+def manifest_text_of(name: str) -> str:
+    """The text of a manifest that comes with densegen; raises :class:`ConfigurationError` if there is none."""
+    return _find(name, "").read_text("utf-8")
+
+
+def _find(name: str, before: str) -> Path:
+    known = named_manifests()
+    if name not in known:
+        raise ConfigurationError(
+            f"there is no manifest {name!r}: give {before}{', '.join(known)}{did_you_mean(name, known)}"
+        )
+    return find_data_file(f"{name}.yaml")

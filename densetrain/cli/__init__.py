@@ -7,6 +7,7 @@ import click
 from densegen.console import OneLineErrors
 from densetrain import __version__
 from densetrain.cli.evaluation import evaluate, profile, report
+from densetrain.cli.machine import doctor
 from densetrain.cli.reconstruct import reconstruct
 from densetrain.cli.training import augmented, fit, settings
 from densetrain.cli.use import export, predict
@@ -32,5 +33,5 @@ def main() -> None:
     """
 
 
-for command in (fit, evaluate, report, predict, reconstruct, export, profile, augmented, settings):
+for command in (fit, evaluate, report, predict, reconstruct, export, profile, augmented, settings, doctor):
     main.add_command(command)

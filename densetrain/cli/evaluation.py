@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -13,6 +13,7 @@ import click
 
 from densegen.console import refuse_unread, say
 from densegen.conventions import SPLITS
+from densegen.remembered import remembered_model
 from densetrain.choices import DetectorName, Labels, YawSource
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class _Benchmark(click.Choice[str]):
         return super().convert(str(value).replace("_", "-"), param, ctx)
 
 
-@click.command()
+@click.command(short_help="Score a network by a public protocol.")
 @click.argument("model", metavar="[RUN]", required=False, type=PATH)
 @click.option("--benchmark", type=_Benchmark(["aflw2000-3d", "aflw", "shards"]), default="shards", show_default=True)
 @click.option("--root", type=PATH, help="folder of the benchmark's images (and .mat files)")
@@ -68,13 +69,21 @@ class _Benchmark(click.Choice[str]):
 @click.option("--out", type=PATH, help="folder for the result, its CED curve and the worst cases "
               "[default: RUN/evaluation if RUN is a folder]")  # fmt: skip
 def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) -> None:
-    """Score RUN (as 'predict' takes it), or --predictions, by a public protocol."""
+    """Score RUN (as 'predict' takes it), or --predictions, by a public protocol.
+
+    \b
+    reads    RUN, or --predictions; --shards, or --root and --protocol
+    writes   OUT/NAME.json, NAME-ced.png, NAME-worst.png
+    example  densetrain evaluate run --benchmark aflw2000-3d --root AFLW2000
+    """
     from densegen.files import replace_into
     from densetrain.evaluation.evaluate import free_stem, write_result
     from densetrain.evaluation.report import draw_ced, result_lines
     from densetrain.network.regressor import open_regressor
 
     asked = _Asked(**options)
+    if asked.what == "surface" and asked.model_path is None:
+        asked = replace(asked, model_path=remembered_model())
     if (model is None) == (asked.predictions is None):
         raise click.UsageError("give a RUN or --predictions, one of them")
     if not math.isfinite(asked.threshold):
@@ -243,7 +252,7 @@ def _benchmark(asked: _Asked) -> Benchmark:
     return aflw(asked.root, asked.protocol)
 
 
-@click.command()
+@click.command(short_help="Write one page of evaluations.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
 @click.option("--out", type=PATH, default=Path("report"), show_default=True, help="folder of the page and its pictures")
 @click.option("--profile", "backbones", multiple=True, help="add this backbone's cost; may be repeated")
@@ -251,6 +260,11 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
     """Write one page from what 'densetrain evaluate' found.
 
     RUN is a run's folder, the --out of an evaluation, or a result's JSON file.
+
+    \b
+    reads    runs' evaluations and logs
+    writes   OUT/report.html and its pictures
+    example  densetrain report run other-run --out report
     """
     from densegen.errors import ConfigurationError
     from densetrain.evaluation.evaluate import read_result
@@ -276,13 +290,19 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
     say(f"{out / 'report.md'}, {out / 'report.html'}")
 
 
-@click.command()
+@click.command(short_help="Print what backbones cost.")
 @click.argument("backbones", nargs=-1)
 @click.option("--input-size", type=click.IntRange(32, 1024), default=256, show_default=True)
 @click.option("--width", type=click.FloatRange(0, 16, min_open=True), default=1.0, show_default=True)
 @click.option("--landmarks", type=click.IntRange(1), help="[default: those of densegen's own index]")
 def profile(backbones: tuple[str, ...], input_size: int, width: float, landmarks: int | None) -> None:
-    """Print parameters, MACs and latency of BACKBONES [default: mobilenet_v2 resnet18 resnet50]."""
+    """Print parameters, MACs and latency of BACKBONES [default: mobilenet_v2 resnet18 resnet50].
+
+    \b
+    reads    nothing
+    writes   to standard output
+    example  densetrain profile mobilenet_v2 resnet18
+    """
     from densegen.index.vertex_index import read_index
     from densetrain.config import ModelSettings
     from densetrain.evaluation.report import profile_table

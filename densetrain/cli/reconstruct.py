@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from densegen.console import refuse_unread, say
+from densegen.remembered import model_option
 from densetrain.choices import DetectorName, Reconstructed
 
 if TYPE_CHECKING:
@@ -26,9 +27,9 @@ __all__ = ["reconstruct"]
 PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Find the whole surface of faces.")
 @click.argument("paths", metavar="[RUN] IMAGES...", nargs=-1, type=PATH)
-@click.option("--model", "model_path", type=PATH, required=True, help="morphable model that the surface is of")
+@model_option("morphable model that the surface is of")
 @click.option("--landmarks", type=PATH,
               help="anybody's landmarks instead of RUN: as 'densegen fits make' reads them")  # fmt: skip
 @click.option("--points", "kind", type=click.Choice(["ibug68", "aflw21", "names"]),
@@ -53,12 +54,13 @@ def reconstruct(
 ) -> None:  # fmt: skip
     """Find the whole surface of faces in images, or in video, whose frames share one identity.
 
-    \b
-    densetrain reconstruct run photo.jpg --model bfm.safetensors --out faces
-    densetrain reconstruct photo.jpg --landmarks photo.pts --model bfm.safetensors --out faces
-
     The morphable model's face that explains the landmarks best: coefficients, pose, the residual of each landmark
     (json), the mesh with the photograph as texture (glb, obj, ply), the fit as 300W-LP stores it (mat), and a picture.
+
+    \b
+    reads    RUN or --landmarks, images, --model, --prior
+    writes   OUT/NAME-0.glb, .mat, .json, NAME.png
+    example  densetrain reconstruct run photo.jpg --model bfm.safetensors
     """
     from densegen.errors import FormatError, SampleError
     from densegen.face.morphable_model import read_model

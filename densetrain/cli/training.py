@@ -19,7 +19,7 @@ SETTINGS = click.option(
 SET = click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="trainer.epochs=5; may be repeated")
 
 
-@click.command()
+@click.command(short_help="Train a network on shards.")
 @click.argument("folders", metavar="SHARDS...", nargs=-1, required=True, type=PATH)
 @click.option("--out", type=PATH, required=True, help="folder for checkpoints and logs; a stopped run goes on there")
 @SETTINGS
@@ -29,6 +29,11 @@ def fit(folders: tuple[Path, ...], out: Path, source: str | None, changes: tuple
 
     Run the same command again after an interruption: it goes on from the last epoch's end, to the same weights. Under
     'torchrun', or with trainer.devices, several processes share the work.
+
+    \b
+    reads    SHARDS, as 'densegen build' made them; --settings (YAML)
+    writes   OUT/best.ckpt, last.ckpt, fit-settings.yaml, csv/, tensorboard/
+    example  densetrain fit shards --out run --settings paper
     """
     from densetrain.config import read_settings
 
@@ -38,14 +43,20 @@ def fit(folders: tuple[Path, ...], out: Path, source: str | None, changes: tuple
     run_fit(folders, chosen, out, progress=sys.stderr.isatty(), say=say)
 
 
-@click.command()
+@click.command(short_help="Draw what training sees.")
 @click.argument("folders", metavar="SHARDS...", nargs=-1, required=True, type=PATH)
 @click.option("--out", type=PATH, required=True, help="picture to write (PNG)")
 @click.option("--samples", type=click.IntRange(1, 400), default=24, show_default=True)
 @SETTINGS
 @SET
 def augmented(folders: tuple[Path, ...], out: Path, samples: int, source: str | None, changes: tuple[str, ...]) -> None:
-    """Draw a contact sheet of augmented training samples with their landmarks."""
+    """Draw a contact sheet of augmented training samples with their landmarks.
+
+    \b
+    reads    SHARDS, --settings
+    writes   --out (PNG)
+    example  densetrain augmented shards --out sheet.png
+    """
     from densetrain.config import read_settings
 
     chosen = read_settings(source, changes)
@@ -57,12 +68,18 @@ def augmented(folders: tuple[Path, ...], out: Path, samples: int, source: str | 
     say(str(out))
 
 
-@click.command()
+@click.command(short_help="Print the settings of a training.")
 @click.argument("source", required=False)
 @SET
 @click.option("--schema", is_flag=True, help="the JSON Schema, for editors that check while you type")
 def settings(source: str | None, changes: tuple[str, ...], schema: bool) -> None:
-    """Print settings, all of them, as YAML: the defaults, those of a file, or paper, demo, fast-gpu."""
+    """Print settings, all of them, as YAML: the defaults, those of a file, or paper, demo, fast-gpu.
+
+    \b
+    reads    SOURCE (YAML)
+    writes   to standard output
+    example  densetrain settings paper > mine.yaml
+    """
     import json
 
     import yaml
@@ -70,6 +87,6 @@ def settings(source: str | None, changes: tuple[str, ...], schema: bool) -> None
     from densetrain.config import FitSettings, read_settings
 
     if schema:
-        say(json.dumps(FitSettings.model_json_schema(), indent=2))
+        say(json.dumps(FitSettings.model_json_schema(), indent=2).replace("``", "`"))
     else:
         say(yaml.safe_dump(read_settings(source, changes).model_dump(mode="json"), sort_keys=False).rstrip("\n"))

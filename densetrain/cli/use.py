@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from densegen.console import say
+from densegen.console import ProgressBar, say
 from densetrain.choices import DetectorName, Variant, Written
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ __all__ = ["export", "predict"]
 PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Find landmarks in images and video.")
 @click.argument("paths", metavar="[RUN] IMAGES...", nargs=-1, type=PATH)
 @click.option("--onnx", type=PATH, help="an exported .onnx file instead of RUN")
 @click.option("--out", type=PATH, default=Path("landmarks"), show_default=True, help="folder for what is written")
@@ -48,18 +48,26 @@ def predict(
 
     RUN is a run's folder, a checkpoint, the folder of an export, .safetensors or .onnx, which needs no torch. Draws the
     mesh, the landmarks and the 68, and writes coordinates and the head pose.
+
+    \b
+    reads    RUN; images (.jpg, .png), folders of them, video
+    writes   OUT/NAME.json, NAME.png; --write chooses others
+    example  densetrain predict run photo.jpg --out landmarks
     """
     from densegen.errors import ConfigurationError, FormatError
     from densegen.files import remove_leftovers
     from densegen.index.formats.mesh import landmark_triangles
+    from densegen.remembered import remembered_model
     from densetrain.network.regressor import open_regressor
     from densetrain.prediction.boxes import Boxes
-    from densetrain.prediction.predict import VIDEO_SUFFIXES, list_images, passed_over
+    from densetrain.prediction.predict import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_images, passed_over
 
     if onnx is None and not paths:
         raise click.UsageError("give a RUN, or --onnx")
     if onnx is not None and onnx.suffix != ".onnx":
         raise ConfigurationError(f"{onnx} is no .onnx file: give a run's folder or checkpoint before the images")
+    if onnx is None and paths[0].suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
+        raise ConfigurationError(f"{paths[0]} is no network: RUN comes first, then the images")
     images = paths if onnx is not None else paths[1:]
     if not images and webcam is None:
         raise click.UsageError("give images, a folder, a video, or --webcam")
@@ -72,6 +80,8 @@ def predict(
     asked = _Asked(**options)
     if asked.outputs and (webcam is not None or any(path.suffix.lower() in VIDEO_SUFFIXES for path in inputs)):
         raise ConfigurationError("--write is for images: video gives .mp4 and .json")
+    if "fit" in asked.outputs and asked.model_path is None:
+        asked = replace(asked, model_path=remembered_model())
     if (asked.model_path is not None) != ("fit" in asked.outputs):
         raise click.UsageError("--write fit needs a --model, and a --model is for --write fit")
     boxes = Boxes.read(asked.box, asked.boxes_file)
@@ -157,7 +167,6 @@ class _Job:
         return Reconstructor(model, points, read_prior(self.asked.prior_path, model))
 
     def film(self, source: Path | int, stem: Path) -> None:
-        from densegen.console import ProgressBar
         from densegen.errors import FormatError
         from densetrain.prediction.video import Follower, process_video
 
@@ -176,7 +185,7 @@ class _Job:
             )
 
 
-@click.command()
+@click.command(short_help="Write a network as ONNX and safetensors.")
 @click.argument("run", type=PATH)
 @click.option("--out", type=PATH, required=True, help="folder for the files")
 @click.option("--variant", "variants", multiple=True, type=click.Choice(get_args(Variant)),
@@ -184,7 +193,13 @@ class _Job:
 @click.option("--calibrate", type=PATH, help="finished build: its crops calibrate int8 and check the files")
 @click.option("--samples", type=click.IntRange(1), default=64, show_default=True, help="crops of --calibrate")
 def export(run: Path, out: Path, variants: tuple[str, ...], calibrate: Path | None, samples: int) -> None:
-    """Write RUN as ONNX and safetensors with a model card; each ONNX file is checked against torch."""
+    """Write RUN as ONNX and safetensors with a model card; each ONNX file is checked against torch.
+
+    \b
+    reads    RUN, --calibrate
+    writes   OUT/model.onnx, model.safetensors, config.json, README.md
+    example  densetrain export run --out model --variant fp16
+    """
     from densetrain.network.checkpoint import load_regressor
     from densetrain.network.export import check_folder
     from densetrain.network.export import export as write_export
@@ -202,6 +217,9 @@ def export(run: Path, out: Path, variants: tuple[str, ...], calibrate: Path | No
         reader = shards.open()
         crops = reader.images(rows[:: max(len(rows) // samples, 1)][:samples])
         reader.close()
-    for one in write_export(regressor, out, variants or ("fp32",), crops):
+    with ProgressBar("exporting", "files") as bar:
+        bar.start(len({"fp32", *variants}))
+        made = write_export(regressor, out, variants or ("fp32",), crops, bar.advance)
+    for one in made:
         say(f"{one.path}: largest difference {one.largest_px:.2g} px, mean {one.mean_px:.2g} px")
     say(str(out / "model.safetensors"))

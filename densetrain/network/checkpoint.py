@@ -54,7 +54,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     densetrain or of a version that this densetrain does not know.
     """
     if not path.is_file():
-        raise ConfigurationError(f"the checkpoint {path} does not exist")
+        build = (path.parent / "manifest.json").is_file()
+        hint = f": {path.parent} is a build, which --shards or a training takes" if build else ""
+        raise ConfigurationError(f"the checkpoint {path} does not exist{hint}")
     contents = load_torch(path)
     if not isinstance(contents, dict) or CHECKPOINT_KEY not in contents:
         raise FormatError(f"{path.name} is no checkpoint of densetrain")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,6 +80,7 @@ def export(
     folder: Path,
     variants: tuple[str, ...] = ("fp32",),
     crops: Image | None = None,
+    progress: Callable[[int], object] = lambda files: None,
 ) -> list[Parity]:
     """Write the network into ``folder``: ONNX, safetensors, ``config.json`` and a card, all of them or none; variants
     of an earlier export that are not made again are taken away.
@@ -87,7 +89,10 @@ def export(
     """
     check_folder(folder)
     with replace_into(folder, first="model.safetensors") as staging:
-        made = [replace(one, path=folder / one.path.name) for one in export_onnx(regressor, staging, variants, crops)]
+        made = [
+            replace(one, path=folder / one.path.name)
+            for one in export_onnx(regressor, staging, variants, crops, progress)
+        ]
         export_safetensors(regressor, staging)
         write_text(staging / "README.md", model_card(regressor, made))
     for path in {folder / f"model-{variant}.onnx" for variant in LIMITS_PX} - {one.path for one in made}:
@@ -111,11 +116,13 @@ def export_onnx(
     folder: Path,
     variants: tuple[str, ...] = ("fp32",),
     crops: Image | None = None,
+    progress: Callable[[int], object] = lambda files: None,
 ) -> list[Parity]:
     """Write ``model.onnx`` and, if asked, ``model-fp16.onnx`` and ``model-int8.onnx`` made from it; each is compared
     with torch on the same crops.
 
     crops : (n, S, S, 3) uint8 for the comparison, and to calibrate int8, which needs them; smooth noise if None
+    progress : is told of each file that was made and compared
 
     Raises :class:`ParityError`, and writes none of them, if a variant's landmarks differ by more than ``LIMITS_PX``;
     :class:`ConfigurationError` if int8 is asked for without crops or a library is missing.
@@ -137,6 +144,7 @@ def export_onnx(
                 (_write_fp16 if variant == "fp16" else _write_int8)(plain, file, shown)
                 _describe(file, regressor)
             made.append(_compare(regressor, file, path, variant, shown))
+            progress(1)
     return made
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densegen.errors import ConfigurationError, FormatError
+from densegen.errors import ConfigurationError, FormatError, did_you_mean
 from densegen.extras import install_line
 from densegen.files import file_size
 from densetrain.config import ModelSettings
@@ -131,7 +131,10 @@ def _from_torchvision(settings: ModelSettings, outputs: int) -> nn.Module:
     from torchvision import models
 
     if settings.backbone not in models.list_models(module=models):
-        raise ConfigurationError(f"model.backbone: torchvision has no classification network {settings.backbone!r}")
+        raise ConfigurationError(
+            f"model.backbone: torchvision has no classification network {settings.backbone!r}"
+            f"{did_you_mean(settings.backbone, models.list_models(module=models))}"
+        )
     options: dict[str, Any] = {"weights": None, "num_classes": outputs}
     if settings.width != 1.0:
         options["width_mult"] = settings.width

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from densegen.errors import ConfigurationError
+from densegen.errors import ConfigurationError, did_you_mean
 from densegen.ibug68 import ids_of
 from densegen.index.vertex_index import VertexIndex
 from densetrain.config import LossSettings
@@ -55,7 +55,9 @@ class LandmarkLoss(torch.nn.Module):
         self.settings = settings
         regions = [landmark.region for landmark in index.landmarks]
         if unknown := set(settings.region_weights) - set(regions):
-            raise ConfigurationError(f"loss.region_weights: {index.name} has no region {sorted(unknown)[0]!r}")
+            raise ConfigurationError(
+                f"loss.region_weights: {index.name} has no region {min(unknown)!r}{did_you_mean(min(unknown), regions)}"
+            )
         region = torch.tensor([settings.region_weights.get(name, 1.0) for name in regions])
         weights = region[:, None] * torch.tensor(settings.axis_weights)
         seen = torch.ones(len(index))

@@ -47,3 +47,25 @@ def test_a_file_that_is_no_settings_is_refused(tmp_path: Path) -> None:
         read_settings(tmp_path / "list.yaml")
     with pytest.raises(ConfigurationError, match="does not exist; by name there are paper, demo, fast-gpu"):
         read_settings(tmp_path / "none.yaml")
+
+
+def test_every_setting_says_what_it_means() -> None:
+    schema = FitSettings.model_json_schema()
+    for group in schema["$defs"].values():
+        for name, field in group["properties"].items():
+            assert field.get("description"), name
+
+
+@pytest.mark.parametrize(
+    ("source", "changes", "words"),
+    [
+        ("paprr", (), "did you mean paper\\?"),
+        (None, ("loss.name=wingg",), "did you mean wing\\?"),
+        (None, ("schedule.name=cosin",), "did you mean cosine\\?"),
+    ],
+)
+def test_a_mistyped_value_is_answered_with_the_one_that_it_resembles(
+    source: str | None, changes: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        read_settings(source, changes)

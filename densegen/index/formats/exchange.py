@@ -17,6 +17,8 @@ from densegen.index.vertex_index import VertexIndex, read_index
 
 __all__ = ["export_index", "import_index"]
 
+SUFFIXES = (".txt", ".csv", ".npz", ".json", ".ply", ".obj")
+
 
 def import_index(
     path: Path,
@@ -52,9 +54,15 @@ def import_index(
     elif suffix == ".txt":
         points = points_of_numbers(path, model, numbering)
     else:
-        raise ConfigurationError(f"{path.name}: there is no import of {suffix or 'files without a suffix'}")
+        raise ConfigurationError(
+            f"{path.name}: there is no import of {_named(suffix)}: give one of {', '.join(SUFFIXES)}"
+        )
     rows = None if ibug68 is None else read_numbers(ibug68)
     return name_points(points, model, name, f"import:{path.name}", rows)
+
+
+def _named(suffix: str) -> str:
+    return suffix or "files without a suffix"
 
 
 def export_index(index: VertexIndex, path: Path, model: MorphableModel, *, whole_mesh: bool = False) -> None:
@@ -78,7 +86,9 @@ def export_index(index: VertexIndex, path: Path, model: MorphableModel, *, whole
     elif suffix in (".ply", ".obj"):
         write_bytes(path, index_as_mesh(index, model, suffix[1:], whole=whole_mesh))
     else:
-        raise ConfigurationError(f"{path.name}: there is no export to {suffix or 'files without a suffix'}")
+        raise ConfigurationError(
+            f"{path.name}: there is no export to {_named(suffix)}: name it one of {', '.join(SUFFIXES)}"
+        )
 
 
 def _from_rows(rows: list[dict[str, str]], path: Path, model: MorphableModel, name: str) -> VertexIndex:

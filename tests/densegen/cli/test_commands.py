@@ -12,6 +12,7 @@ import yaml
 
 from densegen.dataset.shards import ShardReader
 from densegen.files import find_data_file
+from densegen.sources.manifest import read_manifest
 from tests.densegen.command import fails, run
 
 
@@ -177,3 +178,8 @@ def test_a_missing_dask_names_its_install_line(corpus: Path, tmp_path: Path, mon
     result = run("build", "demo", "--root", corpus, "--out", tmp_path / "out", "--scheduler", "tcp://127.0.0.1:1")
     assert result.exit_code == 1
     assert re.search(r"--scheduler needs Dask: pip install .*\[cluster\]'$", result.stderr.splitlines()[-1])
+
+
+def test_a_manifest_that_comes_along_can_be_begun_with(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(run("manifests", "300w_lp").stdout)
+    assert read_manifest(tmp_path / "mine.yaml") == read_manifest("300w_lp")

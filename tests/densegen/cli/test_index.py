@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from densegen.files import find_data_file
+from densegen.index.vertex_index import read_index
 from tests.densegen.command import fails, run
 
 
@@ -74,3 +75,48 @@ def test_our_landmarks_are_made_and_others_suggested(corpus: Path, tmp_path: Pat
         "index", "suggest", tmp_path / "c.yaml", tmp_path / "n.yaml", *model, "--count", 9999
     )
     assert not (tmp_path / "n.yaml").exists()
+
+
+def test_a_release_goes_forward(corpus: Path, tmp_path: Path) -> None:
+    model, base = corpus / "model.safetensors", tmp_path / "base.yaml"
+    assert run("index", "make", base, "--model", model, "--name", "mine").exit_code == 0
+    version = read_index(base).version
+
+    def corrected(version: str) -> Path:
+        path = tmp_path / "corrections.yaml"
+        path.write_text(
+            f"index_name: mine\nindex_version: {version}\ncount: 522\n"
+            "add: [{name: hole, uv: [88.0, 24.0], reason: a hole}]\n"
+        )
+        return path
+
+    out = tmp_path / "out.yaml"
+    for old in (version, "0.9.0"):
+        line = fails("index", "correct", base, corrected(old), out, "--model", model)
+        assert f"index_version {old} is not newer than {version}" in line
+    assert run("index", "correct", base, corrected("9.0.0"), out, "--model", model).exit_code == 0
+    assert read_index(out).description == read_index(base).description != ""
+    out.write_text(out.read_text().replace("version: 9.0.0", f"version: {version}"))
+    compared = run("index", "diff", base, out)
+    assert f"need a newer version than {version}" in compared.stderr
+
+
+def test_swapped_and_mistyped_arguments_are_named(corpus: Path, tmp_path: Path) -> None:
+    model, candidates = corpus / "model.safetensors", tmp_path / "c.yaml"
+    run("index", "sample", candidates, "--model", model)
+    corrections = tmp_path / "corrections.yaml"
+    corrections.write_text(
+        "format: densegen corrections\nindex_name: mine\nindex_version: 1.0.0\ncount: 520\n"
+        "remove: [{name: d1-0003, reason: x}]\n"
+    )
+    swapped = fails("index", "correct", corrections, candidates, tmp_path / "o.yaml", "--model", model)
+    assert "are two arguments swapped?" in swapped
+    mistyped = fails("index", "correct", candidates, corrections, tmp_path / "o.yaml", "--model", model)
+    assert "did you mean d1-0" in mistyped
+    assert "is a text file, not a model" in fails("index", "sample", tmp_path / "d.yaml", "--model", candidates)
+    assert ".txt, .csv, .npz, .json, .ply, .obj" in fails(
+        "index", "export", find_data_file("vertex_index_520.yaml"), tmp_path / "o.xyz", "--model", model
+    )
+    assert "does not exist" in fails("model", "build", tmp_path / "downlods", tmp_path / "m.safetensors")
+    assert "not the folder of the downloads" in fails("model", "build", model, tmp_path / "m.safetensors")
+    assert "did you mean demo?" in fails("manifests", "dmo")

@@ -1,0 +1,68 @@
+"""``densetrain doctor``: what this machine has for training and prediction."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from densegen.console import say
+from densegen.doctor import Row
+
+__all__ = ["doctor"]
+
+SHARED_MEMORY = Path("/dev/shm")
+EXTRAS = ("train", "export", "timm", "video", "mediapipe")
+
+
+@click.command(short_help="Say what is installed and what is missing.")
+def doctor() -> None:
+    """Say what this machine has and lacks: libraries and their extras, accelerators, weights, the model, licences.
+
+    \b
+    reads    torch's cache of weights, the remembered model
+    writes   to standard output
+    example  densetrain doctor
+    """
+    from densegen.doctor import describe_libraries, describe_machine, describe_model, show
+
+    show("machine", [*describe_machine(), *_shared_memory()], say)
+    show("libraries", describe_libraries(("numpy", "h5py", "pydantic"), EXTRAS), say)
+    show("accelerators", _accelerators(), say)
+    show("weights", _weights(), say)
+    show("model", describe_model(), say)
+    say("networks trained on 300W-LP or on the Basel Face Model: for research only")
+
+
+def _shared_memory() -> Iterator[Row]:
+    if SHARED_MEMORY.is_dir():
+        yield (
+            "shared memory",
+            f"{shutil.disk_usage(SHARED_MEMORY).free / 2**30:.1f} GiB for batches of worker processes",
+        )
+
+
+def _accelerators() -> Iterator[Row]:
+    try:
+        import torch
+    except ImportError as error:
+        yield "torch", f"none: {error}"
+        return
+    yield "torch", f"{torch.__version__}, {torch.get_num_threads()} threads on the CPU"
+    for number in range(torch.cuda.device_count()):
+        about = torch.cuda.get_device_properties(number)
+        bf16 = ", bf16" if torch.cuda.is_bf16_supported() else ""
+        yield f"cuda:{number}", f"{about.name}, {about.total_memory / 2**30:.0f} GiB{bf16}"
+    if torch.backends.mps.is_available():
+        yield "mps", "Apple's GPU"
+    if not torch.cuda.device_count() and not torch.backends.mps.is_available():
+        yield "GPU", "none: the CPU trains"
+
+
+def _weights() -> Iterator[Row]:
+    cache = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch") / "hub" / "checkpoints"
+    found = sorted(path.name for path in cache.glob("*.pth")) if cache.is_dir() else []
+    yield "torchvision's cache", f"{cache}: {', '.join(found) or 'empty; model.pretrained=FILE takes a file instead'}"

@@ -1,0 +1,68 @@
+"""What need not be typed each time, and what the machine has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from densegen.remembered import remembered_path
+from tests.densegen.command import fails, run
+
+
+@pytest.fixture(autouse=True)
+def _own_folder_of_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DENSEGEN_CONFIG_DIR", str(tmp_path / "settings"))
+    for name in ("DENSEGEN_MODEL", "DENSEGEN_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_remembered_model_and_root_need_not_be_typed(corpus: Path, tmp_path: Path) -> None:
+    model = corpus / "model.safetensors"
+    assert "Missing option '--model'" in run("index", "sample", tmp_path / "c.yaml").output
+    kept = run("remember", "--model", model, "--root", f"300w_lp={corpus}")
+    assert kept.exit_code == 0, kept.output
+    assert f"model    {model}" in kept.stdout
+    assert run("index", "sample", tmp_path / "c.yaml").exit_code == 0
+    assert f"300w_lp: {corpus}" in run("remember").stdout
+    # The remembered root is taken: what is missing is looked for below it.
+    assert f"{corpus}" in fails("build", "300w_lp", "--out", tmp_path / "out", "--jobs", 1).split("\n")[-1]
+    assert "300w_lp" not in run("remember", "--forget").stdout
+    assert "Give its folder with --root" in fails("build", "300w_lp", "--out", tmp_path / "out")
+
+
+def test_the_environment_wins_over_what_is_remembered(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("remember", "--model", corpus / "model.safetensors")
+    monkeypatch.setenv("DENSEGEN_MODEL", str(tmp_path / "another.safetensors"))
+    assert "another.safetensors does not exist" in fails("index", "sample", tmp_path / "c.yaml")
+
+
+def test_a_dataset_that_brings_its_model_keeps_it(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENSEGEN_MODEL", str(tmp_path / "another.safetensors"))
+    made = run("build", "demo", "--root", corpus, "--out", tmp_path / "out", "--jobs", 1, "--dry-run")
+    assert made.exit_code == 0, made.output
+
+
+def test_what_is_remembered_wrongly_is_said(corpus: Path, tmp_path: Path) -> None:
+    assert "is not NAME=FOLDER" in fails("remember", "--root", f"300w_lp={tmp_path / 'nowhere'}")
+    assert "did you mean 300w_lp?" in fails("remember", "--root", f"300wlp={tmp_path}")
+    gone = tmp_path / "gone.safetensors"
+    gone.write_bytes((corpus / "model.safetensors").read_bytes())
+    run("remember", "--model", gone)
+    gone.unlink()
+    assert "is gone" in fails("index", "sample", tmp_path / "c.yaml")
+    assert "NOT READABLE" in run("doctor").stdout
+    remembered_path().write_text("format: densegen remembered\nmodell: x\n")
+    assert "modell: there is no such field; did you mean model?" in fails("index", "sample", tmp_path / "c.yaml")
+
+
+def test_the_doctor_says_what_is_there_and_under_which_licence(corpus: Path) -> None:
+    run("remember", "--model", corpus / "model.safetensors", "--root", f"aflw2000_3d={corpus}")
+    said = run("doctor")
+    assert said.exit_code == 0, said.output
+    for words in ("numpy", "processors", str(corpus), "non-commercial research", "1 of 1 folders", "[editor]"):
+        assert words in said.stdout
