@@ -6,11 +6,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from densegen.editor.page import EditorPage
+from densegen.editor.sample_faces import SampleFaces
+from densegen.editor.server import open_page
 from densegen.editor.session import EditSession
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -42,8 +45,8 @@ class Visit:
     def camera(self) -> Any:
         return next(iter(self.server.get_clients().values())).camera
 
-    def click_at(self, point: np.ndarray) -> None:
-        """Click where a point of the scene is on the screen."""
+    def on_screen(self, point: np.ndarray) -> tuple[float, float]:
+        """Pixels of the window at which a point of the scene is seen."""
         camera = self.camera
         forward = np.array(camera.look_at) - camera.position
         forward /= np.linalg.norm(forward)
@@ -53,18 +56,29 @@ class Visit:
         height = np.tan(camera.fov / 2) * (offset @ forward)
         x = (offset @ right) / (height * camera.aspect)
         y = (offset @ np.cross(right, forward)) / height
-        self.tab.mouse.click((x + 1) / 2 * camera.image_width, (1 - y) / 2 * camera.image_height)
+        return (float(x) + 1) / 2 * camera.image_width, (1 - float(y)) / 2 * camera.image_height
+
+    def click_at(self, point: np.ndarray) -> None:
+        self.tab.mouse.click(*self.on_screen(point))
+
+    def drag(self, start: np.ndarray, end: np.ndarray) -> None:
+        """Press on one point of the scene, let go on another."""
+        self.tab.mouse.move(*self.on_screen(start))
+        self.tab.mouse.down()
+        self.tab.mouse.move(*self.on_screen((np.asarray(start) + end) / 2), steps=5)
+        self.tab.mouse.move(*self.on_screen(end), steps=5)
+        self.tab.wait_for_timeout(300)
+        self.tab.mouse.up()
 
     def press(self, name: str) -> None:
         self.tab.get_by_role("button", name=name, exact=True).click()
 
-    def check(self, number: int) -> None:
-        """Tick the box of that number, from the top; viser ties no label to its boxes."""
-        self.tab.get_by_role("checkbox").nth(number).check()
+    def unfold(self, folder: str) -> None:
+        self.tab.get_by_text(folder, exact=True).last.click()
 
-    def write_reason(self, text: str) -> None:
-        self.tab.get_by_role("textbox").first.fill(text)
-        until(lambda: self.page.reason.value == text, "the reason")
+    def write(self, number: int, text: str) -> None:
+        """Write into the text box of that number, from the top."""
+        self.tab.get_by_role("textbox").nth(number).fill(text)
 
     def picture(self, path: Any) -> None:
         self.tab.wait_for_timeout(3000)
@@ -72,14 +86,13 @@ class Visit:
 
 
 @contextmanager
-def visit(session: EditSession, port: int, size: tuple[int, int] = SMALL) -> Iterator[Visit]:
+def visit(session: EditSession, port: int, size: tuple[int, int] = SMALL, fits: Path | None = None) -> Iterator[Visit]:
     """Serve the page on the loopback and open it in a headless browser."""
-    import viser
     from playwright.sync_api import sync_playwright
 
-    model = session.model
-    server = viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
-    page = EditorPage(session, server, np.concatenate([model.shape_std, model.expression_std]))
+    std = np.concatenate([session.model.shape_std, session.model.expression_std])
+    page = open_page(session, "127.0.0.1", port, SampleFaces(session.model, std, fits))
+    server = page.server
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)

@@ -206,7 +206,7 @@ def export_file(path: Path, out: Path, model_path: Path, whole_mesh: bool) -> No
 @MODEL
 @click.option("--corrections", type=PATH, default=Path("corrections.yaml"), show_default=True, help="file to save to")
 @click.option(
-    "--fits", type=PATH, help="folder of fits (*.mat): sample faces vary as they do [default: as the model says]"
+    "--fits", type=PATH, help="folder of fits (*.mat) with their photographs: the sample faces [default: drawn ones]"
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="address to listen at; others can then edit, too")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65535))
@@ -230,6 +230,9 @@ def edit_index(
     writes   --corrections (YAML), and beside it .unsaved until it is saved
     example  densegen index edit --model bfm.safetensors --open
     """
+    import numpy as np
+
+    from densegen.editor.sample_faces import SampleFaces
     from densegen.editor.server import serve
     from densegen.editor.session import EditSession
     from densegen.face.morphable_model import read_model
@@ -237,8 +240,9 @@ def edit_index(
 
     model = read_model(model_path)
     session = EditSession.open(_read_index(path), model, corrections)
-    std = coefficient_spread(fits, model) if fits else None
-    serve(session, host, port, lambda line: say(line, err=True), std, opened=opened)
+    std = coefficient_spread(fits, model) if fits else np.concatenate([model.shape_std, model.expression_std])
+    faces = SampleFaces(model, std, fits)
+    serve(session, host, port, lambda line: say(line, err=True), faces, opened=opened)
 
 
 def _read_index(path: Path | None) -> VertexIndex:

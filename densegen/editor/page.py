@@ -1,4 +1,4 @@
-"""The page: the face in 3D and its UV plane in a browser, on which a person clicks.
+"""The page: a panel beside the drawn scene, and what a person's clicks, drags and keys do.
 
 Clicks arrive as rays; what they hit is decided here, so that the browser only draws. The UV plane is the same mesh laid
 flat: a click on either names a vertex.
@@ -8,66 +8,62 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from densegen.arrays import Float64, Int32, Int64
-from densegen.drawing import REGION_COLOURS
-from densegen.editor.picking import hit_vertex
+from densegen.arrays import Float64, Mask
+from densegen.editor import words
+from densegen.editor.sample_faces import SampleFaces
+from densegen.editor.scene import IDS_AROUND, EditorScene, Landmarks
 from densegen.editor.session import EditSession
+from densegen.editor.views import FIELD_OF_VIEW, VIEWS, View, camera_of, plane_offset
+from densegen.editor.words import ADD, LOOK, MODES, MOVE
 from densegen.errors import DensegenError
-from densegen.face.regions import valid_uv_region
+from densegen.face.regions import REGIONS
 from densegen.index.landmark import without_side
 from densegen.index.quality import face_surface
 
 __all__ = ["EditorPage"]
 
-SCENE_MM = 10.0
-"""Millimetres in a unit of the scene."""
+KEYS = (
+    ("Undo", "Z", "cmd/ctrl"), ("Redo", "Y", "cmd/ctrl"), ("Save", "S", "cmd/ctrl"), ("Delete", "delete", None),
+    ("Delete ", "backspace", None), ("Look", "escape", None), ("Look ", "1", None), ("Move", "2", None),
+    ("Add", "3", None), ("Next largest gap", "G", None), ("Left", "arrowleft", None), ("Right", "arrowright", None),
+    ("Up", "arrowup", None), ("Down", "arrowdown", None),
+)  # fmt: skip
+"""Commands, each with its key and what is held with it; a space tells two keys of one command apart."""
 
-PLANE_OFFSET = (21.0, 0.0, 0.0)
-PLANE_WIDTH = 17.0
-SELECT_WITHIN = 0.6
-SAMPLE_FACES = 24
-HEAT_MM = 12.0
-VIEWS = {
-    "front": ((10.5, -1.0, 100.0), (10.5, -1.0, 5.0)),
-    "right": ((-87.0, -1.0, 28.0), (0.0, -1.0, 5.0)),
-    "left": ((87.0, -1.0, 28.0), (0.0, -1.0, 5.0)),
-    "UV": ((21.0, 0.0, 75.0), (21.0, 0.0, 0.0)),
-}
-"""Camera position and the point that it looks at, in units of the scene, for each button of the panel."""
+STEPS = {"Left": (-1.0, 0.0), "Right": (1.0, 0.0), "Up": (0.0, -1.0), "Down": (0.0, 1.0)}
+"""Directions of the arrow keys in the UV plane, (column, row)."""
 
-LOOK, MOVE, ADD = "Look", "Move", "Add"
-HINTS = {
-    LOOK: "Click a landmark to read its numbers.",
-    MOVE: "Click where the selected landmark shall go.",
-    ADD: "Click the face or the plane to add a landmark there.",
-}
+NEAR_MM = 10.0
+"""How far the next gap has to lie from those that were shown before."""
 
 
 class EditorPage:
-    """The page of one session; ``server`` is a ``viser.ViserServer``.
+    """The page of one session; ``server`` is a ``viser.ViserServer``."""
 
-    std : (Ks + Ke,) spread of the raw coefficients, for the sample faces
-    """
-
-    def __init__(self, session: EditSession, server: Any, std: npt.NDArray[np.floating]) -> None:
-        self.session, self.server, self.std = session, server, std
+    def __init__(self, session: EditSession, server: Any, faces: SampleFaces) -> None:
+        self.session, self.server, self.faces = session, server, faces
         self.lock = threading.RLock()
+        self.mode_now = LOOK
+        self.view_now: View = "both"
         self.selected: str | None = None
+        """The landmark's name without its side."""
+        self.selected_row: int | None = None
+        self.gaps: list[int] = []
+        """Vertices that 'next largest gap' has shown."""
+        self.aspects: dict[int, float] = {}
         self.surface, _ = face_surface(session.model)
-        self.triangles = _face_triangles(session)
-        self.face = self._face_vertices(0)
-        pixels = session.plane.pixels / 255 - 0.5
-        flat = np.column_stack([pixels[:, 0], -pixels[:, 1], np.zeros(len(pixels))]) * PLANE_WIDTH
-        self.plane: Float64 = flat + PLANE_OFFSET
-        self.region_of = lru_cache(maxsize=None)(session.region_of)
+        self.scene = EditorScene(session, server, faces, self._dragged)
+        self.landmarks = Landmarks(session, self.scene.region_of)
         self._build_panel()
-        self._build_scene()
+        self._add_keys()
+        # Of the scene, not of its meshes: a click must not get lost while the browser replaces what was redrawn.
+        server.scene.on_click()(self._clicked)
+        server.on_client_connect(self._welcome)
         self._say("Unsaved edits of an earlier session are back." if session.recovered else "")
         self.draw()
 
@@ -75,224 +71,391 @@ class EditorPage:
 
     def _build_panel(self) -> None:
         gui = self.server.gui
-        gui.configure_theme(control_layout="fixed", show_logo=False, show_share_button=False)
-        self.about = gui.add_markdown("")
-        self.mode = gui.add_button_group("click to", (LOOK, MOVE, ADD))
-        self.mode_now = LOOK
-        self.view = gui.add_button_group("view from", tuple(VIEWS))
-        self.reason = gui.add_text("reason", "", hint="stands in the corrections file")
-        self.midline = gui.add_checkbox("on the midline", False, hint="put the next landmark onto the midline")
-        self.delete = gui.add_button("Delete", color="red")
-        self.undo = gui.add_button("Undo")
-        self.redo = gui.add_button("Redo")
+        gui.configure_theme(show_logo=False, show_share_button=False)
+        gui.main_panel.dock_right()
+        self.about = gui.add_html("")
+        self.mode_shown = gui.add_html("")
+        self.mode = gui.add_button_group("click to", MODES)
+        self.note = gui.add_html("")
+        self.reason = gui.add_text("why", "", disabled=True, hint="the reason of the last edit, kept in the file")
+        self.steps = gui.add_button_group("edits", ("Undo", "Redo", "Delete"))
         self.save = gui.add_button("Save", color="green")
-        self.heat = gui.add_checkbox("coverage as heat", False, hint=f"black: near a landmark, white: {HEAT_MM:.0f} mm")
-        self.links = gui.add_checkbox("link mirror partners", False)
-        self.sample = gui.add_slider("sample face", min=0, max=SAMPLE_FACES, step=1, initial_value=0)
-        self.play = gui.add_checkbox("play", False)
-        self.note = gui.add_markdown("")
+        self.find = gui.add_text("find", "", hint="a name or an id")
+        self.view = gui.add_button_group("view", VIEWS)
+        self.next_gap = gui.add_button("next largest gap (G)")
+        with gui.add_folder("edits", expand_by_default=False):
+            self.history = gui.add_html("")
+            self.back_to = gui.add_dropdown("back to", ("start",), hint="the state after this edit")
+        with gui.add_folder("show", expand_by_default=False):
+            self.heat = gui.add_checkbox("coverage as heat", False)
+            self.heat_scale = gui.add_html(words.heat_scale(), visible=False)
+            self.links = gui.add_checkbox("link mirror partners", False)
+            self.ids = gui.add_checkbox("ids around the selected", False)
+            self.midline = gui.add_checkbox("put onto the midline", False, hint="the next landmark that is added")
+        with gui.add_folder("faces", expand_by_default=False):
+            self.sample = gui.add_slider("face", min=0, max=self.faces.count, step=1, initial_value=0)
+            self.photograph = gui.add_checkbox("photograph", bool(self.faces.fits), disabled=not self.faces.fits,
+                                               hint="of the fits in --fits")  # fmt: skip
+            self.play = gui.add_checkbox("play", False)
+        with gui.add_folder("regions", expand_by_default=False):
+            self.legend = gui.add_html("")
+            self.regions = {name: gui.add_checkbox(name, True) for name in REGIONS}
+        with gui.add_folder("keys", expand_by_default=False):
+            gui.add_html(words.KEYS)
+        self._listen()
+
+    def _listen(self) -> None:
         self.mode.on_click(lambda _: self._set_mode(self.mode.value))
-        self.view.on_click(lambda event: self._place_camera(event.client, self.view.value))
-        self.delete.on_click(lambda _: self._edit(self._delete))
-        self.undo.on_click(lambda _: self._edit(self._undo))
-        self.redo.on_click(lambda _: self._edit(self._redo))
+        self.view.on_click(lambda event: self._look_from(self.view.value, event.client))
+        acts: dict[str, Callable[[], str]] = {"Undo": self._undo, "Redo": self._redo, "Delete": self._delete}
+        self.steps.on_click(lambda _: self._edit(acts[self.steps.value]))
         self.save.on_click(lambda _: self._edit(self._save))
-        for box in (self.heat, self.links):
+        self.next_gap.on_click(lambda _: self._show_next_gap())
+        self.find.on_update(_by_a_person(lambda: self._find(self.find.value)))
+        self.reason.on_update(_by_a_person(lambda: self._give_reason(self.reason.value)))
+        self.back_to.on_update(_by_a_person(self._go_back))
+        for box in (self.heat, self.links, self.ids, self.photograph, *self.regions.values()):
             box.on_update(lambda _: self.draw())
         self.sample.on_update(lambda _: self._show_sample())
 
-    def _build_scene(self) -> None:
-        self.server.scene.set_up_direction("+y")
-        # Of the scene, not of its meshes: a click must not get lost while the browser replaces what was redrawn.
-        self.server.scene.on_click()(self._clicked)
-        self.server.on_client_connect(self._place_camera)
+    def _add_keys(self) -> None:
+        acts: dict[str, Callable[[], None]] = {
+            "Undo": lambda: self._edit(self._undo),
+            "Redo": lambda: self._edit(self._redo),
+            "Save": lambda: self._edit(self._save),
+            "Delete": lambda: self._edit(self._delete),
+            "Next largest gap": self._show_next_gap,
+            **{mode: partial(self._set_mode, mode) for mode in MODES},
+            **{name: partial(self._edit, partial(self._step, name)) for name in STEPS},
+        }
+        for label, key, held in KEYS:
+            act = acts[label.strip()]
+            command = self.server.gui.add_command(label, hotkey=key, modifier=held)
+            command.on_trigger(lambda _, act=act: act())
 
-    @staticmethod
-    def _place_camera(client: Any, view: str = "front") -> None:
-        # From afar through a long lens: both cheeks are seen, as in a passport photograph.
-        client.camera.fov = 0.29
-        client.camera.position, client.camera.look_at = VIEWS[view]
+    def _welcome(self, client: Any) -> None:
+        """A new page begins with looking, and with all of the face in its window."""
+        self._set_mode(LOOK)
+        client.camera.fov = FIELD_OF_VIEW
         client.camera.up_direction = (0.0, 1.0, 0.0)
+        client.camera.on_update(lambda _: self._fit_window(client))
+        self._fit_window(client)
+
+    def _fit_window(self, client: Any) -> None:
+        """Show all of the view again if the window has another shape than before."""
+        width, height = client.camera.image_width, client.camera.image_height
+        if width <= 0 or height <= 0:
+            return
+        aspect = width / height
+        if abs(self.aspects.get(client.client_id, 0.0) - aspect) > 0.02:
+            self.aspects[client.client_id] = aspect
+            self._look_from(self.view_now, client)
+
+    def _look_from(self, view: View, client: Any) -> None:
+        with self.lock:
+            self.view_now = view
+            aspect = self.aspects.get(client.client_id, 1.5)
+            offset = plane_offset(aspect, self.scene.shown_face)
+            if offset != self.scene.offset:
+                self.scene.offset = offset
+                self.draw()
+            camera = camera_of(view, aspect, self.scene.shown_face, self.scene.shown_plane)
+        with client.atomic():
+            client.camera.up_direction = (0.0, 1.0, 0.0)
+            client.camera.position, client.camera.look_at = camera.position, camera.look_at
+
+    @property
+    def shown(self) -> Mask:
+        """(N,) bool: the landmarks whose region is shown."""
+        return np.array([bool(self.regions[region].value) for region in self.landmarks.regions])
 
     def draw(self) -> None:
         """Draw the state at hand: the face, the plane, the landmarks, and what is selected."""
         with self.lock:
-            names = self.session.names()
-            vertices = np.array([vertex for _, vertex in names])
-            largest, percentile, mean, distance = self._coverage(vertices)
-            self._draw_mesh("/face", self.face, distance)
-            self._draw_mesh("/plane", self.plane, distance)
-            self._draw_landmarks("/landmarks", self.face[vertices], names)
-            self._draw_landmarks("/plane_landmarks", self.plane[vertices], names)
-            self._draw_links()
-            saved = "saved" if self.session.is_saved else "**not saved**"
-            self.about.content = (
-                f"**{self.session.base.name}** from {self.session.base.version}: {len(names)} landmarks, {saved}\n\n"
-                f"coverage {largest:.1f} / {percentile:.1f} / {mean:.2f} mm\n\n{self._describe_selected(names)}"
-            )
-            self.undo.disabled, self.redo.disabled = not self.session.can_undo, not self.session.can_redo
-            self.delete.disabled = self.selected is None
+            self.landmarks = Landmarks(self.session, self.scene.region_of)
+            coverage, distance = self._coverage()
+            heat = distance if self.heat.value else None
+            with self.server.atomic():
+                self.scene.draw(self.landmarks, self.shown, self.selected, heat, bool(self.photograph.value))
+                self.scene.draw_links(self._pairs(), bool(self.links.value))
+                self.scene.label(self._labels())
+            self.heat_scale.visible = bool(self.heat.value)
+            self.about.content = words.about(self.session, len(self.landmarks.names), coverage, self._selected_lines())
+            self.legend.content = words.legend(self.landmarks.regions)
+            self.mode_shown.content = words.mode(self.mode_now)
+            self._draw_history()
 
-    def _draw_mesh(self, name: str, vertices: Float64, distance_mm: Float64) -> None:
-        import trimesh
+    def _draw_history(self) -> None:
+        entries = words.history(self.session)
+        self.history.content = words.history_list(entries, self.session.position)
+        if tuple(self.back_to.options) != tuple(entries):
+            self.back_to.options = tuple(entries)
+        if self.back_to.value != entries[self.session.position]:
+            self.back_to.value = entries[self.session.position]
 
-        if self.heat.value:
-            from matplotlib import colormaps
-
-            colours = colormaps["inferno"](np.clip(distance_mm / HEAT_MM, 0, 1))
-        else:
-            colours = np.tile([0.78, 0.74, 0.70, 1.0], (len(vertices), 1))
-        mesh = trimesh.Trimesh(vertices, self.triangles, vertex_colors=(colours * 255).astype(np.uint8), process=False)
-        self.server.scene.add_mesh_trimesh(name, mesh)
-
-    def _draw_landmarks(self, name: str, places: Float64, names: list[tuple[str, int]]) -> None:
-        import trimesh
-
-        ball = trimesh.creation.icosphere(subdivisions=1, radius=0.14)
-        colours = np.array([_rgb(REGION_COLOURS[self.region_of(vertex)]) for _, vertex in names], np.uint8)
-        chosen = np.array([without_side(landmark) == self.selected for landmark, _ in names])
-        colours[chosen] = (255, 255, 255)
-        sizes = np.where(chosen, 2.0, 1.0)
-        self.server.scene.add_batched_meshes_simple(
-            name,
-            ball.vertices,
-            ball.faces,
-            batched_wxyzs=np.tile([1.0, 0.0, 0.0, 0.0], (len(names), 1)),
-            batched_positions=places,
-            batched_scales=sizes,
-            batched_colors=colours,
-            lod="off",
-        )
-
-    def _draw_links(self) -> None:
+    def _pairs(self) -> Any:
         pairs = [(d.half, int(self.session.model.mirror[d.half])) for d in self.session.state.values()]
-        ends = np.array([pair for pair in pairs if pair[0] != pair[1]])
-        for name, places in (("/links", self.face), ("/plane_links", self.plane)):
-            self.server.scene.add_line_segments(
-                name, places[ends], (90, 160, 220), thickness=0.02, visible=bool(self.links.value)
-            )
+        return np.array([pair for pair in pairs if pair[0] != pair[1]]).reshape(-1, 2)
 
-    def _describe_selected(self, names: list[tuple[str, int]]) -> str:
-        rows = [(name, vertex) for name, vertex in names if without_side(name) == self.selected]
+    def _rows_of_selected(self) -> list[int]:
+        return [row for row, name in enumerate(self.landmarks.names) if without_side(name) == self.selected]
+
+    def _labels(self) -> list[tuple[str, int]]:
+        rows = self._rows_of_selected()
+        if self.ids.value:
+            centre = self.session.plane.pixels[self.landmarks.vertices[rows[0]]] if rows else np.array([127.5, 128.0])
+            away = np.linalg.norm(self.session.plane.pixels[self.landmarks.vertices] - centre, axis=1)
+            away[~self.shown] = np.inf
+            rows = sorted({*rows, *np.argsort(away)[:IDS_AROUND].tolist()})
+        chosen = set(self._rows_of_selected())
+        texts = {row: f"{row} {self.landmarks.names[row]}" if row in chosen else str(row) for row in rows}
+        return [(text, int(self.landmarks.vertices[row])) for row, text in texts.items()]
+
+    def _selected_lines(self) -> list[str]:
+        rows = self._rows_of_selected()
         if not rows:
-            return "Click a landmark."
-        origin = self.session.state[str(self.selected)].origin if self.selected in self.session.state else "iBUG 68"
-        lines = [f"**{self.selected}** · {self.region_of(rows[0][1])} · {origin}"]
-        for name, vertex in rows:
-            column, row = self.session.plane.pixels[vertex]
-            lines.append(f"{name}: vertex {vertex}, UV ({column:.1f}, {row:.1f})")
-        return "\n\n".join(lines)
+            return []
+        drafted = self.session.state.get(str(self.selected))
+        origin = "one of the iBUG 68: it stays" if drafted is None else drafted.origin
+        lines = [f"{self.selected} · {self.landmarks.regions[rows[0]]} · {origin}"]
+        for row in rows:
+            vertex = int(self.landmarks.vertices[row])
+            column, line = self.session.plane.pixels[vertex]
+            lines.append(f"id {row}, {self.landmarks.names[row]}: vertex {vertex}, UV ({column:.1f}, {line:.1f})")
+        return lines
 
-    def _coverage(self, vertices: Int64) -> tuple[float, float, float, Float64]:
+    def _coverage(self) -> tuple[tuple[float, float, float], Float64]:
         """Largest, 99th percentile and mean distance of the face in mm, and (V,) each vertex's own."""
         from scipy.spatial import cKDTree
 
         mean_mm = self.session.model.mean_mm.astype(np.float32)
-        tree = cKDTree(mean_mm[vertices])
+        tree = cKDTree(mean_mm[self.landmarks.vertices])
         face = tree.query(self.surface.gather(mean_mm))[0]
-        return float(face.max()), float(np.percentile(face, 99)), float(face.mean()), tree.query(mean_mm)[0]
+        return (float(face.max()), float(np.percentile(face, 99)), float(face.mean())), tree.query(mean_mm)[0]
+
+    def name_under(self, x: float, y: float) -> str:
+        """The landmark under a pointer: its id, name and region; empty if there is none.
+
+        x, y : shares of the scene's width and height, from its upper left corner
+        """
+        with self.lock:
+            clients = list(self.server.get_clients().values())
+            if not clients:
+                return ""
+            # Of several pages the last one is taken: a question does not say whose it is.
+            camera = clients[-1].camera
+            origin, direction = _ray(camera, x, y)
+            met = self.scene.meets(origin, direction)
+            row = None if met is None else self.scene.nearest_row(self.landmarks, self.shown, met[1], met[2])
+            return "" if row is None else f"{row} · {self.landmarks.names[row]} · {self.landmarks.regions[row]}"
 
     # What the person does
 
     def _set_mode(self, mode: str) -> None:
-        self.mode_now = mode
-        self._say(HINTS[mode])
+        with self.lock:
+            self.mode_now = mode
+            self.mode_shown.content = words.mode(mode)
+            if mode == LOOK:
+                self.scene.mark(None)
 
     def _clicked(self, event: Any) -> None:
-        origin, direction = np.array(event.ray_origin), np.array(event.ray_direction)
-        hits = [(shown, hit_vertex(shown, self.triangles, origin, direction)) for shown in (self.face, self.plane)]
-        met = [(np.linalg.norm(hit[1] - origin), shown, *hit) for shown, hit in hits if hit is not None]
-        if not met:
+        met = self.scene.meets(np.array(event.ray_origin), np.array(event.ray_direction))
+        if met is None:
             return
-        _, shown, vertex, point = min(met, key=lambda hit: float(hit[0]))
-        if self.mode_now == ADD:
+        vertex, point, surface = met
+        with self.lock:
+            row = self.scene.nearest_row(self.landmarks, self.shown, point, surface)
+        if row is not None:  # a click on a landmark selects it, whatever the mode
+            self.select(self.landmarks.names[row])
+        elif self.mode_now == ADD:
             self._edit(lambda: self._add(vertex))
         elif self.mode_now == MOVE and self.selected is not None:
             self._edit(lambda: self._move(vertex))
+            self._set_mode(LOOK)
         else:
-            self._select(shown, point)
+            self.select(None)
 
-    def _select(self, shown: Float64, point: Float64) -> None:
+    def select(self, name: str | None) -> None:
+        """Select a landmark by its name, or none."""
         with self.lock:
-            names = self.session.names()
-            places = shown[[vertex for _, vertex in names]]
-            distance = np.linalg.norm(places - point, axis=1)
-            nearest = int(np.argmin(distance))
-            self.selected = without_side(names[nearest][0]) if distance[nearest] <= SELECT_WITHIN else None
+            self.selected = None if name is None else without_side(name)
+            self.selected_row = None if name is None else self.landmarks.row_of(name)
             self.draw()
+
+    def _dragged(self, event: Any) -> None:
+        """Let a landmark and its mirror image follow the pointer along the surface; one edit when it is let go."""
+        with self.lock:
+            row = event.instance_index
+            if row is None or row >= len(self.landmarks.names):
+                return
+            name = without_side(self.landmarks.names[row])
+            if event.phase == "start":
+                self.select(self.landmarks.names[row])
+            eye = np.array(event.client.camera.position)
+            met = self.scene.meets(eye, np.array(event.end_position) - eye)
+            if name not in self.session.state:
+                self._say(words.failed(f"{name} is one of the iBUG 68: it stays where it is"))
+            elif event.phase == "end":
+                self._edit(lambda: self._move(met[0]) if met is not None else "Not moved: that is beside the face.")
+            elif met is not None:
+                self._preview(name, met[0])
+
+    def _preview(self, name: str, vertex: int) -> None:
+        mirrored = int(self.session.model.mirror[vertex])
+        right = self.session.plane.pixels[vertex, 0] <= self.session.plane.pixels[mirrored, 0]
+        vertices = self.landmarks.vertices.copy()
+        for row in self._rows_of_selected():
+            side = self.landmarks.names[row][-2:]
+            vertices[row] = vertex if side == "-m" or (side == "-r") == right else mirrored
+        with self.server.atomic():
+            for place, places in (("/face", self.scene.face), ("/plane", self.scene.plane)):
+                self.scene.draw_landmarks(
+                    f"{place}_landmarks", places[vertices], self.landmarks, self.shown, self.selected
+                )
 
     def _edit(self, action: Callable[[], str]) -> None:
         with self.lock:
+            before = self.session.last_edit, self.session.position
             try:
-                self._say(f"{action()} {HINTS[self.mode_now]}")
+                done = action()
+                changed = (self.session.last_edit, self.session.position) != before
+                self._ask_for_reason(done, changed)
             except (DensegenError, OSError) as error:
-                self._say(f"**Not done:** {error}")
+                self._say(words.failed(str(error)))
             self.draw()
 
+    def _ask_for_reason(self, done: str, changed: bool) -> None:
+        edit = self.session.last_edit
+        asked = edit is not None and edit.verb != "read"
+        self.reason.disabled = not asked
+        if changed or not asked:
+            self.reason.value = self.session.reason_of_last_edit
+        self._say(words.done(done, ask=changed and asked and not self.session.reason_of_last_edit))
+
+    def _give_reason(self, text: str) -> None:
+        with self.lock:
+            self.session.give_reason(text)
+            self._draw_history()
+
     def _add(self, vertex: int) -> str:
-        self.selected = self.session.add(vertex, self.reason.value, midline=self.midline.value)
-        return f"Added {self.selected}."
+        self.selected = self.session.add(vertex, "", midline=bool(self.midline.value))
+        self.scene.mark(None)
+        return f"Added {self.selected} and its mirror image."
 
     def _move(self, vertex: int) -> str:
         name = str(self.selected)
-        self.session.move(name, vertex, self.reason.value, midline=self.midline.value)
-        return f"Moved {name}."
+        self.session.move(name, vertex, "")
+        return f"Moved {name} and its mirror image."
+
+    def _step(self, key: str) -> str:
+        """Move the selected landmark to the next vertex, as an arrow key says, as the UV plane is seen."""
+        if self.selected is None or self.selected not in self.session.state:
+            return "Select a landmark that is none of the iBUG 68, and the arrow keys move it."
+        half = self.session.state[self.selected].half
+        direction = np.array(STEPS[key])
+        on_left = self.selected_row is not None and self.landmarks.names[self.selected_row].endswith("-l")
+        vertex = self.scene.neighbour(half, direction * [-1, 1] if on_left else direction)
+        if vertex is None:
+            return "Not moved: there is no vertex in that direction."
+        self.session.move(self.selected, vertex, "", on=True)
+        return f"Moved {self.selected} and its mirror image by a vertex."
 
     def _delete(self) -> str:
         if self.selected is None:
-            return "Click a landmark first."
+            return "Select a landmark first."
+        self.session.remove(self.selected, "")
         name, self.selected = self.selected, None
-        self.session.remove(name, self.reason.value)
-        return f"Deleted {name}."
+        return f"Deleted {name} and its mirror image."
 
     def _undo(self) -> str:
-        self.session.undo()
-        return "Undone."
+        return self._go_to(self.session.position - 1, "Undone.", "There is nothing to undo.")
 
     def _redo(self) -> str:
-        self.session.redo()
-        return "Redone."
+        return self._go_to(self.session.position + 1, "Redone.", "There is nothing to redo.")
+
+    def _go_back(self) -> None:
+        entries = words.history(self.session)
+        if self.back_to.value in entries:
+            self._edit(lambda: self._go_to(entries.index(self.back_to.value), "Went there.", ""))
+
+    def _go_to(self, position: int, done: str, nothing: str) -> str:
+        if not 0 <= position < len(self.session.states) or position == self.session.position:
+            return nothing
+        # The landmark that the step changed is selected, so that one sees what happened.
+        changed = self.session.edits[min(position, self.session.position)].name
+        self.session.go_to(position)
+        self.selected = changed if changed in self.session.state else None
+        return done
 
     def _save(self) -> str:
-        corrections = self.session.save()
-        return (
-            f"Saved {self.session.path.name}: {len(corrections.add)} added, {len(corrections.remove)} removed, "
-            f"{len(corrections.move)} moved."
-        )
+        return words.saved(self.session, self.session.save())
+
+    def _find(self, text: str) -> None:
+        wanted = text.strip().lower()
+        names = self.landmarks.names
+        if wanted.isdigit() and int(wanted) < len(names):
+            self.select(names[int(wanted)])
+        elif wanted:
+            found = [name for name in names if name == wanted] or [name for name in names if name.startswith(wanted)]
+            found = found or [name for name in names if wanted in name]
+            if found:
+                self.select(found[0])
+            self._say(words.done(f"{len(found)} landmarks are called like that." if len(found) != 1 else ""))
+
+    def _show_next_gap(self) -> None:
+        """Mark the place of the face that is farthest from every landmark, then the next one."""
+        with self.lock:
+            _, distance = self._coverage()
+            used = self.scene.used
+            place = self.session.model.mean_mm
+            for vertex in self.gaps:
+                for seen in (vertex, int(self.session.model.mirror[vertex])):
+                    distance[np.linalg.norm(place - place[seen], axis=1) < NEAR_MM] = 0
+            vertex = int(used[np.argmax(distance[used])])
+            if distance[vertex] <= 0:
+                self.gaps = []
+                self._say(words.done("Those were all; the next one is the largest again."))
+                return
+            self.gaps.append(vertex)
+            self.scene.mark(vertex)
+            region = self.scene.region_of(vertex)
+            self._say(words.done(f"{distance[vertex]:.1f} mm from the nearest landmark: {region}, marked in green."))
 
     def _show_sample(self) -> None:
         with self.lock:
-            self.face = self._face_vertices(int(self.sample.value))
+            number = int(self.sample.value)
+            self.scene.choose_face(number)
+            self._say(words.done(f"Face {number}: {self.faces.describe(number)}"))
             self.draw()
 
     def step(self) -> None:
         """Show the next sample face, if the person lets them play."""
         if self.play.value:
-            self.sample.value = (int(self.sample.value) + 1) % (SAMPLE_FACES + 1)
+            self.sample.value = (int(self.sample.value) + 1) % (self.faces.count + 1)
             self._show_sample()
 
-    def _face_vertices(self, number: int) -> Float64:
-        """(V, 3) sample face ``number`` in units of the scene; 0 is the mean."""
-        model = self.session.model
-        generator = np.random.default_rng(number)
-        coefficients = generator.normal(0, self.std * (number > 0)).astype(np.float32)[None]
-        shapes = len(model.shape_basis)
-        vertices = model.vertices(coefficients[0, :shapes], coefficients[0, shapes:])
-        places: Float64 = vertices.astype(np.float64) * model.unit_mm / SCENE_MM
-        return places
-
-    def _say(self, text: str) -> None:
-        self.note.content = text
+    def _say(self, html: str) -> None:
+        self.note.content = html
 
 
-def _face_triangles(session: EditSession) -> Int32:
-    """The triangles that lie in the face's part of the UV plane."""
-    columns, rows = np.rint(session.plane.pixels).astype(np.int64).T
-    inside = valid_uv_region()[rows, columns]
-    triangles = session.model.outward_triangles
-    face: Int32 = triangles[inside[triangles].any(axis=1)]
-    return face
+def _by_a_person(act: Callable[[], None]) -> Callable[[Any], None]:
+    """Pass over changes that the page itself makes to a field."""
+
+    def changed(event: Any) -> None:
+        if event.client is not None:
+            act()
+
+    return changed
 
 
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return (int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16))
+def _ray(camera: Any, x: float, y: float) -> tuple[Float64, Float64]:
+    """The ray from a camera through a place of its picture."""
+    position = np.array(camera.position)
+    forward = np.array(camera.look_at) - position
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, camera.up_direction)
+    right /= np.linalg.norm(right)
+    up = np.cross(right, forward)
+    half = np.tan(camera.fov / 2)
+    direction: Float64 = forward + (2 * x - 1) * half * camera.aspect * right + (1 - 2 * y) * half * up
+    return position, direction

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
@@ -26,14 +27,29 @@ from densegen.index.corrections import (
     read_corrections,
 )
 from densegen.index.half_plane import FacePlane
-from densegen.index.landmark import name_on, origin_of_person, reason_of
+from densegen.index.landmark import name_on, origin_of_person, reason_of, without_side
 from densegen.index.vertex_index import VertexIndex, compare_versions
 
-__all__ = ["EditSession"]
+__all__ = ["BY_HAND", "Edit", "EditSession"]
 
 UNSAVED_SUFFIX = ".unsaved"
 
 State = dict[str, Draft]
+
+BY_HAND = "by hand"
+"""The reason of an edit for which none was given."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One step of the history.
+
+    verb : ``added``, ``moved``, ``deleted``, or ``read`` for the corrections that the session began with
+    name : the landmark's, without its side; for ``read`` the file's
+    """
+
+    verb: Literal["added", "moved", "deleted", "read"]
+    name: str
 
 
 @dataclass(eq=False)
@@ -43,6 +59,8 @@ class EditSession:
     model : whose vertices are clicked on: the one that the index was made on, or another of its UV layout, on which
         landmarks stand on the nearest vertices
     path : the corrections file
+    states, edits : every state so far, and the edit that led to each but the first
+    position : the state at hand
     recovered : whether unsaved edits of an earlier session were found beside ``path``
     kept : the corrections that the session began with, or None: the fields that no edit changes are taken from them
     """
@@ -52,6 +70,7 @@ class EditSession:
     path: Path
     plane: FacePlane
     states: list[State]
+    edits: list[Edit] = field(default_factory=list)
     position: int = 0
     recovered: bool = False
     saved_position: int | None = 0
@@ -74,7 +93,7 @@ class EditSession:
             session._apply(read_corrections(path))
             session.saved_position = session.position
         if unsaved.is_file():
-            session.states, session.position = [start], 0
+            session.states, session.edits, session.position = [start], [], 0
             session._apply(read_corrections(unsaved))
             session.recovered, session.saved_position = True, None
         return session
@@ -112,29 +131,68 @@ class EditSession:
         while f"{region}-edit-{number:02d}" in self.state or f"{region}-edit-{number:02d}" in self.states[0]:
             number += 1
         name = f"{region}-edit-{number:02d}"
-        self._push(self.state | {name: Draft(name, half, origin_of_person(_reason(reason)))})
+        self._push(self.state | {name: Draft(name, half, origin_of_person(_reason(reason)))}, Edit("added", name))
         return name
 
-    def move(self, name: str, vertex: int, reason: str, *, midline: bool = False) -> None:
-        """Move a landmark, named without its side, and its mirror image."""
+    def move(self, name: str, vertex: int, reason: str, *, midline: bool = False, on: bool = False) -> None:
+        """Move a landmark, named without its side, and its mirror image.
+
+        on : whether the last edit goes on, if it moved this landmark: both are one step to undo
+        """
         self._known(name)
         half = self._half(vertex, midline)
         if half != self.state[name].half:
-            self._free(half)
-            self._push(self.state | {name: Draft(name, half, origin_of_person(_reason(reason)))})
+            self._free(half, name)
+            if on and self.position and self.edits[self.position - 1] == Edit("moved", name):
+                reason = reason or self.reason_of_last_edit
+                self.position -= 1
+            draft = Draft(name, half, origin_of_person(_reason(reason)))
+            self._push(self.state | {name: draft}, Edit("moved", name))
 
     def remove(self, name: str, reason: str) -> None:
         """Take a landmark, named without its side, and its mirror image out."""
         self._known(name)
         self.removal_reasons[name] = _reason(reason)
-        self._push({other: draft for other, draft in self.state.items() if other != name})
+        left = {other: draft for other, draft in self.state.items() if other != name}
+        self._push(left, Edit("deleted", name))
 
     def undo(self) -> None:
-        self.position = max(self.position - 1, 0)
-        self._keep()
+        self.go_to(self.position - 1)
 
     def redo(self) -> None:
-        self.position = min(self.position + 1, len(self.states) - 1)
+        self.go_to(self.position + 1)
+
+    def go_to(self, position: int) -> None:
+        """Go back or forth to a state of the history."""
+        self.position = min(max(position, 0), len(self.states) - 1)
+        self._keep()
+
+    @property
+    def last_edit(self) -> Edit | None:
+        """The edit that led to the state at hand; None at the start."""
+        return self.edits[self.position - 1] if self.position else None
+
+    @property
+    def reason_of_last_edit(self) -> str:
+        """Its reason; empty if none was given."""
+        edit = self.last_edit
+        if edit is None or edit.verb == "read":
+            return ""
+        known = self.removal_reasons[edit.name] if edit.verb == "deleted" else reason_of(self.state[edit.name].origin)
+        return "" if known == BY_HAND else known
+
+    def give_reason(self, text: str) -> None:
+        """Say why the last edit was made."""
+        edit = self.last_edit
+        if edit is None or edit.verb == "read" or text.strip() == self.reason_of_last_edit:
+            return
+        if edit.verb == "deleted":
+            self.removal_reasons[edit.name] = _reason(text)
+        else:
+            draft = Draft(edit.name, self.state[edit.name].half, origin_of_person(_reason(text)))
+            self.states[self.position] = self.state | {edit.name: draft}
+        if self.saved_position == self.position:
+            self.saved_position = None
         self._keep()
 
     def corrections(self) -> Corrections:
@@ -164,7 +222,7 @@ class EditSession:
         return start.model_copy(
             update={
                 "count": len(self.names()),
-                "remove": tuple(Removal(name=n, reason=self.removal_reasons.get(n, "by hand")) for n in removed),
+                "remove": tuple(Removal(name=n, reason=self.removal_reasons.get(n, BY_HAND)) for n in removed),
                 "move": tuple(Move(name=d.name, uv=uv(d), reason=why(d)) for d in moved),
                 "add": tuple(Addition(name=d.name, uv=uv(d), reason=why(d)) for d in added),
             }
@@ -203,17 +261,18 @@ class EditSession:
             return self.plane.nearest_on_midline(float(row), "the place")
         return self.plane.nearest((float(column), float(row)), "the place")
 
-    def _free(self, half: int) -> None:
+    def _free(self, half: int, moved: str | None = None) -> None:
         for name, vertex in self.names():
-            if vertex in (half, int(self.model.mirror[half])):
+            if vertex in (half, int(self.model.mirror[half])) and without_side(name) != moved:
                 raise ConfigurationError(f"{name} is there already")
 
     def _known(self, name: str) -> None:
         if name not in self.state:
             raise ConfigurationError(f"{name} cannot be edited: it is one of the iBUG 68, or not there")
 
-    def _push(self, state: State) -> None:
+    def _push(self, state: State, edit: Edit) -> None:
         self.states = [*self.states[: self.position + 1], state]
+        self.edits = [*self.edits[: self.position], edit]
         self.position += 1
         if self.saved_position is not None and self.saved_position >= self.position:
             self.saved_position = None
@@ -248,11 +307,12 @@ class EditSession:
                 added.name, self.plane.nearest(added.uv, added.name), origin_of_person(added.reason)
             )
         self.states.append(state)
+        self.edits.append(Edit("read", self.path.name))
         self.position = len(self.states) - 1
 
 
 def _reason(text: str) -> str:
-    return text.strip() or "by hand"
+    return text.strip() or BY_HAND
 
 
 def _next_version(version: str, *, moved: bool) -> str:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -14,8 +18,11 @@ from densegen.editor.session import EditSession
 from densegen.face.morphable_model import MorphableModel
 from densegen.index.corrections import correct, read_corrections
 from densegen.index.vertex_index import VertexIndex
-from tests.browser import find_browser, until, visit
+from tests.browser import Visit, find_browser, until, visit
 from tests.densegen.editor.conftest import vertex_at
+
+WHY, FIND = 0, 1
+"""The text boxes of the panel, from the top."""
 
 
 def lonely(session: EditSession) -> str:
@@ -35,67 +42,114 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of the libraries between here and the browser
+pytestmark_browser = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # of the libraries between here and the browser
+    pytest.mark.skipif(find_browser() is None, reason="no Chromium here"),
+    pytest.mark.skipif(find_spec("viser") is None or find_spec("playwright") is None, reason="no viser or playwright"),
+]
+
+
+def in_a_browser(test: Callable[..., None]) -> Callable[..., None]:
+    for mark in pytestmark_browser:
+        test = mark(test)
+    return test
+
+
+def within(person: Visit, points: np.ndarray) -> bool:
+    """Whether all points of the scene are in the window."""
+    width, height = person.camera.image_width, person.camera.image_height
+    seen = np.array([person.on_screen(point) for point in points[:: max(len(points) // 200, 1)]])
+    return bool((seen >= 0).all() and (seen <= [width, height]).all())
+
+
+@in_a_browser
 def test_a_person_edits_in_a_real_browser(
     session: EditSession, base: VertexIndex, model: MorphableModel, tmp_path: Path
 ) -> None:
-    pytest.importorskip("viser")
-    pytest.importorskip("playwright")
-    if find_browser() is None:
-        pytest.skip("no Chromium here")
     with visit(session, free_port()) as person:
-        page = person.page
+        page, scene = person.page, person.page.scene
+        assert person.tab.title() == "plain - densegen index edit"
+        until(lambda: within(person, np.concatenate([scene.shown_face, scene.shown_plane])), "all of it in the window")
 
         def place(landmark: str) -> np.ndarray:
-            return page.face[dict(session.names())[landmark]]
+            return scene.face[dict(session.names())[landmark]]
 
-        # Read a landmark, delete it, take that back, delete it again.
+        # Read a landmark, delete it, take that back, delete it again, and say why.
         name = lonely(session)
+        person.tab.mouse.move(*person.on_screen(place(f"{name}-r")))
+        person.tab.locator("#under").get_by_text(f"{name}-r").wait_for()
         person.click_at(place(f"{name}-r"))
         until(lambda: page.selected == name, f"{name} to be selected")
         person.tab.get_by_text(f"vertex {session.state[name].half}").first.wait_for()
-        person.write_reason("too near to its neighbour")
         person.press("Delete")
         until(lambda: name not in session.state, "the deletion")
-        person.press("Undo")
+        person.tab.get_by_text("Why? Write it below.").wait_for()
+        person.tab.mouse.click(3, 3)
+        person.tab.keyboard.press("Control+z")
         until(lambda: name in session.state, "the undo")
-        person.press("Redo")
+        person.tab.keyboard.press("Control+y")
         until(lambda: name not in session.state, "the redo")
+        person.write(WHY, "too near to its neighbour")
+        until(lambda: session.reason_of_last_edit == "too near to its neighbour", "the reason")
 
         # Add one on the forehead of the face, and one on the UV plane.
         person.press("Add")
         until(lambda: page.mode_now == "Add", "the mode")
-        person.click_at(page.face[vertex_at(session, 100, 16)])
+        person.click_at(scene.face[vertex_at(session, 100, 16)])
         until(lambda: "forehead-edit-01" in session.state, "the addition")
-        person.click_at(page.plane[vertex_at(session, 60, 20)])
+        assert until(lambda: not page.reason.value, "an empty reason")
+        person.click_at(scene.plane[vertex_at(session, 60, 20)])
         first = set(session.states[0])
         (moved,) = until(lambda: set(session.state) - first - {"forehead-edit-01"}, "the addition on the plane")
-        # The page follows the session a moment later.
-        until(lambda: page.selected == moved, "its selection")
+        until(lambda: page.selected == moved, "its selection")  # the page follows the session a moment later
         column, row = session.plane.pixels[session.state["forehead-edit-01"].half]
         assert abs(column - 100) < 8
         assert abs(row - 16) < 8
+        # A click on a landmark selects it, in every mode.
+        person.click_at(place("nose-30"))
+        until(lambda: page.selected == "nose-30", "the landmark to be selected while adding")
+        assert len(session.edits) == 3
+        person.tab.keyboard.press("Escape")
+        until(lambda: page.mode_now == "Look", "the mode")
 
-        # Move the last one along the surface.
+        # Move the last one: by a click, by a drag, by a key.
+        person.write(FIND, f"{moved}-r")
+        until(lambda: page.selected == moved, "what was looked for")
         before = session.state[moved].half
         person.press("Move")
         until(lambda: page.mode_now == "Move", "the mode")
-        person.click_at(page.plane[vertex_at(session, 40, 40)])
+        person.click_at(scene.plane[vertex_at(session, 40, 40)])
         until(lambda: session.state[moved].half != before, "the move")
+        until(lambda: page.mode_now == "Look", "one move, then Look")
+        before = session.state[moved].half
+        person.drag(scene.plane[before], scene.plane[vertex_at(session, 50, 36)])
+        until(lambda: session.state[moved].half != before, "the drag")
+        column, row = session.plane.pixels[session.state[moved].half]
+        assert abs(column - 50) < 8
+        assert abs(row - 36) < 8
+        before = session.state[moved].half
+        eye = np.array(person.camera.position)
+        person.tab.keyboard.press("ArrowUp")
+        until(lambda: session.state[moved].half != before, "the step")
+        assert session.plane.pixels[session.state[moved].half, 1] < session.plane.pixels[before, 1]
+        assert np.allclose(person.camera.position, eye)
+        # The 68 stay.
+        edits = len(session.edits)
+        person.drag(place("nose-30"), scene.face[vertex_at(session, 110, 110)])
+        person.tab.get_by_text("it stays where it is").wait_for()
+        assert len(session.edits) == edits
 
         # Look at a side of the face, and at both again.
         person.press("right")
         until(lambda: person.camera.position[0] < -50, "the camera at the subject's right")
-        until(lambda: abs(person.camera.look_at[0]) < 1, "what it turns about")
-        person.press("front")
+        person.press("both")
         until(lambda: person.camera.position[2] > 90, "the camera in front")
-
-        person.check(1)  # coverage as heat
-        person.check(2)  # link mirror partners
         person.picture(tmp_path / "page.png")
         person.press("Save")
         until(lambda: session.path.exists() and session.is_saved, "the file")
+        person.tab.get_by_text("Next: densegen index correct").wait_for()
+        seen = [person.on_screen(point) for point in scene.shown_face[::50]]
 
     saved = read_corrections(session.path)
     assert [removal.name for removal in saved.remove] == [name]
@@ -103,8 +157,64 @@ def test_a_person_edits_in_a_real_browser(
     made = correct(base, saved, model)
     assert [(m.name, m.vertex) for m in made.landmarks] == session.names()
     # The surface is drawn, not its landmarks alone: they cover a tenth of the part of the page where the face is.
-    face = np.asarray(Image.open(tmp_path / "page.png").convert("RGB"))[100:450, 0:260]
-    assert (face.min(axis=2) < 250).mean() > 0.8
+    picture = np.asarray(Image.open(tmp_path / "page.png").convert("RGB"))
+    columns, rows = np.array(seen).T
+    face = picture[int(rows.min()) : int(rows.max()), int(columns.min()) : int(columns.max())]
+    assert (face.min(axis=2) < 250).mean() > 0.6
+
+
+@in_a_browser
+@pytest.mark.parametrize("size", [(800, 600), (1500, 700)])
+def test_the_face_fits_the_window_and_the_panel_works(
+    session: EditSession, corpus: Path, size: tuple[int, int]
+) -> None:
+    with visit(session, free_port(), size, fits=corpus) as person:
+        page, scene = person.page, person.page.scene
+        for view, shown in [("both", [scene.shown_face, scene.shown_plane]), ("front", [scene.shown_face]),
+                            ("left", [scene.shown_face]), ("UV", [scene.shown_plane])]:  # fmt: skip
+            person.press(view)
+            until(lambda view=view: page.view_now == view, "the view")
+            until(lambda shown=shown: within(person, np.concatenate(shown)), f"{view} in the window")
+        # The plane lies below the face in a narrow window, beside it in a wide one.
+        beside = scene.offset[0] > scene.shown_face[:, 0].max()
+        assert beside == (size[0] > 1000)
+
+        # The gaps, one after the other, each smaller than the one before.
+        person.tab.mouse.click(3, 3)
+        for count in (1, 2, 3):
+            person.tab.keyboard.press("g")
+            until(lambda count=count: len(page.gaps) == count, "a gap")
+        places = session.model.mean_mm
+        distance = page._coverage()[1][page.gaps]
+        assert (np.diff(distance) <= 1e-9).all()
+        assert np.linalg.norm(places[page.gaps[0]] - places[page.gaps[1]]) > 10
+
+        # A region is hidden; its landmarks are neither seen nor hit.
+        person.unfold("regions")
+        person.tab.get_by_label("cheek", exact=True).uncheck()
+        until(lambda: not page.regions["cheek"].value, "the region")
+        assert not page.shown[[region == "cheek" for region in page.landmarks.regions]].any()
+
+        # A fit with its photograph; its landmarks are where its surface is.
+        person.unfold("regions")
+        assert len(page.faces.fits) > 8
+        page.sample.value = 3
+        page._show_sample()
+        colours = page.faces.photograph(3)
+        assert colours is not None
+        assert len(np.unique(colours, axis=0)) > 100
+        np.testing.assert_array_equal(
+            scene.drawn["/face_landmarks"].batched_positions, scene.face[page.landmarks.vertices].astype(np.float32)
+        )
+
+        # Edits, and back to any of them.
+        for column in (90, 100, 110):
+            page._edit(lambda column=column: page._add(vertex_at(session, column, 14)))
+        assert len(session.edits) == 3
+        page.back_to.value = page.back_to.options[1]
+        page._go_back()
+        assert session.position == 1
+        assert session.can_redo
 
 
 @pytest.mark.parametrize(
@@ -124,7 +234,7 @@ def test_a_page_of_another_origin_is_refused() -> None:
 
     from densegen.editor.server import _own_page_only
 
-    with _own_page_only("127.0.0.1"):
+    with _own_page_only("127.0.0.1", "<b>", lambda x, y: f"{x + y:g}"):
         server = viser.ViserServer(host="127.0.0.1", port=18417, verbose=False)
     try:
         address, protocol = f"ws://127.0.0.1:{server.get_port()}/", f"viser-v{viser.__version__}"
@@ -132,5 +242,12 @@ def test_a_page_of_another_origin_is_refused() -> None:
             connect(address, origin="http://evil.example", subprotocols=[protocol])  # type: ignore[list-item]
         own = f"http://127.0.0.1:{server.get_port()}"
         connect(address, origin=own, subprotocols=[protocol]).close()  # type: ignore[arg-type, list-item]
+        page = urlopen(own).read().decode()
+        assert "<title>&lt;b&gt;</title>" in page  # an index's name is no HTML
+        assert urlopen(f"{own}/under?x=0.25&y=0.5").read() == b"0.75"
+        with pytest.raises(HTTPError, match="400"):
+            urlopen(f"{own}/under?x=nonsense")
+        with pytest.raises(HTTPError, match="403"):
+            urlopen(Request(f"{own}/under?x=0&y=0", headers={"Origin": "http://evil.example"}))
     finally:
         server.stop()

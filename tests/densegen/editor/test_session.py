@@ -142,3 +142,43 @@ def test_an_index_of_points_between_vertices_is_not_edited(
     spherical = dataclasses.replace(model, uv_layout="spherical")
     with pytest.raises(ConfigurationError, match="made for the UV layout bfm-3dmmasstn, .* has spherical"):
         EditSession.open(index, spherical, tmp_path / "c.yaml")
+
+
+def test_the_history_leads_to_any_state_and_each_edit_has_its_reason(session: EditSession) -> None:
+    name = session.add(vertex_at(session, 100, 15), "")
+    assert session.reason_of_last_edit == ""
+    session.give_reason("a hole in the forehead")
+    session.remove("d1-001", "")
+    session.give_reason("too near")
+    session.move(name, vertex_at(session, 90, 15), "")
+    assert [(edit.verb, edit.name) for edit in session.edits] == [
+        ("added", name), ("deleted", "d1-001"), ("moved", name)
+    ]  # fmt: skip
+    session.go_to(1)
+    assert session.reason_of_last_edit == "a hole in the forehead"
+    assert "d1-001" in session.state
+    session.go_to(3)
+    saved = session.save()
+    assert saved.remove[0].reason == "too near"
+    assert saved.add[0].reason == "by hand"  # it was moved since, for no reason that was given
+    session.give_reason("nearer to the hairline")
+    assert not session.is_saved
+    assert session.save().add[0].reason == "nearer to the hairline"
+
+
+def test_steps_of_one_landmark_are_one_edit(session: EditSession) -> None:
+    home = session.state["d1-002"].half
+    for column in (70, 71, 72):
+        session.move("d1-002", vertex_at(session, column, 110), "", on=True)
+    assert len(session.edits) == 1
+    session.undo()
+    assert session.state["d1-002"].half == home
+
+
+def test_a_version_that_stands_still_goes_forward_when_it_is_saved(
+    session: EditSession, base: VertexIndex, model: MorphableModel
+) -> None:
+    session.path.write_text("index_name: plain\nindex_version: 0.5.0\ncount: 520\n")
+    again = EditSession.open(base, model, session.path)
+    again.remove("d1-001", "too near")
+    assert again.save().index_version == "1.1.0"
