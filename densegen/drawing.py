@@ -29,7 +29,7 @@ REGION_COLOURS = dict(
     zip(
         REGIONS,
         ["#1f77b4", "#17becf", "#ff7f0e", "#8c564b", "#2ca02c", "#7fbf3f", "#d62728", "#ff9896", "#9467bd", "#c5a3e0",
-         "#7f7f7f"],
+         "#7f7f7f", "#bcbd22"],
         strict=True,
     )
 )  # fmt: skip

@@ -17,6 +17,7 @@ EXTRA_OF = {
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
+    "pyarrow": "hub",
     "tensorboard": "train",
     "timm": "timm",
     "torch": "train",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from densegen import __version__
-from densegen.cli.dataset import build, inspect, rebuild_maps, schema, synth, verify
+from densegen.cli.dataset import build, export, inspect, rebuild_maps, schema, synth, verify
 from densegen.cli.fits import fits
 from densegen.cli.index import index
 from densegen.cli.machine import doctor, remember
@@ -19,7 +19,7 @@ __all__ = ["main"]
 @click.group(
     "densegen",
     cls=OneLineErrors,
-    resumable=("build",),
+    resumable=("build", "export"),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="densegen")
@@ -34,7 +34,8 @@ def main() -> None:
 
 
 COMMANDS = (
-    build, verify, inspect, rebuild_maps, synth, manifests, manifest, schema, model, index, fits, remember, doctor
+    build, verify, inspect, export, rebuild_maps, synth, manifests, manifest, schema, model, index, fits,
+    remember, doctor,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

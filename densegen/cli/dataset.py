@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import click
 
@@ -16,7 +16,7 @@ from densegen.remembered import model_option, remembered_model, remembered_root
 if TYPE_CHECKING:
     from densegen.dataset.build import Plan
 
-__all__ = ["build", "inspect", "rebuild_maps", "schema", "synth", "verify"]
+__all__ = ["build", "export", "inspect", "rebuild_maps", "schema", "synth", "verify"]
 
 PATH = click.Path(path_type=Path)
 JOBS = click.option(
@@ -166,6 +166,28 @@ def inspect(folder: Path, sample_id: str | None, listed: bool, model_path: Path 
     check_output(path, model_path, kind=".png")
     draw_sample(folder, sample_id, path, read_model(model_path) if model_path else None)
     say(str(path))
+
+
+@click.command(short_help="Write a build for other tools.")
+@click.argument("folder", metavar="DIR", type=PATH)
+@click.option("--format", "kind", type=click.Choice(["webdataset", "parquet"]), required=True, help="of the files")
+@click.option("--out", type=PATH, required=True, help="folder for them; an interrupted export goes on there")
+@click.option("--samples", type=click.IntRange(1), default=2048, show_default=True, help="samples a file")
+def export(folder: Path, kind: str, out: Path, samples: int) -> None:
+    """Write a finished build as WebDataset tars or Parquet, with a card for a dataset hub and a Croissant description.
+
+    \b
+    reads    DIR, as 'densegen build' made it
+    writes   OUT/data/*, README.md, croissant.json
+    example  densegen export shards --format parquet --out hub
+    """
+    from densegen.dataset.build_record import read_dataset_manifest
+    from densegen.dataset.interchange import Format, export_dataset
+
+    with ProgressBar("exporting", "samples") as bar:
+        bar.start(read_dataset_manifest(folder).samples)
+        made = export_dataset(folder, out, cast(Format, kind), samples_a_part=samples, progress=bar.advance)
+    say(f"{out}: {made.samples:,} samples in {len(made.files)} files, {made.bytes / 1e6:,.1f} MB")
 
 
 @click.command("rebuild-maps", short_help="Render position maps from shards again.")

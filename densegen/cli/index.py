@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from densegen.cli.index_making import MODEL, PATH, correct, describe, make, sample, suggest
+from densegen.cli.index_making import MODEL, PATH, correct, describe, make, merge, sample, suggest
 from densegen.console import ProgressBar, say
 from densegen.outputs import check_output
 
@@ -28,7 +28,7 @@ def index() -> None:
     """Make, measure, draw, compare, convert and edit the vertex index: which points are the landmarks."""
 
 
-for command in (sample, suggest, make, correct):
+for command in (sample, suggest, make, correct, merge):
     index.add_command(command)
 
 

@@ -14,7 +14,7 @@ from densegen.remembered import model_option
 if TYPE_CHECKING:
     from densegen.index.vertex_index import VertexIndex
 
-__all__ = ["MODEL", "PATH", "correct", "describe", "make", "sample", "suggest"]
+__all__ = ["MODEL", "PATH", "correct", "describe", "make", "merge", "sample", "suggest"]
 
 PATH = click.Path(path_type=Path)
 MODEL = model_option("model file")
@@ -170,6 +170,39 @@ def correct(base: Path, corrections: Path, out: Path, model_path: Path) -> None:
     made = apply(read_base(base), read_corrections(corrections), read_model(model_path))
     write_index(made, out)
     say(f"{out}: {describe(made)}")
+
+
+@click.command("merge", short_help="Merge two people's corrections.")
+@click.argument("base", type=PATH)
+@click.argument("first", type=PATH)
+@click.argument("second", type=PATH)
+@click.argument("out", type=PATH)
+@MODEL
+@click.option("--prefer", type=click.Choice(["first", "second"]), help="which file wins if they disagree")
+def merge(base: Path, first: Path, second: Path, out: Path, model_path: Path, prefer: str | None) -> None:
+    """Merge two corrections files of BASE into one; landmarks that both correct differently are named.
+
+    \b
+    reads    BASE (candidates or vertex index), FIRST, SECOND, --model
+    writes   OUT, a corrections file (YAML)
+    example  densegen index merge index.yaml ann.yaml ben.yaml both.yaml
+    """
+    from densegen.face.morphable_model import read_model
+    from densegen.files import write_text
+    from densegen.index.corrections import format_corrections, read_base, read_corrections
+    from densegen.index.merging import find_conflicts, merge_corrections
+
+    check_output(out, base, first, second, model_path)
+    one, other = read_corrections(first), read_corrections(second)
+    preferred = {"first": one, "second": other}.get(prefer or "")
+    merged = merge_corrections(read_base(base), one, other, read_model(model_path), prefer=preferred)
+    for conflict in find_conflicts(one, other):
+        say(f"{conflict}: the {prefer} wins", err=True)
+    write_text(out, format_corrections(merged))
+    say(
+        f"{out}: {len(merged.add)} added, {len(merged.remove)} removed, {len(merged.move)} moved, {merged.count} "
+        f"landmarks, version {merged.index_version}"
+    )
 
 
 def describe(made: VertexIndex) -> str:

@@ -242,7 +242,7 @@ def _finish(plan: Plan, folder: BuildFolder, records: list[ShardRecord]) -> Data
             f"{first.sample_id}: {first.reason}: {first.message}"
         )
     # The card reads the shards: if the folder was taken away meanwhile, nothing is left in its place.
-    write_card(folder.path, plan.manifest, manifest)
+    write_card(folder.path, plan.manifest, manifest, plan.index, plan.model.name)
     write_text(folder.path / REJECTS, format_rejects(manifest.rejects))
     folder.finish(manifest)
     return manifest

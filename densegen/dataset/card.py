@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from densegen.dataset.shards import ShardReader
 from densegen.drawing import contact_sheet, depth_colours, draw_points, write_png
 from densegen.files import replace_file, write_text
 from densegen.geometry.pose import yaw_degrees
+from densegen.index.vertex_index import VertexIndex
 from densegen.sources.manifest import Manifest
 
 __all__ = ["CONTACT_SHEET", "REJECTS", "YAW_HISTOGRAM", "format_rejects", "write_card"]
@@ -37,13 +39,13 @@ def format_rejects(rejects: list[Reject]) -> str:
     return text.getvalue()
 
 
-def write_card(out: Path, dataset: Manifest, manifest: DatasetManifest) -> None:
+def write_card(out: Path, dataset: Manifest, manifest: DatasetManifest, index: VertexIndex, model_name: str) -> None:
     """Write ``README.md`` and its two pictures into the folder of a finished build."""
     shards = [out / record.file for record in manifest.shards]
     yaw, splits, groups = _statistics(shards)
     _draw_histogram(yaw, out / YAW_HISTOGRAM)
     write_png(contact_sheet(_tiles(shards, manifest.samples), SHEET_COLUMNS), out / CONTACT_SHEET)
-    write_text(out / "README.md", _text(dataset, manifest, yaw, splits, groups))
+    write_text(out / "README.md", _text(dataset, manifest, index, model_name, yaw, splits, groups))
 
 
 def _statistics(shards: list[Path]) -> tuple[Float64, dict[str, int], dict[str, int]]:
@@ -92,6 +94,8 @@ def _tiles(shards: list[Path], samples: int) -> list[Image]:
 def _text(
     dataset: Manifest,
     manifest: DatasetManifest,
+    index: VertexIndex,
+    model_name: str,
     yaw: Float64,
     splits: dict[str, int],
     groups: dict[str, int],
@@ -103,7 +107,14 @@ def _text(
     bins[-1] += int((yaw > YAW_EDGES_DEG[-1]).sum())
     rows = [f"| {name} | {splits[name]:,} | {groups[name]:,} |" for name in sorted(splits)]
     frames = [f"- **{name}**: {text}" for name, text in FRAMES.items()]
-    return f"""# {as_markdown(dataset.title)}: {manifest.landmarks} dense 3D landmarks
+    return f"""---
+pretty_name: {json.dumps(f"{one_line(dataset.title)}: dense face landmarks", ensure_ascii=False)}
+license: other
+task_categories: [keypoint-detection]
+tags: [face, 3d-face-landmarks, dense-landmarks, densegen]
+---
+
+# {as_markdown(dataset.title)}: {manifest.landmarks} dense 3D landmarks
 
 {manifest.samples:,} samples of a {configuration.crop.size}x{configuration.crop.size} image and \
 {manifest.landmarks}x3 landmarks in {len(manifest.shards)} HDF5 shards, {manifest.bytes / 1e6:,.1f} MB.
@@ -127,8 +138,8 @@ Flips: {settings.flip}. Seed: {settings.seed}. Position maps: {"yes" if settings
 {chr(10).join(frames)}
 
 ## Provenance
-- vertex index `{configuration.vertex_index}`
-- morphable model `{configuration.model}`
+- vertex index {as_markdown(index.name)} {index.version}, fingerprint `{configuration.vertex_index}`
+- morphable model {as_markdown(model_name)}, fingerprint `{configuration.model}`
 - every shard's SHA-256 stands in `manifest.json`; `densegen verify` checks them
 
 ## Licence

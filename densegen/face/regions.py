@@ -15,7 +15,10 @@ from densegen.records import read_yaml
 
 __all__ = ["MIDLINE", "REGIONS", "on_face", "region_of", "valid_uv_region"]
 
-REGIONS = ("jaw", "chin", "brow", "eye", "lid", "nose", "lip-outer", "lip-inner", "cheek", "forehead", "temple")
+REGIONS = ("jaw", "chin", "brow", "eye", "lid", "nose", "lip-outer", "lip-inner", "cheek", "forehead", "temple", "ear")
+
+EAR_BEYOND = 3.0
+"""How far outside the jaw's upper three points the ear begins, pixels of the UV map; its lobe ends at the third."""
 
 MIDLINE = (UV_SIZE - 1) / 2
 """Column of the face's midline in the UV map, between two pixels."""
@@ -58,6 +61,9 @@ def region_of(pixel: Float64, keypoints: Float64) -> str:
         return "lip-outer"
     if y > keypoints[57, 1] and x > keypoints[48, 0] - 8:
         return "chin"
+    ear = keypoints[JAW][:3]
+    if ear[0, 1] <= y <= ear[2, 1] and x < np.interp(y, ear[:, 1], ear[:, 0]) - EAR_BEYOND:
+        return "ear"
     beyond = y > keypoints[0, 1] and not _inside(point, keypoints[JAW])
     if beyond or _distance(point, keypoints[JAW], closed=False) < 7:
         return "jaw"

@@ -38,6 +38,7 @@ __all__ = [
     "Move",
     "Removal",
     "correct",
+    "count_landmarks",
     "drafts_near_index",
     "drafts_of_candidates",
     "drafts_of_index",
@@ -128,6 +129,23 @@ def correct(base: Candidates | VertexIndex, corrections: Corrections, model: Mor
             f"the landmarks are made for the UV layout {base.uv_layout}, {model.name} has {model.uv_layout}"
         )
     plane = FacePlane(model)
+    drafts = _corrected(base, corrections, plane)
+    if isinstance(base, VertexIndex):
+        _check_version(base, corrections)
+        description, changelog = corrections.description or base.description, base.changelog
+    else:
+        description, changelog = corrections.description, ()
+    return _finish(drafts, corrections, description, changelog + corrections.changelog, plane)
+
+
+def count_landmarks(base: Candidates | VertexIndex, corrections: Corrections, model: MorphableModel) -> int:
+    """How many landmarks the corrections lead to, whatever they promise; raises as :func:`correct` does."""
+    drafts = _corrected(base, corrections, FacePlane(model))
+    return KEYPOINTS + sum(1 if int(model.mirror[draft.half]) == draft.half else 2 for draft in drafts)
+
+
+def _corrected(base: Candidates | VertexIndex, corrections: Corrections, plane: FacePlane) -> list[Draft]:
+    model = plane.model
     drafts = drafts_of_index(base, model) if isinstance(base, VertexIndex) else drafts_of_candidates(base, plane)
     for removal in corrections.remove:
         _known(removal.name, drafts, "remove")
@@ -142,12 +160,7 @@ def correct(base: Candidates | VertexIndex, corrections: Corrections, model: Mor
             raise ConfigurationError(f"add names {addition.name}, which exists already")
         half = plane.nearest(addition.uv, addition.name)
         drafts[addition.name] = Draft(addition.name, half, origin_of_person(addition.reason))
-    if isinstance(base, VertexIndex):
-        _check_version(base, corrections)
-        description, changelog = corrections.description or base.description, base.changelog
-    else:
-        description, changelog = corrections.description, ()
-    return _finish(list(drafts.values()), corrections, description, changelog + corrections.changelog, plane)
+    return list(drafts.values())
 
 
 def _check_version(base: VertexIndex, corrections: Corrections) -> None:

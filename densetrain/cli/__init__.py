@@ -9,7 +9,7 @@ from densetrain import __version__
 from densetrain.cli.evaluation import evaluate, profile, report
 from densetrain.cli.machine import doctor
 from densetrain.cli.reconstruct import reconstruct
-from densetrain.cli.training import augmented, fit, settings
+from densetrain.cli.training import augmented, fit, schema, settings
 from densetrain.cli.use import export, predict
 
 __all__ = ["main"]
@@ -33,5 +33,5 @@ def main() -> None:
     """
 
 
-for command in (fit, evaluate, report, predict, reconstruct, export, profile, augmented, settings, doctor):
+for command in (fit, evaluate, report, predict, reconstruct, export, profile, augmented, settings, schema, doctor):
     main.add_command(command)

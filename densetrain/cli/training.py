@@ -10,7 +10,7 @@ import click
 from densegen.console import say
 from densegen.outputs import check_output
 
-__all__ = ["augmented", "fit", "settings"]
+__all__ = ["augmented", "fit", "schema", "settings"]
 
 PATH = click.Path(path_type=Path)
 SETTINGS = click.option(
@@ -66,6 +66,27 @@ def augmented(folders: tuple[Path, ...], out: Path, samples: int, source: str | 
     check_output(out, kind=".png")
     draw_augmented(open_dataset(*folders), chosen, samples, out)
     say(str(out))
+
+
+@click.command(short_help="Print the JSON Schema of a file format.")
+@click.argument("what", type=click.Choice(["settings", "prediction", "frame"]))
+def schema(what: str) -> None:
+    """Print the JSON Schema of settings, of what 'predict' writes of an image, or of a line that it writes of video.
+
+    \b
+    reads    nothing
+    writes   to standard output
+    example  densetrain schema prediction > prediction.schema.json
+    """
+    import json
+
+    from pydantic import BaseModel
+
+    from densetrain.config import FitSettings
+    from densetrain.prediction.results import FrameRecord, ImageRecord
+
+    kinds: dict[str, type[BaseModel]] = {"settings": FitSettings, "prediction": ImageRecord, "frame": FrameRecord}
+    say(json.dumps(kinds[what].model_json_schema(), indent=2).replace("``", "`"))
 
 
 @click.command(short_help="Print the settings of a training.")

@@ -151,7 +151,7 @@ class _Job:
             refine=self.asked.refine, name=path.name,
         )  # fmt: skip
         outputs = self.asked.outputs or ("png", "json")
-        made = write_faces(faces, image, stem, outputs, self.triangles, self.regressor, self.reconstructor)
+        made = write_faces(faces, image, path.name, stem, outputs, self.triangles, self.regressor, self.reconstructor)
         say(f"{path}: {len(faces)} face{'s' if len(faces) != 1 else ''}: {', '.join(map(str, made))}")
 
     def _reconstructor(self) -> Reconstructor | None:

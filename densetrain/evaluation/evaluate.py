@@ -128,7 +128,7 @@ def predict_benchmark(
     missed = 0
     for image, box in zip(benchmark.read_images(), benchmark.boxes, strict=True):
         if detector is not None:
-            box, seen = _nearest(detector(image), box)
+            box, seen = _nearest(detector(image)[:, :4], box)
             missed += not seen
         found.append(regressor.index.subset("ibug68", landmarks_in_image(regressor, image, box[None]))[0])
         progress(1)

@@ -16,6 +16,8 @@ from densegen.arrays import Image
 from densegen.errors import ConfigurationError, DensegenError
 from densegen.extras import install_line
 from densegen.files import replace_file, replace_into, write_bytes, write_text
+from densegen.ibug68 import ids_of
+from densegen.index.formats.mesh import landmark_triangles
 from densetrain.network.checkpoint import TorchRegressor
 from densetrain.network.regressor import ONNX_METADATA, OnnxRegressor
 
@@ -35,6 +37,13 @@ LIMITS_PX = {"fp32": 1e-3, "fp16": 1.0, "int8": 8.0}
 
 OPSET = 18
 
+SHEETS = ("use_onnx.py", "use_onnx.html")
+"""Written beside the files: how to use them without densetrain, in Python and in a browser."""
+
+SHEETS_FOLDER = Path(__file__).with_name("sheets")
+
+AXES = ["x right", "y down", "z towards the viewer"]
+
 
 class ParityError(DensegenError):
     """An exported file does not compute what the network computes."""
@@ -53,10 +62,23 @@ class Parity:
 
 def description(regressor: TorchRegressor) -> dict[str, Any]:
     """What every exported file says about itself: plain values, and how to feed it in words."""
-    about = regressor.about
+    about, index = regressor.about, regressor.index
     size, uncertain = about.crop_size, about.settings.model.uncertainty
+    pixels = {"unit": "pixels of the crop, centres at integers from 0"}
+    tensors: dict[str, Any] = {
+        "images": {"dtype": "float32", "shape": ["batch", 3, size, size], "colour_order": "RGB", "range": [0, 255]},
+        "landmarks": {"dtype": "float32", "shape": ["batch", len(index), 3], "axes": AXES, **pixels},
+    }
+    if uncertain:
+        tensors["sigma_px"] = {"dtype": "float32", "shape": ["batch", len(index)], **pixels}
     return {
         **about.model_dump(mode="json"),
+        "tensors": tensors,
+        "landmarks": [
+            {"id": one.id, "name": one.name, "region": one.region, "mirror": one.mirror} for one in index.landmarks
+        ],
+        "subsets": {name: [list(ids_of(point)) for point in points] for name, points in index.subsets.items()},
+        "triangles": landmark_triangles(index).tolist(),
         "input": f"images: float32 (batch, 3, {size}, {size}), RGB, 0 to 255; the network normalises",
         "output": f"landmarks: float32 (batch, {len(regressor.index)}, 3), x right, y down, z towards the viewer, "
         "pixels of the crop, centres at integers from 0"
@@ -82,8 +104,8 @@ def export(
     crops: Image | None = None,
     progress: Callable[[int], object] = lambda files: None,
 ) -> list[Parity]:
-    """Write the network into ``folder``: ONNX, safetensors, ``config.json`` and a card, all of them or none; variants
-    of an earlier export that are not made again are taken away.
+    """Write the network into ``folder``: ONNX, safetensors, ``config.json``, a card, and sheets that use the ONNX file
+    without densetrain; all of them or none. Variants of an earlier export that are not made again are taken away.
 
     Raises what :func:`check_folder` and :func:`export_onnx` raise.
     """
@@ -95,6 +117,8 @@ def export(
         ]
         export_safetensors(regressor, staging)
         write_text(staging / "README.md", model_card(regressor, made))
+        for name in SHEETS:
+            write_text(staging / name, (SHEETS_FOLDER / name).read_text("utf-8"))
     for path in {folder / f"model-{variant}.onnx" for variant in LIMITS_PX} - {one.path for one in made}:
         path.unlink(missing_ok=True)
     return made
@@ -202,6 +226,9 @@ def _write_fp32(regressor: TorchRegressor, path: Path) -> None:
 def _describe(path: Path, regressor: TorchRegressor) -> None:
     onnx = _onnx()
     model = onnx.load(str(path))
+    used = {node.domain for node in model.graph.node} | {""}
+    for declared in [one for one in model.opset_import if one.domain not in used]:
+        model.opset_import.remove(declared)
     onnx.helper.set_model_props(model, {ONNX_METADATA: json.dumps(description(regressor))})
     model.doc_string = "Dense 3D face landmarks; see the metadata"
     onnx.save(model, str(path))
@@ -282,6 +309,14 @@ def model_card(regressor: TorchRegressor, made: list[Parity]) -> str:
     table = ["| file | MB | largest difference to torch, px | mean, px |", "|---|---|---|---|", *rows] if rows else []
     return "\n".join(
         [
+            "---",
+            "license: other",
+            "license_name: as-the-training-data",
+            "library_name: onnx",
+            "pipeline_tag: keypoint-detection",
+            "tags: [face-landmarks, dense-landmarks, 3d-face, densetrain]",
+            "---",
+            "",
             f"# Dense face landmarks: {settings.model.backbone}",
             "",
             f"{len(regressor.index)} landmarks of the vertex index {regressor.index.name} {regressor.index.version} "
@@ -292,11 +327,23 @@ def model_card(regressor: TorchRegressor, made: list[Parity]) -> str:
             f"- Input: {about['input']}.",
             f"- Output: {about['output']}.",
             f"- Crop: {about['crop']}.",
-            "- `densetrain predict --onnx model.onnx photo.jpg` does all of this.",
             "- What it may be used for depends on the data it was trained with: models trained on 300W-LP are for "
             "research only.",
             "",
             *table,
+            "",
+            "## How to use it",
+            "With densetrain: `densetrain predict --onnx model.onnx photo.jpg`.",
+            "",
+            "Without it, in Python (`use_onnx.py`; onnxruntime, numpy, Pillow):",
+            "",
+            "```python",
+            (SHEETS_FOLDER / "use_onnx.py").read_text("utf-8").rstrip("\n"),
+            "```",
+            "",
+            "In a browser: `use_onnx.html`, with the npm package onnxruntime-web beside it. Names, regions, mirror "
+            "partners and triangles of the landmarks stand in `config.json`, and in the ONNX file's metadata, key "
+            "`densetrain`.",
             "",
         ]
     )

@@ -15,7 +15,8 @@ from densetrain.choices import DetectorName
 __all__ = ["Detector", "open_detector", "opened_when_asked"]
 
 Detector = Callable[[Image], Float64]
-"""(H, W, 3) uint8 RGB -> (n, 4) left, top, right, bottom of the 68 keypoints, pixels, the largest face first."""
+"""(H, W, 3) uint8 RGB -> (n, 4) left, top, right, bottom of the 68 keypoints, pixels, the largest face first; or (n, 5)
+with the detector's confidence, 0 to 1."""
 
 # The place of the 68's box in a detector's square: how far its centre lies below the square's centre, and its sides,
 # in units of the square's sides. Measured for the cascade: medians over the faces of AFLW2000-3D below 30 degrees of
@@ -84,9 +85,9 @@ def _mediapipe() -> Detector:
 
     def detect(image: Image) -> Float64:
         height, width = image.shape[:2]
-        boxes = [d.location_data.relative_bounding_box for d in finder.process(image).detections or ()]
-        squares = [(b.xmin * width, b.ymin * height, b.width * width, b.height * height) for b in boxes]
-        return _boxes(np.array(squares, np.float64).reshape(-1, 4))
+        found = [(d.location_data.relative_bounding_box, d.score[0]) for d in finder.process(image).detections or ()]
+        squares = [(b.xmin * width, b.ymin * height, b.width * width, b.height * height, s) for b, s in found]
+        return _boxes(np.array(squares, np.float64).reshape(-1, 5))
 
     return detect
 
@@ -117,17 +118,17 @@ def _reduce(image: Image) -> tuple[Image, float]:
 
 
 def _boxes(squares: Float64) -> Float64:
-    """Boxes of the 68 in (n, 4) left, top, width, height, the largest first, each face once."""
+    """Boxes of the 68 in (n, 4) left, top, width, height, the largest first, each face once; further columns stay."""
     order = np.argsort(-squares[:, 2])
     kept: list[Float64] = []
-    for left, top, width, height in squares[order]:
+    for left, top, width, height, *score in squares[order]:
         centre = np.array([left + width / 2, top + height * (0.5 + SHIFT_DOWN)])
         half = np.array([width, height]) * SIDE / 2
-        box = np.concatenate([centre - half, centre + half])
+        box = np.concatenate([centre - half, centre + half, score])
         if all(not _inside(centre, other) for other in kept):
             kept.append(box)
-    return np.array(kept).reshape(-1, 4)
+    return np.array(kept).reshape(-1, squares.shape[1])
 
 
 def _inside(point: Float64, box: Float64) -> bool:
-    return bool((point > box[:2]).all() and (point < box[2:]).all())
+    return bool((point > box[:2]).all() and (point < box[2:4]).all())

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +23,8 @@ from densetrain.head_pose import head_pose
 from densetrain.network.regressor import Regressor, answer_in_image
 from densetrain.prediction.boxes import check_boxes
 from densetrain.prediction.detect import Detector, open_detector
+from densetrain.prediction.face import Face
+from densetrain.prediction.results import as_csv, image_record
 
 __all__ = [
     "VIDEO_SUFFIXES",
@@ -35,7 +32,6 @@ __all__ = [
     "Smoother",
     "detect_boxes",
     "draw_faces",
-    "faces_as_json",
     "find_faces",
     "free_stem",
     "list_images",
@@ -57,27 +53,6 @@ MAX_DRAWN = 100_000_000
 MESH_COLOUR = (165, 165, 165)
 MESH_FROM_IMAGE = np.array([1, -1, 1], np.float32)
 """Mesh viewers have y up."""
-
-
-@dataclass(frozen=True, eq=False)
-class Face:
-    """One face in one image.
-
-    box : (4,) left, top, right, bottom that the crop was laid around, pixels
-    landmarks : (N, 3) float32, pixels, image frame, z without an origin
-    keypoints68 : (68, 3) float32, in the same frame, or None if the index has no iBUG 68
-    pose_deg : (3,) pitch, yaw, roll in degrees, or None if the model knows no reference face
-    flip_distance : see :class:`~densetrain.network.regressor.Answer`, percent; None without a flip test
-    sigma_px : (N,) float64, standard deviation of each landmark's coordinates as the network sees it, pixels; None if
-        the network does not say it
-    """
-
-    box: Float64
-    landmarks: Float32
-    keypoints68: Float32 | None
-    pose_deg: Float64 | None
-    flip_distance: float | None = None
-    sigma_px: Float64 | None = None
 
 
 def list_images(inputs: tuple[Path, ...], *, video: bool = True) -> list[Path]:
@@ -111,12 +86,13 @@ def find_faces(
     regressor: Regressor, image: Image, boxes: Float64, *, refine: int = 0,
     reference: Float64 | None = None,
 ) -> list[Face]:  # fmt: skip
-    """The landmarks of the faces in (n, 4) boxes of an (H, W, 3) uint8 RGB image.
+    """The landmarks of the faces in (n, 4) boxes of an (H, W, 3) uint8 RGB image, or in (n, 5) with their scores.
 
     refine : how often the crop is laid again, around the 68 that were found: a detector's box is only near
     """
     if not len(boxes):
         return []
+    boxes, scores = boxes[:, :4], list(map(float, boxes[:, 4])) if boxes.shape[1] > 4 else [None] * len(boxes)
     has68 = "ibug68" in regressor.index.subsets
     answer = answer_in_image(regressor, image, boxes)
     for _ in range(refine if has68 else 0):
@@ -131,7 +107,7 @@ def find_faces(
     poses = nothing if reference is None else list(head_pose(landmarks, reference))
     distances = nothing if answer.flip_distance is None else list(map(float, answer.flip_distance))
     sigmas = nothing if answer.sigma_px is None else list(answer.sigma_px)
-    parts = zip(boxes, landmarks, keypoints, poses, distances, sigmas, strict=True)
+    parts = zip(boxes, landmarks, keypoints, poses, distances, sigmas, scores, strict=True)
     return [Face(*one) for one in parts]
 
 
@@ -171,7 +147,7 @@ def read_image(path: Path) -> Image:
 
 
 def detect_boxes(detector: Detector, image: Image, name: str) -> Float64:
-    """Boxes of all faces; raises :class:`FormatError` if the detector finds none."""
+    """Boxes of all faces, with scores if the detector states them; raises :class:`FormatError` if it finds none."""
     boxes = detector(image)
     if not len(boxes):
         raise FormatError(f"{name}: no face found; give its box with --box or --boxes, or try another --detector")
@@ -211,23 +187,25 @@ def _colours(face: Face) -> UInt8:
 
 
 def write_faces(
-    faces: list[Face], image: Image, stem: Path, outputs: tuple[Written, ...], triangles: Int64,
+    faces: list[Face], image: Image, name: str, stem: Path, outputs: tuple[Written, ...], triangles: Int64,
     regressor: Regressor, reconstructor: Reconstructor | None = None,
 ) -> list[Path]:  # fmt: skip
     """Write the faces of one image: ``STEM.png``, ``STEM.json``, ``STEM.csv``, ``STEM-0.ply``, ``STEM-0.obj``,
     ``STEM-0.mat``; all of them or none.
 
+    name : of the image's file
     reconstructor : makes the fits; needed for them alone
     """
     contents: dict[Path, bytes] = {}
+    record = image_record(name, faces, image, triangles, regressor)
     for kind in outputs:
         path = stem.with_name(f"{stem.name}.{kind}")
         if kind == "png":
             contents[path] = png_bytes(draw_faces(image, faces, triangles))
         elif kind == "json":
-            contents[path] = (json.dumps(faces_as_json(faces, image, regressor)) + "\n").encode()
+            contents[path] = (record.model_dump_json() + "\n").encode()
         elif kind == "csv":
-            contents[path] = faces_as_csv(faces).encode()
+            contents[path] = as_csv(faces).encode()
         elif kind == "fit":
             assert reconstructor is not None
             for number, face in enumerate(faces):
@@ -258,42 +236,6 @@ def free_stem(out: Path, path: Path, written: set[Path], inputs: Iterable[Path])
             written.add(stem)
             return stem
     raise AssertionError("counting ends nowhere")
-
-
-def faces_as_json(faces: list[Face], image: Image, regressor: Regressor) -> dict[str, Any]:
-    """Faces as plain values, with their frame in words, and what they were found by."""
-    index = regressor.index
-    return {
-        "network": regressor.name,
-        "vertex_index": {"name": index.name, "version": index.version, "fingerprint": index.fingerprint},
-        "image_size": {"width": image.shape[1], "height": image.shape[0]},
-        "frame": "pixels of the image, centres at integers from 0, x right, y down, z towards the viewer",
-        "faces": [
-            {
-                "box": np.round(face.box, 2).tolist(),
-                "pose_deg": None
-                if face.pose_deg is None
-                else dict(zip(("pitch", "yaw", "roll"), np.round(face.pose_deg, 2).tolist(), strict=True)),
-                "flip_distance_percent": None if face.flip_distance is None else round(face.flip_distance, 3),
-                "sigma_px": None if face.sigma_px is None else np.round(face.sigma_px, 3).tolist(),
-                "landmarks": np.round(face.landmarks.astype(np.float64), 3).tolist(),
-                "keypoints68": None
-                if face.keypoints68 is None
-                else np.round(face.keypoints68.astype(np.float64), 3).tolist(),
-            }
-            for face in faces
-        ],
-    }
-
-
-def faces_as_csv(faces: list[Face]) -> str:
-    """One row a landmark: face, id, x, y, z."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["face", "landmark", "x", "y", "z"])
-    for number, face in enumerate(faces):
-        writer.writerows([number, row, *(f"{v:.3f}" for v in point)] for row, point in enumerate(face.landmarks))
-    return text.getvalue()
 
 
 class Smoother:

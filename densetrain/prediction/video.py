@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -20,7 +19,9 @@ from densegen.geometry.crop import box_around
 from densetrain.head_pose import head_pose
 from densetrain.network.regressor import Regressor
 from densetrain.prediction.detect import Detector
-from densetrain.prediction.predict import Face, Smoother, draw_faces, faces_as_json, find_faces
+from densetrain.prediction.face import Face
+from densetrain.prediction.predict import Smoother, draw_faces, find_faces
+from densetrain.prediction.results import FrameRecord, image_record
 
 __all__ = ["Filmed", "Follower", "process_video"]
 
@@ -79,7 +80,7 @@ class Follower:
             found = self.detector(image)
             if not len(found):
                 return None
-            box, refine = found[0], self.refine
+            box, refine = found[0][:4], self.refine
         (face,) = find_faces(self.regressor, image, box[None], refine=refine, reference=self.reference)
         assert face.keypoints68 is not None  # the index has them
         self.box = now = box_around(face.keypoints68)
@@ -129,6 +130,7 @@ def process_video(
     if limit is not None:
         total = min(total or limit, limit)
     reader = _open(source, cv2)
+    name = f"webcam {source}" if isinstance(source, int) else source.name
     count = seen = 0
     last_s = -1 / rate_hz
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("mp4", "json")]
@@ -146,8 +148,9 @@ def process_video(
                         image = np.ascontiguousarray(frame[..., ::-1]).astype(np.uint8)
                         faces = follower(image)
                         film.write(draw_faces(image, faces, triangles, scale=1))
-                        found = faces_as_json(faces, image, follower.regressor)
-                        lines.write(json.dumps({"number": count, "time_s": round(time_s, 4), **found}) + "\n")
+                        found = image_record(name, faces, image, triangles, follower.regressor)
+                        record = FrameRecord(number=count, time_s=round(time_s, 4), **dict(found))
+                        lines.write(record.model_dump_json() + "\n")
                         count, last_s = count + 1, time_s
                         seen += bool(faces)
                         progress(1, total)

@@ -30,7 +30,7 @@ def test_index_tools_work_together(corpus: Path, tmp_path: Path) -> None:
     ours = find_data_file("vertex_index_520.yaml")
     checked = run("index", "check", "--model", model, "--baselines", "--fits", corpus, "--picture", tmp_path / "c.png")
     assert checked.exit_code == 0, checked.output
-    assert "densegen-520 1.2.0" in checked.stdout
+    assert "densegen-520 1.3.0" in checked.stdout
     assert "520 of 520" in checked.stdout
     assert run("index", "show", "--model", model, "--out", tmp_path / "show").exit_code == 0
     assert {path.name for path in (tmp_path / "show").iterdir()} == {"uv.png", "views.png", "sheets.pdf"}
@@ -53,7 +53,7 @@ def test_our_landmarks_are_made_and_others_suggested(corpus: Path, tmp_path: Pat
     model = ("--model", corpus / "model.safetensors")
     made = run("index", "make", tmp_path / "i.yaml", *model)
     # On another topology it is another index, and does not pass for densegen's own.
-    assert re.search(r"densegen-520-[0-9a-f]{8} 1\.2\.0, 520 landmarks, closed under the mirror", made.stdout)
+    assert re.search(r"densegen-520-[0-9a-f]{8} 1\.3\.0, 520 landmarks, closed under the mirror", made.stdout)
     assert run("index", "sample", tmp_path / "s.yaml", *model).exit_code == 0
     ours = find_data_file("corrections_bfm.yaml")
     again = run("index", "correct", tmp_path / "s.yaml", ours, tmp_path / "c.yaml", *model)
@@ -61,7 +61,7 @@ def test_our_landmarks_are_made_and_others_suggested(corpus: Path, tmp_path: Pat
     for name in ("s.yaml", "c.yaml"):
         (tmp_path / name).unlink()
     named = run("index", "make", tmp_path / "n.yaml", *model, "--name", "mine")
-    assert "mine 1.2.0, 520 landmarks" in named.stdout
+    assert "mine 1.3.0, 520 landmarks" in named.stdout
     (tmp_path / "n.yaml").unlink()
     assert run("index", "sample", tmp_path / "c.yaml", *model).exit_code == 0
     suggest = ("index", "suggest", tmp_path / "c.yaml", tmp_path / "s.yaml", *model, "--count", 300, "--spacing", 12)
@@ -120,3 +120,29 @@ def test_swapped_and_mistyped_arguments_are_named(corpus: Path, tmp_path: Path) 
     assert "does not exist" in fails("model", "build", tmp_path / "downlods", tmp_path / "m.safetensors")
     assert "not the folder of the downloads" in fails("model", "build", model, tmp_path / "m.safetensors")
     assert "did you mean demo?" in fails("manifests", "dmo")
+
+
+def test_two_peoples_corrections_become_one(corpus: Path, tmp_path: Path) -> None:
+    model, base = corpus / "model.safetensors", tmp_path / "base.yaml"
+    run("index", "make", base, "--model", model, "--name", "mine")
+    head = "index_name: mine\nindex_version: 9.{}.0\ncount: 1000\nchangelog: ['{}']\n"
+    ann, ben, both = (tmp_path / f"{name}.yaml" for name in ("ann", "ben", "both"))
+    shared = "remove: [{name: d1-003, reason: too near}]\n"
+    ann.write_text(head.format(0, "ann") + shared + "move: [{name: d1-004, uv: [60.0, 119.0], reason: lower}]\n")
+    ben.write_text(head.format(1, "ben") + shared + "add: [{name: hole, uv: [88.0, 24.0], reason: a hole}]\n")
+    made = run("index", "merge", base, ann, ben, both, "--model", model)
+    assert made.exit_code == 0, made.output
+    assert "1 added, 1 removed, 1 moved, 520 landmarks, version 9.1.0" in made.stdout
+    applied = run("index", "correct", base, both, tmp_path / "next.yaml", "--model", model)
+    assert applied.exit_code == 0, applied.output
+    assert read_index(tmp_path / "next.yaml").changelog[-2:] == ("ann", "ben")
+
+    ben.write_text(head.format(1, "ben") + "remove: [{name: d1-004, reason: too near}]\n")
+    line = fails("index", "merge", base, ann, ben, both, "--model", model)
+    assert "d1-004: the first moves it to (60, 119) (lower), the second removes it (too near)" in line
+    for prefer, moved in (("first", 1), ("second", 0)):
+        made = run("index", "merge", base, ann, ben, both, "--model", model, "--prefer", prefer)
+        assert f"{2 - moved} removed, {moved} moved" in made.stdout
+        assert f"the {prefer} wins" in made.stderr
+    ben.write_text("index_name: theirs\nindex_version: 1.0.0\ncount: 520\n")
+    assert "one corrects mine, the other theirs" in fails("index", "merge", base, ann, ben, both, "--model", model)

@@ -129,7 +129,7 @@ def test_our_index_is_edited_on_another_model_of_its_layout(
     saved = session.save()
     assert [(move.name, move.reason) for move in saved.move] == [("forehead-add-01", "lower")]
     np.testing.assert_allclose(saved.move[0].uv, (127.5, 14), atol=1.5)
-    assert saved.index_version == "1.3.0"
+    assert saved.index_version == "1.4.0"
 
 
 def test_an_index_of_points_between_vertices_is_not_edited(

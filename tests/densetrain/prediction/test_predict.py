@@ -13,6 +13,7 @@ import simplejpeg
 import trimesh
 from skimage.transform import resize
 
+from densegen.arrays import Float64, Image
 from densegen.dataset.build import build, plan_build
 from densegen.geometry.crop import box_around, crop_of_box, warp
 from densegen.geometry.flip import flip_points
@@ -22,6 +23,7 @@ from densegen.synthetic.corpus import write_corpus
 from densetrain import load
 from densetrain.network.checkpoint import load_regressor
 from densetrain.prediction.predict import Smoother, draw_faces, predict
+from densetrain.prediction.results import ImageRecord
 from densetrain.training.fit import fit
 from tests.densetrain.command import call
 
@@ -130,6 +132,34 @@ def test_two_answers_of_a_flip_test_say_how_far_they_are_apart(exported: Path, c
     other = flip_points(mirrored)[network.index.mirror]
     apart = np.linalg.norm((crop.invert(one) - crop.invert(other))[:, :2], axis=1).mean()
     assert face["flip_distance_percent"] == pytest.approx(100 * apart / np.sqrt(210 * 230), abs=2e-3)
+
+
+def test_a_prediction_is_a_record_of_its_schema(exported: Path, corpus: Path, tmp_path: Path) -> None:
+    photograph = corpus / "SYNTH/SYNTH_00000_0.jpg"
+    onnx = exported / "model.onnx"
+    made = call(
+        "predict", "--onnx", onnx, photograph, "--box", 120, 110, 330, 340, "--write", "json", "--out", tmp_path
+    )
+    assert made.exit_code == 0, made.output
+    text = (tmp_path / "SYNTH_00000_0.json").read_text()
+    record = ImageRecord.model_validate_json(text)  # unknown and missing fields are refused
+    assert (record.image, record.image_size.width, len(record.faces)) == (photograph.name, 450, 1)
+    assert record.faces[0].score is None  # the box was given
+    assert np.array(record.triangles).max() < len(record.faces[0].landmarks) == 520
+    schema = json.loads(call("schema", "prediction").stdout)
+    assert set(json.loads(text)) == set(schema["properties"])
+    face = schema["$defs"]["FaceRecord"]["properties"]
+    assert all("description" in field for field in face.values())
+    assert set(json.loads(call("schema", "frame").stdout)["properties"]) >= {"number", "time_s", "image"}
+
+
+def test_a_detectors_confidence_stands_beside_its_face(exported: Path, corpus: Path) -> None:
+    def detector(image: Image) -> Float64:
+        return np.array([[120.0, 110, 330, 340, 0.75]])
+
+    (face,) = predict(load(exported / "model.onnx"), corpus / "SYNTH/SYNTH_00000_0.jpg", detector=detector)
+    assert face.score == 0.75
+    assert face.box.shape == (4,)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,36 @@
+"""Landmarks of a face with onnxruntime, numpy and Pillow alone: python use_onnx.py photo.jpg LEFT TOP RIGHT BOTTOM
+
+The box is that of the face's 68 points, from any detector. Prints a line a landmark: id, name, x, y, z in pixels of the
+photograph, centres at integers from 0, x right, y down, z towards the viewer.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+photo = Image.open(sys.argv[1]).convert("RGB")
+left, top, right, bottom = map(float, sys.argv[2:6])
+
+session = onnxruntime.InferenceSession(str(Path(__file__).with_name("model.onnx")))
+about = json.loads(session.get_modelmeta().custom_metadata_map["densetrain"])
+size = about["crop_size"]
+
+# A square around the box; its corners map to the centres of pixels 0 and size - 1.
+side = about["margin"] * ((right - left) + (bottom - top)) / 2
+x0, y0, scale = (left + right - side) / 2, (top + bottom - side) / 2, side / (size - 1)
+
+# A large face is shrunk by means over whole pixels first: interpolation would look at two pixels of ten.
+step = max(int(scale), 1)
+small = photo.reduce(step)
+zoom, dx, dy = scale / step, (x0 + 0.5) / step, (y0 + 0.5) / step
+place = (zoom, 0, dx - zoom / 2, 0, zoom, dy - zoom / 2)
+crop = small.transform((size, size), Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)
+
+images = np.asarray(crop, np.float32).transpose(2, 0, 1)[None]
+landmarks = session.run(["landmarks"], {"images": images})[0][0] * scale + [x0, y0, 0]
+for landmark, (x, y, z) in zip(about["landmarks"], landmarks, strict=True):
+    print(landmark["id"], landmark["name"], f"{x:.3f} {y:.3f} {z:.3f}")
