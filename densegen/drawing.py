@@ -17,13 +17,17 @@ __all__ = [
     "REGION_COLOURS",
     "contact_sheet",
     "depth_colours",
+    "draw_lines",
     "draw_points",
     "png_bytes",
     "sigma_colours",
+    "with_depth_bar",
     "write_png",
 ]
 
 KEYPOINT_COLOUR = (255, 255, 255)
+RIM_COLOUR = np.array([25, 25, 25], np.uint8)
+BAR_PX = 26
 
 REGION_COLOURS = dict(
     zip(
@@ -36,7 +40,9 @@ REGION_COLOURS = dict(
 """A colour a region, the same in every picture and on the page."""
 
 
-def draw_points(image: Image, points: Float32, colours: npt.ArrayLike, *, scale: int = 2, radius: float = 1.6) -> Image:
+def draw_points(
+    image: Image, points: Float32, colours: npt.ArrayLike, *, scale: int = 2, radius: float = 1.6, rim: float = 0.0
+) -> Image:
     """The image enlarged ``scale`` times with a disc at every point.
 
     image : (H, W, 3) uint8
@@ -44,21 +50,58 @@ def draw_points(image: Image, points: Float32, colours: npt.ArrayLike, *, scale:
     colours : (3,) or (N, 3) uint8, RGB
     scale : pixels of the result per pixel of ``image``
     radius : of the discs, in pixels of the result
+    rim : width of a dark ring around each disc, in pixels of the result: it is seen on skin of any colour
     """
     canvas = np.repeat(np.repeat(image, scale, axis=0), scale, axis=1)
+    colour = np.broadcast_to(np.asarray(colours, np.uint8), (len(points), 3))
+    places = (points[:, :2].astype(np.float64) + 0.5) * scale - 0.5
+    shown = (np.abs(places) < 2 * max(canvas.shape[:2])).all(axis=1)  # NaN is not
+    if rim:
+        _draw_discs(canvas, places[shown], np.broadcast_to(RIM_COLOUR, (int(shown.sum()), 3)), radius + rim)
+    _draw_discs(canvas, places[shown], colour[shown], radius)
+    return canvas
+
+
+def _draw_discs(canvas: Image, places: Float64, colours: npt.NDArray[np.uint8], radius: float) -> None:
     height, width = canvas.shape[:2]
     reach = int(np.ceil(radius)) + 1
     offsets = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1).T
-    colour = np.broadcast_to(np.asarray(colours, np.uint8), (len(points), 3))
-    places = (points[:, :2].astype(np.float64) + 0.5) * scale - 0.5
-    shown = (np.abs(places) < 2 * max(height, width)).all(axis=1)  # NaN is not
-    for (x, y), rgb in zip(places[shown], colour[shown], strict=True):
+    for (x, y), rgb in zip(places, colours, strict=True):
         pixels = offsets + [round(float(y)), round(float(x))]
         near = np.hypot(pixels[:, 0] - y, pixels[:, 1] - x) <= radius
         inside = ((pixels >= 0) & (pixels < [height, width])).all(axis=1)
         rows, columns = pixels[near & inside].T
         canvas[rows, columns] = rgb
-    return canvas
+
+
+def draw_lines(image: Image, starts: Float32, ends: Float32, colour: tuple[int, int, int], *, scale: int = 2) -> Image:
+    """The image enlarged ``scale`` times with a line from each start to its end, (P, 2 or 3), pixels of ``image``."""
+    from PIL import Image, ImageDraw
+
+    canvas = Image.fromarray(np.repeat(np.repeat(image, scale, axis=0), scale, axis=1))
+    pen = ImageDraw.Draw(canvas)
+    for ends_of_line in np.stack([starts[:, :2], ends[:, :2]], axis=1).astype(np.float64):
+        if np.isfinite(ends_of_line).all():
+            pen.line([tuple(point) for point in (ends_of_line + 0.5) * scale - 0.5], fill=colour, width=2)
+    return np.asarray(canvas, np.uint8)
+
+
+def with_depth_bar(image: Image) -> Image:
+    """The image above a bar of the colours of :func:`depth_colours`, with ``far`` and ``near`` at its ends."""
+    from PIL import Image, ImageDraw
+
+    height, width = image.shape[:2]
+    canvas = Image.new("RGB", (width, height + BAR_PX), (255, 255, 255))
+    canvas.paste(Image.fromarray(image))
+    bar = depth_colours(np.linspace([0, 0, 0], [0, 0, 1], 256, dtype=np.float32))
+    long = min(300, width // 2)
+    strip = Image.fromarray(np.broadcast_to(bar, (BAR_PX // 2, 256, 3)).astype(np.uint8)).resize((long, BAR_PX // 2))
+    left, top = (width - long) // 2, height + BAR_PX // 4
+    canvas.paste(strip, (left, top))
+    pen = ImageDraw.Draw(canvas)
+    pen.text((left - 6, top), "far", fill=(0, 0, 0), anchor="ra")
+    pen.text((left + long + 6, top), "near", fill=(0, 0, 0), anchor="la")
+    return np.asarray(canvas, np.uint8)
 
 
 def depth_colours(points: Float32) -> UInt8:

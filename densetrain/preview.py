@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from densegen.arrays import Float32, Image
 from densegen.conventions import CROP_SIZE
-from densegen.drawing import contact_sheet, depth_colours, draw_points, write_png
+from densegen.drawing import contact_sheet, depth_colours, draw_lines, draw_points, with_depth_bar, write_png
 from densetrain.config import FitSettings
 
 if TYPE_CHECKING:
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 __all__ = ["draw_augmented", "draw_held_out", "draw_worst_images"]
 
 TRUTH_COLOUR = (255, 255, 255)
-CAPTION_PX = 14
+LINE_COLOUR = (255, 230, 0)
+CAPTION_PX = 24
+SCALE = 2
+"""Pictures are drawn at twice the size of a crop."""
 SHOWN_MARGIN = 1.5
 """Side of what is shown of a benchmark's photograph, in units of the face box's."""
 
 
-def draw_augmented(shards: ShardSet, settings: FitSettings, count: int, path: Path, columns: int = 6) -> None:
+def draw_augmented(shards: ShardSet, settings: FitSettings, count: int, path: Path, columns: int = 4) -> None:
     """Write a contact sheet of augmented training samples with their landmarks, coloured by depth."""
     import torch
 
@@ -44,16 +47,17 @@ def draw_augmented(shards: ShardSet, settings: FitSettings, count: int, path: Pa
     images, landmarks = augment(images, landmarks, draws, torch.from_numpy(shards.index.mirror))
     pixels = images.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     tiles = [
-        draw_points(image, points, depth_colours(points), scale=1, radius=1.0)
+        draw_points(image, points, depth_colours(points), scale=2, radius=2.2, rim=1.0)
         for image, points in zip(pixels, landmarks.numpy(), strict=True)
     ]
-    write_png(contact_sheet(tiles, columns), path)
+    write_png(with_depth_bar(contact_sheet(tiles, columns)), path)
 
 
 def draw_held_out(
-    regressor: Regressor, shards: ShardSet, worst: Mapping[str, str], path: Path, columns: int = 6
+    regressor: Regressor, shards: ShardSet, worst: Mapping[str, str], path: Path, columns: int = 4
 ) -> None:
-    """Write a contact sheet of samples by id: predictions coloured by depth, the truth of the 68 in white.
+    """Write a contact sheet of samples by id: predictions coloured by depth, the true 68 in white, and a line from each
+    of the predicted 68 to its truth.
 
     worst : what stands on the tile of each sample, by its id
     """
@@ -62,15 +66,18 @@ def draw_held_out(
     tiles: list[Image] = []
     for name, words in worst.items():
         image = reader.image(place[name])
-        tiles.append(_compare(image, regressor(image[None])[0], shards.keypoints68[place[name]], words))
+        predicted, truth = regressor(image[None])[0], shards.keypoints68[place[name]]
+        of_truth = regressor.index.subset("ibug68", predicted) if "ibug68" in regressor.index.subsets else truth
+        tiles.append(_compare(image, predicted, of_truth, truth, words))
     reader.close()
-    write_png(contact_sheet(tiles, columns), path)
+    write_png(with_depth_bar(contact_sheet(tiles, columns)), path)
 
 
 def draw_worst_images(
-    benchmark: Benchmark, predicted: npt.NDArray[np.floating], worst: Mapping[str, str], path: Path, columns: int = 6
+    benchmark: Benchmark, predicted: npt.NDArray[np.floating], worst: Mapping[str, str], path: Path, columns: int = 4
 ) -> None:
-    """Write a contact sheet of a benchmark's faces by name: predictions by depth, the truth in white, as crops.
+    """Write a contact sheet of a benchmark's faces by name: predictions by depth, the truth in white, lines between
+    them; as crops.
 
     worst : what stands on the tile of each face, by its name
     predicted : (n, 68, 2 or 3) of all of the benchmark's faces, pixels of their images
@@ -85,9 +92,11 @@ def draw_worst_images(
         row = place[name]
         crop = crop_of_box(benchmark.boxes[row], SHOWN_MARGIN, CROP_SIZE)
         truth = benchmark.truth_in_image(row)
-        shown, true = (crop.apply(_in_space(points)) for points in (predicted[row], truth[np.isfinite(truth[:, 0])]))
-        tiles.append(_compare(warp(read_photograph(benchmark.images[row]), crop), shown, true, words))
-    write_png(contact_sheet(tiles, columns), path)
+        visible = np.isfinite(truth[:, 0])
+        shown, true = (crop.apply(_in_space(points)) for points in (predicted[row], truth[visible]))
+        image = warp(read_photograph(benchmark.images[row]), crop)
+        tiles.append(_compare(image, shown, shown[visible] if len(shown) == len(truth) else true, true, words))
+    write_png(with_depth_bar(contact_sheet(tiles, columns)), path)
 
 
 def _in_space(points: npt.NDArray[np.floating]) -> Float32:
@@ -95,9 +104,12 @@ def _in_space(points: npt.NDArray[np.floating]) -> Float32:
     return np.pad(points, ((0, 0), (0, 3 - points.shape[1]))).astype(np.float32)
 
 
-def _compare(image: Image, predicted: Float32, truth: Float32, words: str) -> Image:
-    tile = draw_points(image, predicted, depth_colours(predicted), scale=1, radius=1.0)
-    return _caption(draw_points(tile, truth, TRUTH_COLOUR, scale=1, radius=0.8), words)
+def _compare(image: Image, predicted: Float32, of_truth: Float32, truth: Float32, words: str) -> Image:
+    """A tile at twice the size; ``of_truth``, (P, 3), are the predictions of the points in ``truth``."""
+    tile = draw_lines(image, of_truth, truth, LINE_COLOUR, scale=SCALE)
+    places, true = ((points + 0.5) * SCALE - 0.5 for points in (predicted, truth))
+    tile = draw_points(tile, places, depth_colours(predicted), scale=1, radius=2.0, rim=0.9)
+    return _caption(draw_points(tile, true, TRUTH_COLOUR, scale=1, radius=2.0, rim=0.9), words)
 
 
 def _caption(image: Image, words: str) -> Image:
@@ -107,5 +119,5 @@ def _caption(image: Image, words: str) -> Image:
     height, width = image.shape[:2]
     canvas = Image.new("RGB", (width, height + CAPTION_PX))
     canvas.paste(Image.fromarray(image))
-    ImageDraw.Draw(canvas).text((3, height + 1), words, fill=TRUTH_COLOUR)
+    ImageDraw.Draw(canvas).text((5, height + 2), words, fill=TRUTH_COLOUR, font_size=17)
     return np.asarray(canvas, np.uint8)

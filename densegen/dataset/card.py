@@ -16,7 +16,7 @@ from densegen.console import as_markdown, one_line
 from densegen.conventions import FRAMES, YAW_EDGES_DEG
 from densegen.dataset.build_record import DatasetManifest, Reject
 from densegen.dataset.shards import ShardReader
-from densegen.drawing import contact_sheet, depth_colours, draw_points, write_png
+from densegen.drawing import contact_sheet, depth_colours, draw_points, with_depth_bar, write_png
 from densegen.files import replace_file, write_text
 from densegen.geometry.pose import yaw_degrees
 from densegen.index.vertex_index import VertexIndex
@@ -27,7 +27,7 @@ __all__ = ["CONTACT_SHEET", "REJECTS", "YAW_HISTOGRAM", "format_rejects", "write
 CONTACT_SHEET = "contact_sheet.png"
 YAW_HISTOGRAM = "yaw.png"
 REJECTS = "rejected.csv"
-SHEET_COLUMNS, SHEET_ROWS = 6, 4
+SHEET_COLUMNS, SHEET_ROWS = 4, 3
 
 
 def format_rejects(rejects: list[Reject]) -> str:
@@ -44,7 +44,7 @@ def write_card(out: Path, dataset: Manifest, manifest: DatasetManifest, index: V
     shards = [out / record.file for record in manifest.shards]
     yaw, splits, groups = _statistics(shards)
     _draw_histogram(yaw, out / YAW_HISTOGRAM)
-    write_png(contact_sheet(_tiles(shards, manifest.samples), SHEET_COLUMNS), out / CONTACT_SHEET)
+    write_png(with_depth_bar(contact_sheet(_tiles(shards, manifest.samples), SHEET_COLUMNS)), out / CONTACT_SHEET)
     write_text(out / "README.md", _text(dataset, manifest, index, model_name, yaw, splits, groups))
 
 
@@ -86,7 +86,7 @@ def _tiles(shards: list[Path], samples: int) -> list[Image]:
             for row in (n - first for n in sorted(wanted) if first <= n < first + len(shard)):
                 points = shard.array("landmarks")[row]
                 image = simplejpeg.decode_jpeg(shard.jpeg(row), "RGB")
-                tiles.append(draw_points(image, points, depth_colours(points), scale=1, radius=1.0))
+                tiles.append(draw_points(image, points, depth_colours(points), scale=2, radius=2.2, rim=1.0))
             first += len(shard)
     return tiles
 

@@ -63,10 +63,10 @@ def draw_sample(folder: Path, sample_id: str, path: Path, model: MorphableModel 
     white = np.array(KEYPOINT_COLOUR, np.uint8)
     panels: list[tuple[str, Image]] = [
         ("image", image),
-        ("68 keypoints", draw_points(image, keypoints, white, scale=2, radius=2.2)),
+        ("68 keypoints", draw_points(image, keypoints, white, scale=2, radius=3.0, rim=1.2)),
         (
             f"{len(landmarks)} landmarks, by depth",
-            draw_points(image, landmarks, depth_colours(landmarks), scale=2),
+            draw_points(image, landmarks, depth_colours(landmarks), scale=2, radius=2.2, rim=1.0),
         ),
     ]
     if mapped is not None:

@@ -212,5 +212,5 @@ def _tile(outcome: FitOutcome, out: Path) -> Image | None:
     tile = warp(image, crop, mirror=False)
     wrong = np.zeros(len(points), bool) if outcome.wrong is None else outcome.wrong
     colours = np.where(wrong[:, None], WRONG_RGB, GIVEN_RGB)[visible]
-    tile = draw_points(tile, placed(points[visible]), colours, scale=1, radius=2.4)
+    tile = draw_points(tile, placed(points[visible]), colours, scale=1, radius=2.4, rim=1.0)
     return tile if fit is None else draw_points(tile, placed(keypoints), FITTED_RGB, scale=1, radius=1.1)

@@ -269,6 +269,7 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
     from densegen.errors import ConfigurationError
     from densetrain.evaluation.evaluate import read_result
     from densetrain.evaluation.report import tell_apart, write_report
+    from densetrain.evaluation.training_log import read_log
 
     # A run keeps its results in a folder; '--out' makes such a folder of its own.
     folders = [run / "evaluation" if (run / "evaluation").is_dir() else run for run in runs]
@@ -277,7 +278,9 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
     if not found:
         raise ConfigurationError(f"{', '.join(map(str, runs))}: no evaluation here; run 'densetrain evaluate' first")
     results = tell_apart([(str(run), read_result(path)) for run, path in found])
-    sheets = [sheet for folder in folders if folder.is_dir() for sheet in sorted(folder.glob("*-worst.png"))]
+    pictures = {path.with_name(f"{path.stem}-worst.png"): path for _, path in found}
+    sheets = {picture: read_result(path) for picture, path in pictures.items() if picture.is_file()}
+    logs = [log for run in runs if (log := read_log(run)) is not None]
     profiles = []
     if backbones:
         from densegen.index.vertex_index import read_index
@@ -286,7 +289,7 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
 
         count = len(read_index())
         profiles = [measure(ModelSettings(backbone=name), count) for name in backbones]
-    write_report(results, profiles, out, sheets)
+    write_report(results, profiles, out, sheets, logs)
     say(f"{out / 'report.md'}, {out / 'report.html'}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from densetrain.evaluation.evaluate import Result
 from densetrain.evaluation.metrics import BALANCED_DRAWS, BINS, cumulative_errors
 from densetrain.evaluation.protocol import Protocol
 from densetrain.evaluation.published import AFLW2000_ROWS, AFLW_ROWS, BACKBONE_ROWS
+from densetrain.evaluation.training_log import TrainingLog, differing_settings, draw_curves
 
 if TYPE_CHECKING:
     from densetrain.network.profile import Profile
@@ -26,12 +27,26 @@ __all__ = ["Table", "draw_ced", "profile_table", "result_lines", "result_table",
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a title; ``note`` says how the numbers were made."""
+    """Rows of text under a title; ``note`` says how the numbers were made.
+
+    lower : columns whose smallest number is marked as the best
+    """
 
     title: str
     note: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    lower: tuple[int, ...] = ()
+
+    @property
+    def best(self) -> set[tuple[int, int]]:
+        """Rows and columns of the best values, if there are several to choose from."""
+        found: set[tuple[int, int]] = set()
+        for column in self.lower:
+            values = {n: float(row[column]) for n, row in enumerate(self.rows) if _is_number(row[column])}
+            if len(values) > 1:
+                found |= {(n, column) for n, value in values.items() if value == min(values.values())}
+        return found
 
     def as_markdown(self) -> str:
         lines = [
@@ -42,18 +57,36 @@ class Table:
             f"| {' | '.join(map(as_markdown, self.header))} |",
             "|---" * len(self.header) + "|",
         ]
-        rows = (map(as_markdown, row) for row in self.rows)
+        best = self.best
+        rows = [
+            [
+                f"**{as_markdown(cell)}**" if (n, column) in best else as_markdown(cell)
+                for column, cell in enumerate(row)
+            ]
+            for n, row in enumerate(self.rows)
+        ]
         return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
     def as_html(self) -> str:
-        def cells(row: tuple[str, ...], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{_as_html(cell)}</{tag}>" for cell in row) + "</tr>"
+        best = self.best
 
-        body = "\n".join(cells(row, "td") for row in self.rows)
-        return (
-            f"<h2>{_as_html(self.title)}</h2>\n<p>{_as_html(self.note)}</p>\n"
-            f"<table>\n{cells(self.header, 'th')}\n{body}\n</table>"
+        def cell(text: str, row: int, column: int) -> str:
+            kind = ' class="n"' if _is_number(text) else ""
+            shown = f"<b>{_as_html(text)}</b>" if (row, column) in best else _as_html(text)
+            return f"<td{kind}>{shown}</td>"
+
+        head = "".join(f"<th>{_as_html(name)}</th>" for name in self.header)
+        body = "\n".join(
+            f"<tr>{''.join(cell(text, n, column) for column, text in enumerate(row))}</tr>"
+            for n, row in enumerate(self.rows)
         )
+        return (
+            f"<h2>{_as_html(self.title)}</h2>\n<p>{_as_html(self.note)}</p>\n<table>\n<tr>{head}</tr>\n{body}\n</table>"
+        )
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdigit()
 
 
 def _as_html(text: str) -> str:
@@ -120,6 +153,7 @@ def result_table(results: Sequence[Result]) -> Table:
         + (" Published rows as printed: all images, each method's own crops." if published else ""),
         header=("method", *BINS, "mean of bins", "all images", "made from"),
         rows=tuple(rows),
+        lower=tuple(range(1, 1 + len(BINS) + 2)),
     )
 
 
@@ -198,29 +232,56 @@ def tell_apart(results: Sequence[tuple[str, Result]]) -> list[Result]:
 
 
 def write_report(
-    results: Sequence[Result], profiles: Sequence[Profile], out: Path, sheets: Sequence[Path] = ()
+    results: Sequence[Result],
+    profiles: Sequence[Profile],
+    out: Path,
+    sheets: Mapping[Path, Result] | None = None,
+    logs: Sequence[TrainingLog] = (),
 ) -> None:
-    """Write ``report.md``, ``report.html`` and a CED picture a protocol to the folder ``out``, all of them or none.
+    """Write ``report.md``, ``report.html`` and their pictures to the folder ``out``, all of them or none: for each
+    protocol a table, CED curves and worst cases; training curves; the settings that differ between the runs.
 
-    sheets : pictures of the worst cases, which are copied
+    sheets : pictures of the worst cases, which are copied, and the result that each belongs to
+    logs : of the runs
 
     Raises :class:`ConfigurationError` if there is nothing to report.
     """
     if not results and not profiles:
         raise ConfigurationError("nothing to report: run 'densetrain evaluate' first")
     with replace_into(out) as staging:
-        _write_report(results, profiles, staging, sheets)
+        _write_report(results, profiles, staging, sheets or {}, logs)
 
 
-def _write_report(results: Sequence[Result], profiles: Sequence[Profile], out: Path, sheets: Sequence[Path]) -> None:
+def _write_report(
+    results: Sequence[Result],
+    profiles: Sequence[Profile],
+    out: Path,
+    sheets: Mapping[Path, Result],
+    logs: Sequence[TrainingLog],
+) -> None:
     markdown, page = ["# Evaluation"], ["<h1>Evaluation</h1>"]
+
+    def show(title: str, name: str) -> None:
+        markdown.append(f"![{as_markdown(title)}]({name})")
+        page.append(f'<p><img src="{html.escape(name)}" alt="{_as_html(title)}"></p>')
+
+    copied = 0
     for number, protocol in enumerate(dict.fromkeys(result.protocol for result in results)):
         same = [result for result in results if result.protocol == protocol]
         picture = out / f"ced-{number}.png"
         draw_ced(same, picture)
         table = result_table(same)
-        markdown += [table.as_markdown(), f"![CED]({picture.name})"]
-        page += [table.as_html(), f'<p><img src="{picture.name}" alt="CED"></p>']
+        markdown.append(table.as_markdown())
+        page.append(table.as_html())
+        show("CED", picture.name)
+        for sheet, result in sheets.items():
+            if result.protocol == protocol:
+                title, name = f"Worst cases of {result.method}", f"worst-{copied}.png"
+                write_bytes(out / name, sheet.read_bytes())
+                markdown.append(f"### {as_markdown(title)}")
+                page.append(f"<h3>{_as_html(title)}</h3>")
+                show(title, name)
+                copied += 1
         for further in _group_tables(same):
             markdown.append(further.as_markdown())
             page.append(further.as_html())
@@ -228,19 +289,32 @@ def _write_report(results: Sequence[Result], profiles: Sequence[Profile], out: P
         table = profile_table(profiles)
         markdown.append(table.as_markdown())
         page.append(table.as_html())
-    for number, sheet in enumerate(sheets):
-        name = f"worst-{number}.png"
-        title = f"Worst cases: {sheet.parent / sheet.name.removesuffix('-worst.png')}"
-        write_bytes(out / name, sheet.read_bytes())
-        markdown += [f"## {as_markdown(title)}", f"![Worst cases]({name})"]
-        page.append(f'<h2>{_as_html(title)}</h2>\n<p><img src="{html.escape(name)}" alt="worst cases"></p>')
+    if logs:
+        draw_curves(logs, out / "training.png")
+        markdown.append("## Training")
+        page.append("<h2>Training</h2>")
+        show("training curves", "training.png")
+        table = _settings_table(logs)
+        markdown.append(table.as_markdown())
+        page.append(table.as_html())
     write_text(out / "report.md", "\n\n".join(markdown) + "\n")
     style = (
-        "body{font:15px sans-serif;margin:2em;max-width:70em}td,th{padding:.2em .8em;text-align:left}"
-        "img{max-width:100%}"
+        "body{font:15px sans-serif;margin:2em auto;padding:0 1em;max-width:75em}table{border-collapse:collapse}"
+        "td,th{padding:.25em .8em;text-align:left;border-bottom:1px solid #ddd}td.n{text-align:right}"
+        "tr:hover{background:#f4f6f8}img{max-width:100%}"
     )
     head = f'<!doctype html>\n<meta charset="utf-8"><title>Evaluation</title><style>{style}</style>\n'
     write_text(out / "report.html", head + "\n".join(page) + "\n")
+
+
+def _settings_table(logs: Sequence[TrainingLog]) -> Table:
+    alone = len(logs) == 1
+    return Table(
+        title="Settings",
+        note="Those that are not the default." if alone else "Those that differ between the runs.",
+        header=("setting", *(log.name for log in logs), *(["default"] if alone else [])),
+        rows=tuple(differing_settings(logs)),
+    )
 
 
 def _group_tables(results: Sequence[Result]) -> list[Table]:
@@ -251,7 +325,15 @@ def _group_tables(results: Sequence[Result]) -> list[Table]:
         rows = tuple(
             (result.method, *(_number(result.groups[title].get(name), 3) for name in names)) for result in having
         )
-        tables.append(Table(f"NME by {title}", "Percent; the same protocol.", ("method", *names), rows))
+        tables.append(
+            Table(
+                f"NME by {title}",
+                "Percent; the same protocol.",
+                ("method", *names),
+                rows,
+                tuple(range(1, len(names) + 1)),
+            )
+        )
     return tables
 
 

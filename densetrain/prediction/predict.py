@@ -173,9 +173,11 @@ def draw_faces(image: Image, faces: list[Face], triangles: Int64 | None, *, scal
     drawn = np.asarray(canvas, np.uint8)
     for face in faces:
         places = (face.landmarks + 0.5) * scale - 0.5
-        drawn = draw_points(drawn, places, _colours(face), scale=1, radius=1.9)
+        drawn = draw_points(drawn, places, _colours(face), scale=1, radius=1.9, rim=0.8)
         if face.keypoints68 is not None:
-            drawn = draw_points(drawn, (face.keypoints68 + 0.5) * scale - 0.5, KEYPOINT_COLOUR, scale=1, radius=2.0)
+            drawn = draw_points(
+                drawn, (face.keypoints68 + 0.5) * scale - 0.5, KEYPOINT_COLOUR, scale=1, radius=2.2, rim=0.9
+            )
     return drawn
 
 
