@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick check coverage long bench pictures training-pictures clean
+.PHONY: demo test quick check coverage long bench docs pictures clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "densegen needs Python 3.11 or newer")'
@@ -48,10 +48,14 @@ long: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python -m pytest -m benchmark
 
-pictures: $(VENV)/.ready
-	$(BIN)/python docs/make_pictures.py
+# The site, in build/docs/index.html; a warning is an error.
+docs: $(VENV)/.ready
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
 
-training-pictures: demo
+# Every picture of the pages; those of networks are of what 'make demo' trains.
+pictures: demo
+	$(BIN)/python docs/make_pictures.py
 	$(BIN)/python docs/make_training_pictures.py
 
 clean:

@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from densegen.dataset.build import build, plan_build
+from densegen.dataset.pipeline import mesh_in_image
 from densegen.dataset.preview import draw_sample
 from densegen.dataset.shard_set import open_dataset
 from densegen.dataset.shards import ShardReader
-from densegen.drawing import REGION_COLOURS, contact_sheet, depth_colours, draw_points
+from densegen.drawing import REGION_COLOURS, contact_sheet, depth_colours, draw_points, with_depth_bar
 from densegen.editor.session import EditSession
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import REGIONS
@@ -30,6 +31,10 @@ from densegen.fitting.model_points import ibug68_points
 from densegen.fitting.prior import prior_of_model
 from densegen.fitting.reconstruction import Reconstructor
 from densegen.fitting.report import draw_overlays
+from densegen.geometry.crop import box_around, crop_of_box, warp
+from densegen.geometry.pose import pose_vertices
+from densegen.geometry.position_map import make_uv_table
+from densegen.geometry.renderer import rasterise, vertex_normals
 from densegen.geometry.uv import uv_pixels
 from densegen.index.candidates import SEEDS, sample_candidates
 from densegen.index.corrections import read_corrections
@@ -69,14 +74,105 @@ def sample(folder: Path) -> None:
         draw_sample(out, sample_id, IMAGES / name)
     tiles = []
     with ShardReader(out / "shard-00000.h5") as shard:
-        for row in range(2, 46, 4):
+        for row in (2, 6, 10, 22, 30, 38):
             points = shard.array("landmarks")[row]
-            tiles.append(
-                draw_points(
-                    simplejpeg.decode_jpeg(shard.jpeg(row), "RGB"), points, depth_colours(points), scale=1, radius=1
-                )
-            )
-    save(contact_sheet(tiles[:10], 5), "samples.jpg")
+            image = simplejpeg.decode_jpeg(shard.jpeg(row), "RGB")
+            tiles.append(draw_points(image, points, depth_colours(points), scale=2, radius=2.2, rim=1.0))
+    save(with_depth_bar(contact_sheet(tiles, 3)), "samples.jpg")
+
+
+def pipeline() -> None:
+    """What becomes of one photograph, step by step: a face turned by about 25 degrees."""
+    model, index = face_model(), read_index(find_data_file(INDEX))
+    fit, image = next(
+        (fit, image) for fit, image in (make_portrait(0, n) for n in range(200)) if 22 < np.rad2deg(-fit.pose[1]) < 28
+    )
+    mesh = mesh_in_image(model, fit, image.shape[0])
+    keypoints = mesh[model.keypoints68]
+    crop = crop_of_box(box_around(keypoints), 1.5, 256)
+    small = warp(image, crop)
+    posed = crop.apply(mesh)
+    table = make_uv_table(model.uv, model.triangles)
+    position_map = table.position_map(posed)
+    landmarks = index.resolve(model).gather(posed)
+    drawn = rasterise(mesh, model.outward_triangles, vertex_normals(mesh, model.outward_triangles), *image.shape[:2])
+    shade = np.clip(-drawn[0] @ np.array([-0.3, 0.45, 0.84], np.float32), 0.1, 1)[..., None]
+    over = np.where(np.isfinite(drawn[1])[..., None], 40 + 200 * shade, image).astype(np.uint8)
+    shown = position_map - np.nanmin(np.where(table.valid[..., None], position_map, np.nan), axis=(0, 1))
+    colours = np.where(table.valid[..., None], 255 * shown / np.nanmax(shown, axis=(0, 1)), 255).clip(0, 255)
+    white = np.array([255, 255, 255], np.uint8)
+    steps = [
+        ("1  a photograph", image),
+        ("2  its fit: the posed mesh", over),
+        ("3  the 68 keypoints", draw_points(image, keypoints, white, scale=2, radius=4.0, rim=1.6)),
+        ("4  the crop, 256 x 256", small),
+        ("5  the UV position map", colours.astype(np.uint8)),
+        (
+            "6  520 landmarks, by depth",
+            draw_points(small, landmarks, depth_colours(landmarks), scale=3, radius=3.2, rim=1.4),
+        ),
+    ]
+    figure = Figure(figsize=(15, 3.1), layout="constrained")
+    for axes, (title, picture) in zip(figure.subplots(1, len(steps)), steps, strict=True):
+        axes.imshow(picture)
+        axes.set_title(title, fontsize=11)
+        axes.set_axis_off()
+    figure.savefig(IMAGES / "pipeline.png", dpi=110)
+
+
+def frames() -> None:
+    """Where each frame begins, and which way its axes point."""
+    fit, image = make_portrait(0, 1)
+    model = face_model()
+    mesh = mesh_in_image(model, fit, image.shape[0])
+    crop = crop_of_box(box_around(mesh[model.keypoints68]), 1.5, 256)
+    height, width = image.shape[:2]
+    figure = Figure(figsize=(14, 4.6), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    left.imshow(image)
+    corners = crop.invert(np.array([[0, 0, 0], [255, 0, 0], [255, 255, 0], [0, 255, 0], [0, 0, 0]], np.float32))
+    left.plot(*corners[:, :2].T, color="#ff8800", linewidth=2)
+    left.text(*(corners[0, :2] + [4, -6]), "crop", color="#ff8800", fontsize=10, weight="bold")
+    for origin, x, y, name, colour in (
+        ((0, 0), (90, 0), (0, 90), "image: (0, 0) is this pixel's centre", "#0055cc"),
+        ((-1, height), (90, 0), (0, -90), "camera: MATLAB's pixels, from 1, y up", "#009944"),
+    ):
+        for way in (x, y):
+            left.annotate("", np.add(origin, way), origin, arrowprops={"arrowstyle": "->", "color": colour, "lw": 2.5})
+        left.text(origin[0] + 8, origin[1] + (22 if y[1] > 0 else -14), name, color=colour, fontsize=9, weight="bold",
+                  bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 2})  # fmt: skip
+    left.set(xlim=(-12, width), ylim=(height + 12, -12), title="image and camera frame; the crop's square")
+    middle.imshow(warp(image, crop))
+    for way, name in (((60, 0), "x"), ((0, 60), "y")):
+        middle.annotate("", way, (0, 0), arrowprops={"arrowstyle": "->", "color": "#ff8800", "lw": 2.5})
+        middle.text(way[0] + 3, way[1] + 10, name, color="#ff8800", fontsize=11, weight="bold")
+    middle.text(75, 48, "z: towards the viewer,\nsmallest of the mesh = 0", color="#ff8800", fontsize=9, weight="bold")
+    middle.set(title="crop frame: corners are centres of pixels 0 and 255", xticks=(0, 255), yticks=(0, 255))
+    pixels = uv_pixels(model.uv)
+    right.triplot(*pixels.T, model.triangles, color="#bbbbbb", linewidth=0.15)
+    right.plot(*pixels[model.keypoints68].T, ".", color="#cc3311", markersize=4)
+    right.axvline(127.5, color="#0055cc", linestyle=":")
+    right.set(xlim=(-4, 259), ylim=(259, -4), aspect="equal", xticks=(0, 127.5, 255), yticks=(0, 255),
+              title="UV frame: column = 255 u, row = 255 (1 - v)")  # fmt: skip
+    figure.savefig(IMAGES / "frames.png", dpi=90)
+
+
+def signs() -> None:
+    """What positive angles mean: each pose by the code that poses a fit."""
+    model = face_model()
+    figure = Figure(figsize=(14, 4.0), layout="constrained")
+    names = {
+        "all angles 0": (0, 0, 0),
+        "pitch +25: the face looks up": (25, 0, 0),
+        "yaw +25: turned towards the image's left,\nthe subject's right": (0, 25, 0),
+        "roll +25: the top of the head leans\ntowards the image's right": (0, 0, 25),
+    }
+    for axes, (title, degrees) in zip(figure.subplots(1, 4), names.items(), strict=True):
+        pose = np.array([*np.deg2rad(degrees), 0, 0, 0, 1e-3], np.float32)
+        points = pose_vertices(model.mean, pose, 0) * [1, -1, 1]
+        shaded(axes, model, points * 1000)
+        axes.set_title(title, fontsize=10)
+    figure.savefig(IMAGES / "signs.png", dpi=90)
 
 
 def crops(folder: Path) -> None:
@@ -108,7 +204,12 @@ CROPS: dict[str, dict[str, Any]] = {
 
 def mesh(axes: object, model: MorphableModel, vertices: np.ndarray, yaw: float) -> None:
     turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
-    corners = (vertices @ turn.T / 1000)[model.triangles]
+    shaded(axes, model, vertices @ turn.T)
+
+
+def shaded(axes: object, model: MorphableModel, vertices: np.ndarray) -> None:
+    """A face in grey from the front, (V, 3) micrometres, y up."""
+    corners = (vertices / 1000)[model.outward_triangles]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     light = np.clip(normals @ [0.35, 0.45, 0.82], 0, 1) * 0.85 + 0.12
@@ -126,7 +227,7 @@ def components() -> None:
     rows = figure.subplots(2, 7)
     for axes, yaw in zip(rows[0][:3], (0.0, -0.7, -1.5), strict=True):
         mesh(axes, model, model.mean, yaw)
-        axes.set_title(f"mean, {np.rad2deg(-yaw):.0f}°", fontsize=9)
+        axes.set_title(f"mean, {abs(np.rad2deg(yaw)):.0f}°", fontsize=9)
     for axes, name in zip(rows[0][3:], ("jaw-width", "nose-length", "forehead-height", "cheek-fullness"), strict=True):
         mesh(axes, model, model.mean + 2 * model.shape_basis[model.shape_names.index(name)], -0.3)
         axes.set_title(f"{name}, +2", fontsize=9)
@@ -188,12 +289,33 @@ def editor(folder: Path) -> None:
     if find_browser() is None:
         print("no Chromium here: index_editor.png stays as it is")
         return
-    session = EditSession.open(read_index(find_data_file(INDEX)), face_model(), folder / "c.yaml")
-    with visit(session, 8097, (1500, 820)) as person:
-        person.click_at(person.page.face[dict(session.names())["cheek-add-10-l"]])
-        person.check(1)
-        person.check(2)
-        person.picture(IMAGES / "index_editor.png")
+    for size in (800, 1400, 2560):
+        session = EditSession.open(read_index(find_data_file(INDEX)), face_model(), folder / f"{size}.yaml")
+        with visit(session, 8090 + size % 7, (size, EDITOR_HEIGHT[size]), folder / "corpus") as person:
+            page = person.page
+            page.heat.value = True
+            page.draw()
+            page._show_next_gap()
+            person.unfold("show")
+            page.select("cheek-add-10-l")
+            person.tab.wait_for_timeout(6000)
+            person.picture(folder / "editor.png")
+        name = "index_editor.png" if size == 1400 else f"index_editor_{size}.png"
+        Image.open(folder / "editor.png").convert("RGB").quantize(128).save(IMAGES / name, optimize=True)
+    session = EditSession.open(read_index(find_data_file(INDEX)), face_model(), folder / "front.yaml")
+    with visit(session, 8099, (1400, 800), folder / "corpus") as person:
+        person.page.sample.value = 7
+        person.page._show_sample()
+        person.press("front")
+        person.page._edit(lambda: person.page._step("Up"))
+        person.tab.wait_for_timeout(8000)
+        person.picture(folder / "editor.png")
+    Image.open(folder / "editor.png").convert("RGB").quantize(128).save(
+        IMAGES / "index_editor_front.png", optimize=True
+    )
+
+
+EDITOR_HEIGHT = {800: 600, 1400: 820, 2560: 1300}
 
 
 def fits(folder: Path) -> None:
@@ -230,6 +352,9 @@ def fits(folder: Path) -> None:
 
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
+    pipeline()
+    frames()
+    signs()
     index_pictures()
     with tempfile.TemporaryDirectory() as scratch:
         sample(Path(scratch))

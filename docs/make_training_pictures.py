@@ -1,14 +1,15 @@
-"""Make the pictures of the training pages from what ``make demo`` left: ``make training-pictures``, ten minutes."""
+"""Make the pictures of the training pages from what ``make demo`` left: ``make pictures``, ten minutes."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from densegen.dataset.shard_set import open_dataset
-from densegen.drawing import contact_sheet
+from densegen.drawing import contact_sheet, depth_colours, draw_lines, draw_points, with_depth_bar
 from densegen.index.formats.mesh import landmark_triangles
 from densegen.sources.fits import read_fit
 from densetrain.config import read_settings
@@ -21,6 +22,7 @@ from densetrain.training.fit import fit
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES, DEMO = ROOT / "docs/images", ROOT / "demo"
+sys.path.insert(0, str(ROOT))  # tests.browser
 LOSSES = ("hybrid", "wing", "mse", "l1", "smooth-l1")
 EPOCHS = 6
 
@@ -31,13 +33,56 @@ def save(image: np.ndarray, name: str) -> None:
 
 def augmented() -> None:
     sheet = DEMO / "augmented.png"
-    draw_augmented(open_dataset(DEMO / "shards"), read_settings("paper"), 14, sheet, columns=7)
-    save(np.asarray(Image.open(sheet).convert("RGB").resize((1344, 384))), "augmented.jpg")
+    draw_augmented(open_dataset(DEMO / "shards"), read_settings("paper"), 8, sheet, columns=4)
+    save(np.asarray(Image.open(sheet).convert("RGB")), "augmented.jpg")
 
 
 def held_out() -> None:
-    worst = Image.open(DEMO / "run/evaluation/shards-validation-worst.png")
-    save(np.asarray(worst.convert("RGB")), "worst.jpg")
+    worst = Image.open(DEMO / "run/evaluation/shards-validation-worst.png").convert("RGB")
+    save(np.asarray(worst), "worst.jpg")
+    ced = Image.open(DEMO / "run/evaluation/shards-validation-ced.png").convert("RGB")
+    ced.quantize(64).save(IMAGES / "ced.png", optimize=True)
+    curves = Image.open(DEMO / "report/training.png").convert("RGB")
+    curves.quantize(64).save(IMAGES / "training.png", optimize=True)
+    page(DEMO / "report/report.html", IMAGES / "report.png")
+
+
+def page(file: Path, picture: Path) -> None:
+    """A page as a browser shows it, if there is one."""
+    from tests.browser import FLAGS, find_browser
+
+    if find_browser() is None:
+        print(f"no Chromium here: {picture.name} stays as it is")
+        return
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
+        tab = browser.new_page(viewport={"width": 1150, "height": 760})
+        tab.goto(file.as_uri())
+        tab.screenshot(path=str(picture))
+        browser.close()
+    Image.open(picture).convert("RGB").quantize(128).save(picture, optimize=True)
+
+
+def qualitative() -> None:
+    """Unseen faces from the front to the side: the photograph, the landmarks by depth, the mesh."""
+    regressor, shards = load_regressor(DEMO / "run"), open_dataset(DEMO / "shards")
+    triangles = landmark_triangles(regressor.index)
+    rows = [row for row in shards.rows("validation") if not shards.mirrored[row]]
+    rows.sort(key=lambda row: abs(shards.pose[row, 1]))
+    reader, tiles = shards.open(), []
+    for row in (rows[int(share * (len(rows) - 1))] for share in (0.02, 0.3, 0.55, 0.8, 0.97)):
+        image = reader.image(int(row))
+        found = regressor(image[None])[0]
+        twice = np.repeat(np.repeat(image, 2, axis=0), 2, axis=1)
+        points = draw_points(image, found, depth_colours(found), scale=2, radius=2.4, rim=1.0)
+        places = (found[:, :2] + 0.5) * 2 - 0.5
+        edges = triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+        lines = draw_lines(twice, places[edges[:, 0]], places[edges[:, 1]], (235, 235, 235), scale=1)
+        tiles.append(np.concatenate([twice, points, lines]))
+    reader.close()
+    save(with_depth_bar(contact_sheet(tiles, 5)), "qualitative.jpg")
 
 
 def predicted() -> None:
@@ -76,4 +121,5 @@ if __name__ == "__main__":
     augmented()
     held_out()
     predicted()
+    qualitative()
     losses()

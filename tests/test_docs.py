@@ -15,7 +15,11 @@ import pytest
 import yaml
 
 from densegen.dataset.shards import ShardReader
-from densegen.index.corrections import Corrections
+from densegen.face.morphable_model import MorphableModel
+from densegen.files import find_data_file
+from densegen.index.candidates import SEEDS, sample_candidates
+from densegen.index.corrections import Corrections, correct, read_corrections
+from densegen.index.vertex_index import compare_versions, read_index
 from densegen.sources.manifest import Manifest, read_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,7 +93,7 @@ def exec_in(folder: Path, code: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "docs").glob("*.py")), ids=lambda script: script.stem)
+@pytest.mark.parametrize("script", sorted((ROOT / "docs").glob("make_*.py")), ids=lambda script: script.stem)
 def test_what_makes_the_pictures_finds_what_it_uses(script: Path) -> None:
     spec = importlib.util.spec_from_file_location(script.stem, script)
     assert spec is not None
@@ -104,10 +108,49 @@ def test_the_yaml_blocks_are_valid(tmp_path: Path) -> None:
     assert Corrections.model_validate(yaml.safe_load(corrections)).count == 520
 
 
+def test_the_corrections_of_the_page_apply_to_the_index_that_it_is_about(model: MorphableModel) -> None:
+    _, text = blocks(ROOT / "docs/vertex_index.md", "yaml")
+    corrections, index = Corrections.model_validate(yaml.safe_load(text)), read_index()
+    assert compare_versions(corrections.index_version, index.version) > 0
+    # The same landmarks on the procedural face, which stands for the Basel model here.
+    own = correct(
+        sample_candidates(model, tuple(SEEDS)), read_corrections(find_data_file("corrections_bfm.yaml")), model
+    )
+    made = correct(own, corrections, model)
+    assert (len(made), made.version, made.mirror_closed) == (520, corrections.index_version, True)
+    assert {"forehead-x-r", "forehead-x-l"} <= {landmark.name for landmark in made.landmarks}
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx")
+    made = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(ROOT / "docs"), str(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert (tmp_path / "searchindex.js").stat().st_size > 10_000
+    for page in PAGES[1:]:
+        assert (tmp_path / f"{page.stem}.html").is_file()
+    commands = (tmp_path / "reference/commands.html").read_text()
+    for words in ("densegen build", "densegen index edit", "densetrain fit", "densetrain doctor"):
+        assert words in commands
+    settings = (tmp_path / "reference/settings.html").read_text()
+    assert all(name in settings for name in ("rotate_deg", "ema_decay", "wing_eps"))
+    assert "deterministic" in (tmp_path / "reference/settings.html").read_text()
+    python = (tmp_path / "reference/python.html").read_text()
+    assert "densegen.open_dataset" in python
+    assert "Parameters" in python
+    # Every link inside the site leads somewhere.
+    for page in tmp_path.rglob("*.html"):
+        for target in re.findall(r'href="([^"#:?]+)(?:#[^"]*)?"', page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_link_and_picture_exists(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-        if "://" not in target:
+        if "://" not in target and not target.startswith(("reference/", "../reference/")):  # written with the site
             assert (page.parent / target).exists(), target
 
 
@@ -116,3 +159,19 @@ def test_the_pages_say_the_manifests_counts() -> None:
     for name in ("300w_lp", "aflw2000_3d", "demo"):
         count = sum(subset.fits for subset in read_manifest(name).subsets)
         assert f"| `{name}` | {count:,} |" in text
+
+
+@pytest.mark.long
+def test_the_first_hour_prints_what_it_says(tmp_path: Path) -> None:
+    """Some ten minutes: its commands in an empty folder, and each line that it shows among what they print."""
+    for kind, note, code in BLOCK.findall((ROOT / "docs/first_hour.md").read_text()):
+        if (kind, note.strip()) == ("bash", "takes-minutes"):
+            script = re.sub(r"(?m)^(densegen|densetrain) ", lambda word: f"{sys.executable} -m {word[1]} ", code)
+            result = subprocess.run(
+                ["bash", "-e", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+            )
+            assert result.returncode == 0, result.stderr
+            said = result.stdout
+        elif kind == "text":
+            for line in code.splitlines():
+                assert line in said, f"{line!r} is not in\n{said}"

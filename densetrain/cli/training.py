@@ -92,8 +92,7 @@ def schema(what: str) -> None:
 @click.command(short_help="Print the settings of a training.")
 @click.argument("source", required=False)
 @SET
-@click.option("--schema", is_flag=True, help="the JSON Schema, for editors that check while you type")
-def settings(source: str | None, changes: tuple[str, ...], schema: bool) -> None:
+def settings(source: str | None, changes: tuple[str, ...]) -> None:
     """Print settings, all of them, as YAML: the defaults, those of a file, or paper, demo, fast-gpu.
 
     \b
@@ -101,13 +100,8 @@ def settings(source: str | None, changes: tuple[str, ...], schema: bool) -> None
     writes   to standard output
     example  densetrain settings paper > mine.yaml
     """
-    import json
-
     import yaml
 
-    from densetrain.config import FitSettings, read_settings
+    from densetrain.config import read_settings
 
-    if schema:
-        say(json.dumps(FitSettings.model_json_schema(), indent=2).replace("``", "`"))
-    else:
-        say(yaml.safe_dump(read_settings(source, changes).model_dump(mode="json"), sort_keys=False).rstrip("\n"))
+    say(yaml.safe_dump(read_settings(source, changes).model_dump(mode="json"), sort_keys=False).rstrip("\n"))

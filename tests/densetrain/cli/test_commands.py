@@ -81,6 +81,6 @@ def _plain_png() -> bytes:
 
 def test_settings_and_the_contact_sheet_are_printed(dataset: Path, tmp_path: Path) -> None:
     assert "epochs: 7" in call("settings", "paper", "--set", "trainer.epochs=7").output
-    assert json.loads(call("settings", "--schema").output)["type"] == "object"
+    assert json.loads(call("schema", "settings").output)["type"] == "object"
     assert call("augmented", dataset, "--samples", 5, "--out", tmp_path / "a.png").exit_code == 0
     assert (tmp_path / "a.png").stat().st_size > 50_000
