@@ -22,6 +22,7 @@ __all__ = [
     "OneLineErrors",
     "ProgressBar",
     "as_markdown",
+    "counted",
     "one_line",
     "plain",
     "prepare_streams",
@@ -59,6 +60,11 @@ def as_markdown(text: str) -> str:
 def say(text: str, *, err: bool = False) -> None:
     """Print plain text to standard output, or to standard error."""
     click.echo(plain(text), err=err)
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and its noun: ``1 shard``, ``1,024 shards``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def refuse_unread(names: Collection[str], what: str) -> None:

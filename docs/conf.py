@@ -22,6 +22,7 @@ html_title = "densegen"
 html_favicon = "images/icon.svg"
 html_theme_options = {"source_edit_link": ""}
 html_show_sphinx = False
+html_show_copyright = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 python_maximum_signature_line_length = 88

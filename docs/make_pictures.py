@@ -15,7 +15,7 @@ from PIL import Image
 
 from densegen.dataset.build import build, plan_build
 from densegen.dataset.pipeline import mesh_in_image
-from densegen.dataset.preview import draw_sample
+from densegen.dataset.preview import draw_sample, list_samples
 from densegen.dataset.shard_set import open_dataset
 from densegen.dataset.shards import ShardReader
 from densegen.drawing import REGION_COLOURS, contact_sheet, depth_colours, draw_points, with_depth_bar
@@ -67,11 +67,9 @@ def sample(folder: Path) -> None:
     settings = BuildSettings(position_maps=True, shard_size=64)
     plan = plan_build(read_manifest("demo"), corpus, corpus / "model.safetensors", find_data_file(INDEX), settings)
     build(plan, out)
-    for name, sample_id in {
-        "sample.png": "SYNTH/SYNTH_00002_1",
-        "sample_mirror.png": "SYNTH/SYNTH_00002_1+mirror",
-    }.items():
-        draw_sample(out, sample_id, IMAGES / name)
+    turned = next(name for name, _, yaw in list_samples(out) if 20 < abs(yaw) < 30 and not name.endswith("+mirror"))
+    draw_sample(out, turned, IMAGES / "sample.png")
+    draw_sample(out, f"{turned}+mirror", IMAGES / "sample_mirror.png")
     tiles = []
     with ShardReader(out / "shard-00000.h5") as shard:
         for row in (2, 6, 10, 22, 30, 38):
@@ -296,12 +294,13 @@ def editor(folder: Path) -> None:
             page.heat.value = True
             page.draw()
             page._show_next_gap()
-            person.unfold("show")
+            if size < 2000:  # without a graphics card a large page is too slow to be clicked
+                person.unfold("show")
             page.select("cheek-add-10-l")
             person.tab.wait_for_timeout(6000)
             person.picture(folder / "editor.png")
         name = "index_editor.png" if size == 1400 else f"index_editor_{size}.png"
-        Image.open(folder / "editor.png").convert("RGB").quantize(128).save(IMAGES / name, optimize=True)
+        Image.open(folder / "editor.png").convert("RGB").quantize(256).save(IMAGES / name, optimize=True)
     session = EditSession.open(read_index(find_data_file(INDEX)), face_model(), folder / "front.yaml")
     with visit(session, 8099, (1400, 800), folder / "corpus") as person:
         person.page.sample.value = 7
@@ -310,7 +309,7 @@ def editor(folder: Path) -> None:
         person.page._edit(lambda: person.page._step("Up"))
         person.tab.wait_for_timeout(8000)
         person.picture(folder / "editor.png")
-    Image.open(folder / "editor.png").convert("RGB").quantize(128).save(
+    Image.open(folder / "editor.png").convert("RGB").quantize(256).save(
         IMAGES / "index_editor_front.png", optimize=True
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import click
 
-from densegen.console import ProgressBar, say
+from densegen.console import ProgressBar, counted, say
 from densegen.conventions import FlipPolicy
 from densegen.outputs import check_output
 from densegen.remembered import model_option, remembered_model, remembered_root
@@ -111,10 +111,9 @@ def build(
         return
     with ProgressBar("building", "fits") as bar:
         made = run_build(plan, out, jobs=jobs, scheduler=scheduler, progress=bar)
-    say(
-        f"{out}: {made.samples:,} samples in {len(made.shards)} shards, {made.bytes / 1e6:,.1f} MB, "
-        f"{made.rejected_fits} fits set aside"
-    )
+    samples, shards = counted(made.samples, "sample"), counted(len(made.shards), "shard")
+    set_aside = counted(made.rejected_fits, "fit")
+    say(f"{out}: {samples} in {shards}, {made.bytes / 1e6:,.1f} MB, {set_aside} set aside")
 
 
 @click.command(short_help="Check a finished dataset.")
@@ -134,7 +133,7 @@ def verify(folder: Path) -> None:
     with ProgressBar("checking", "samples") as bar:
         bar.start(read_dataset_manifest(folder).samples)
         checked = verify_dataset(folder, bar.advance)
-    say(f"{folder}: {checked.samples:,} samples in {len(checked.shards)} shards, all correct")
+    say(f"{folder}: {counted(checked.samples, 'sample')} in {counted(len(checked.shards), 'shard')}, all correct")
     say(f"SHA-256 of {MANIFEST_NAME}: {sha256_of(folder / MANIFEST_NAME)}")
 
 
@@ -187,7 +186,7 @@ def export(folder: Path, kind: str, out: Path, samples: int) -> None:
     with ProgressBar("exporting", "samples") as bar:
         bar.start(read_dataset_manifest(folder).samples)
         made = export_dataset(folder, out, cast(Format, kind), samples_a_part=samples, progress=bar.advance)
-    say(f"{out}: {made.samples:,} samples in {len(made.files)} files, {made.bytes / 1e6:,.1f} MB")
+    say(f"{out}: {counted(made.samples, 'sample')} in {counted(len(made.files), 'file')}, {made.bytes / 1e6:,.1f} MB")
 
 
 @click.command("rebuild-maps", short_help="Render position maps from shards again.")
@@ -294,8 +293,9 @@ def _describe_plan(plan: Plan) -> None:
     for name, count in found.items():
         note = "" if count == expected[name] else f", the manifest says {expected[name]:,}"
         say(f"{name}: {count:,} fits{note}", err=True)
+    samples = counted(len(plan.entries) * settings.samples_per_fit, "sample")
     say(
-        f"{len(plan.entries):,} fits, flips: {settings.flip}, {len(plan.entries) * settings.samples_per_fit:,} samples "
-        f"in {len(plan.shards)} shards; {plan.model.name}, {plan.index.name} {plan.index.version}",
+        f"{counted(len(plan.entries), 'fit')}, flips: {settings.flip}, {samples} in "
+        f"{counted(len(plan.shards), 'shard')}; {plan.model.name}, {plan.index.name} {plan.index.version}",
         err=True,
     )

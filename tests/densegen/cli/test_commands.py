@@ -21,11 +21,11 @@ def test_the_whole_way_from_nothing_to_a_picture(tmp_path: Path) -> None:
     assert run("synth", corpus, "--samples", 6, "--jobs", 1, "--manifest").exit_code == 0
     built = run("build", corpus / "manifest.yaml", "--root", corpus, "--out", out, "--jobs", 1)
     assert built.exit_code == 0, built.output
-    assert "12 samples in 1 shards" in built.stdout
+    assert "12 samples in 1 shard" in built.stdout
     assert "SYNTH: 6 fits" in built.stderr
     digest = hashlib.sha256((out / "manifest.json").read_bytes()).hexdigest()
     assert run("verify", out).stdout.splitlines() == [
-        f"{out}: 12 samples in 1 shards, all correct",
+        f"{out}: 12 samples in 1 shard, all correct",
         f"SHA-256 of manifest.json: {digest}",
     ]
     model = corpus / "model.safetensors"
@@ -88,7 +88,7 @@ def test_a_dry_run_counts_and_writes_nothing(corpus: Path, tmp_path: Path) -> No
     result = run("build", "demo", "--root", corpus, "--out", tmp_path / "out", "--dry-run", "--jobs", 1)
     assert result.exit_code == 0
     assert "SYNTH: 16 fits, the manifest says 96" in result.stderr
-    assert "32 samples in 1 shards" in result.stderr
+    assert "32 samples in 1 shard" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
