@@ -79,7 +79,7 @@ def predict(
         say(f"passed over, convert them to JPEG or PNG: {kinds}", err=True)
     asked = _Asked(**options)
     if asked.outputs and (webcam is not None or any(path.suffix.lower() in VIDEO_SUFFIXES for path in inputs)):
-        raise ConfigurationError("--write is for images: video gives .mp4 and .json")
+        raise ConfigurationError("--write is for images: video gives .mp4 and .jsonl")
     if "fit" in asked.outputs and asked.model_path is None:
         asked = replace(asked, model_path=remembered_model())
     if (asked.model_path is not None) != ("fit" in asked.outputs):
@@ -178,7 +178,7 @@ class _Job:
                 source, follower, stem, self.triangles, smooth=self.asked.smooth, limit=self.asked.limit,
                 progress=bar.advance_of,
             )  # fmt: skip
-        say(f"{source}: {film.frames:,} frames, a face in {film.with_face:,}: {stem}.mp4, {stem}.json")
+        say(f"{source}: {film.frames:,} frames, a face in {film.with_face:,}: {stem}.mp4, {stem}.jsonl")
         if film.ends_early:
             raise FormatError(
                 f"{source} ends early: {film.frames:,} of {film.expected:,} frames; what there is was written"

@@ -233,7 +233,7 @@ def free_stem(out: Path, path: Path, written: set[Path], inputs: Iterable[Path])
     names = itertools.chain([path.stem], (f"{path.stem}-{number}" for number in itertools.count(2)))
     for name in names:
         stem: Path = out / name
-        own = {stem.with_name(f"{name}.{kind}").resolve() for kind in ("png", "json", "csv", "mp4")}
+        own = {stem.with_name(f"{name}.{kind}").resolve() for kind in ("png", "json", "csv", "mp4", "jsonl")}
         if stem not in written and not own & taken:
             written.add(stem)
             return stem

@@ -88,7 +88,7 @@ class ImageRecord(_Record):
 
 
 class FrameRecord(ImageRecord):
-    """The faces of one frame of video: a line of ``NAME.json``, which is JSON Lines."""
+    """The faces of one frame of video: a line of ``NAME.jsonl`` (JSON Lines)."""
 
     number: Annotated[int, Field(ge=0)]
     """The frame's, from 0."""

@@ -108,7 +108,7 @@ def process_video(
     source: Path | int, follower: Follower, stem: Path, triangles: Int64, *,
     smooth: bool = True, limit: int | None = None, progress: Callable[[int, int | None], None] = lambda n, total: None,
 ) -> Filmed:  # fmt: skip
-    """Write ``STEM.mp4`` with the landmarks drawn and ``STEM.json`` with a line a frame, both or neither.
+    """Write ``STEM.mp4`` with the landmarks drawn and ``STEM.jsonl`` with a line a frame, both or neither.
 
     source : a file, or a webcam's number; Ctrl-C ends a webcam's recording and keeps it
     stem : path of both files, without their suffixes
@@ -133,7 +133,7 @@ def process_video(
     name = f"webcam {source}" if isinstance(source, int) else source.name
     count = seen = 0
     last_s = -1 / rate_hz
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("mp4", "json")]
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("mp4", "jsonl")]
     try:
         with replace_files(paths) as (film_path, lines_path), _Film(film_path, rate_hz, cv2) as film:
             with lines_path.open("w", encoding="utf-8") as lines:

@@ -54,7 +54,7 @@ def reconstruct_video(
         limit=limit,
         progress=progress,
     )
-    landmarks = stem.with_name(f"{stem.name}.json")
+    landmarks = stem.with_name(f"{stem.name}.jsonl")
     seen = sum(1 for _ in _faces(landmarks))
     if not seen:
         raise FormatError(f"{source} shows no face")

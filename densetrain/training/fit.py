@@ -207,6 +207,8 @@ def _fit(
         f"{len(batches.validation_rows):,} samples: NME of the {len(shards.index)} landmarks, 2D, normalised by "
         "sqrt(w h) of the true 68 points' box"
     )
+    if first_epoch:
+        say(f"goes on after epoch {first_epoch} of {settings.trainer.epochs}")
     prepare: Any = rank_zero_only(_prepare_folder)
     prepare(out, settings, is_new=earlier is None)
     try:
@@ -225,6 +227,7 @@ def _fit(
         f"{out}: validation NME of the {len(shards.index)}, 2D: best {float(best.best_model_score):.3f} % (best.ckpt), "
         f"last {metrics['val_nme']:.3f} %; the training set's mean landmarks alone {metrics['val_nme_constant']:.3f} %"
     )
+    say(f"next: 'densetrain evaluate {out} --shards SHARDS', 'densetrain predict {out} PHOTOGRAPH'")
     return metrics
 
 
@@ -258,6 +261,15 @@ def _stopped_early(checkpoint: dict[str, Any]) -> bool:
     return any(state["wait_count"] >= state["patience"] for state in states)
 
 
+def _difference(theirs: Any, mine: dict[str, Any], before: str = "") -> str:
+    """The first setting that differs, with both values: ``trainer.epochs: 4 there, 5 asked for``."""
+    theirs = theirs if isinstance(theirs, dict) else {}
+    name = next((name for name in mine if theirs.get(name) != mine[name]), "")
+    if isinstance(mine.get(name), dict) and isinstance(theirs.get(name), dict) and mine[name]:
+        return _difference(theirs[name], mine[name], f"{before}{name}.")
+    return f"{before}{name}: {theirs.get(name)} there, {mine.get(name)} asked for"
+
+
 def _earlier_run(out: Path, settings: FitSettings, shards: ShardSet) -> dict[str, Any] | None:
     """The checkpoint to go on from, or None in a new folder."""
     path, last = out / SETTINGS_FILE, out / LAST
@@ -268,9 +280,9 @@ def _earlier_run(out: Path, settings: FitSettings, shards: ShardSet) -> dict[str
         raise ConfigurationError(f"{out} holds checkpoints, but no {SETTINGS_FILE}: choose another folder")
     theirs = read_yaml(path, "settings file")
     if theirs != mine:
-        different = next((key for key in mine if not isinstance(theirs, dict) or theirs.get(key) != mine[key]), "")
         raise ConfigurationError(
-            f"{out} holds a run of other settings ({different} differs): choose another folder, or run it with them"
+            f"{out} holds a run of other settings ({_difference(theirs, mine)}): choose another folder, or run it with "
+            "them"
         )
     contents = read_checkpoint(last)
     kinds = {"epoch": int, "loops": dict, "state_dict": dict, "callbacks": dict, "optimizer_states": list}

@@ -98,7 +98,7 @@ def test_video_shares_one_identity(exported: Path, corpus: Path, tmp_path: Path)
     assert len(fits["identity"]) > 0
     assert [frame["number"] for frame in fits["frames"]] == list(range(len(fits["frames"])))
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "film.mp4", "film.json", "film-fits.json", "film-identity.ply"
+        "film.mp4", "film.jsonl", "film-fits.json", "film-identity.ply"
     }  # fmt: skip
 
 

@@ -25,14 +25,14 @@ def test_video_is_followed_and_smoothed(exported: Path, corpus: Path, tmp_path: 
     writer.release()
     made = call("predict", "--onnx", exported / "model.onnx", tmp_path / "in.mp4", "--out", tmp_path / "out")
     assert made.exit_code == 0, made.output
-    lines = [json.loads(line) for line in (tmp_path / "out/in.json").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "out/in.jsonl").read_text().splitlines()]
     assert [line["number"] for line in lines] == [0, 1, 2, 3]
     reader = cv2.VideoCapture(str(tmp_path / "out/in.mp4"))
     assert int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) == 4
     reader.release()
     given = ("--box", 120, 120, 330, 330, "--limit", 2, "--out", tmp_path / "boxed")
     made = call("predict", "--onnx", exported / "model.onnx", tmp_path / "in.mp4", *given)
-    assert json.loads((tmp_path / "boxed/in.json").read_text().splitlines()[0])["faces"][0]["box"] == [
+    assert json.loads((tmp_path / "boxed/in.jsonl").read_text().splitlines()[0])["faces"][0]["box"] == [
         120,
         120,
         330,
@@ -108,8 +108,8 @@ def no_face(image: np.ndarray) -> np.ndarray:
 def test_ctrl_c_ends_and_keeps_a_webcams_recording(run: Path, films: Films, tmp_path: Path) -> None:
     follower = Follower(load_regressor(run), no_face)
     assert process_video(0, follower, tmp_path / "cam", np.empty((0, 3), np.int64)) == Filmed(3, 0, None)
-    assert {path.name for path in tmp_path.iterdir()} == {"cam.mp4", "cam.json"}
-    assert len((tmp_path / "cam.json").read_text().splitlines()) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"cam.mp4", "cam.jsonl"}
+    assert len((tmp_path / "cam.jsonl").read_text().splitlines()) == 3
 
 
 def test_ctrl_c_in_a_file_leaves_nothing_half_done(run: Path, films: Films, tmp_path: Path) -> None:

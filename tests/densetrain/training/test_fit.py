@@ -127,7 +127,7 @@ def test_nothing_of_somebody_elses_is_touched(dataset: Path, tmp_path: Path) -> 
 
 
 def test_another_runs_folder_is_refused(dataset: Path, run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"run of other settings \(seed differs\)"):
+    with pytest.raises(ConfigurationError, match=r"run of other settings \(seed: 0 there, 7 asked for\)"):
         fit([dataset], tiny("seed=7"), run)
     shutil.copy(run / LAST, tmp_path / LAST)
     with pytest.raises(ConfigurationError, match=r"checkpoints, but no fit-settings.yaml"):
