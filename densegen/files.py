@@ -43,7 +43,8 @@ __all__ = [
 ]
 
 TEMPORARY_SUFFIX = ".partial"
-LOCK_NAME, SOFT_LOCK_NAME = ".lock", ".lock-without-locks"
+LOCK_NAME, SOFT_SUFFIX = ".lock", "-without-locks"
+SOFT_LOCK_NAME = f"{LOCK_NAME}{SOFT_SUFFIX}"
 LOCK_NAMES = {LOCK_NAME, SOFT_LOCK_NAME}
 
 
@@ -142,11 +143,13 @@ def is_leftover(path: Path) -> bool:
 
 
 @contextmanager
-def only_one(folder: Path, busy: str, wait_s: float = 0) -> Iterator[None]:
+def only_one(folder: Path, busy: str, wait_s: float = 0, name: str = LOCK_NAME) -> Iterator[None]:
     """Work in ``folder`` as the only process; raises :class:`BuildError`, saying ``busy``, if another one still does
     after ``wait_s`` seconds.
 
     A new folder in which nothing was written is taken away again.
+
+    name : of the file that is locked in ``folder``; another one for a part of the folder
 
     On a disk without locks (some network disks) a file that is there stands for the lock; one that a killed process
     left has to be deleted by hand, and the error says so.
@@ -155,7 +158,7 @@ def only_one(folder: Path, busy: str, wait_s: float = 0) -> Iterator[None]:
 
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    lock: Any = FileLock(folder / LOCK_NAME, timeout=wait_s)
+    lock: Any = FileLock(folder / name, timeout=wait_s)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -164,7 +167,8 @@ def only_one(folder: Path, busy: str, wait_s: float = 0) -> Iterator[None]:
             except (NotImplementedError, OSError) as error:
                 if isinstance(error, OSError) and (isinstance(error, Timeout) or error.errno not in _NO_LOCKS):
                     raise
-                lock, busy = SoftFileLock(folder / SOFT_LOCK_NAME, timeout=wait_s), f"{busy}{_no_locks(folder)}"
+                soft = folder / f"{name}{SOFT_SUFFIX}"
+                lock, busy = SoftFileLock(soft, timeout=wait_s), f"{busy}{_no_locks(soft)}"
                 lock.acquire()
     except Timeout as error:
         raise BuildError(busy) from error
@@ -172,7 +176,7 @@ def only_one(folder: Path, busy: str, wait_s: float = 0) -> Iterator[None]:
         yield
     finally:  # The file goes before the lock: after the release it could be another process's lock file.
         with suppress(PermissionError):  # Windows removes no file that is open
-            (folder / LOCK_NAME).unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
         lock.release()
         if is_new and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
@@ -181,8 +185,8 @@ def only_one(folder: Path, busy: str, wait_s: float = 0) -> Iterator[None]:
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
 
-def _no_locks(folder: Path) -> str:
-    return f"; this disk has no locks: if nothing runs there, delete {folder / SOFT_LOCK_NAME}"
+def _no_locks(path: Path) -> str:
+    return f"; this disk has no locks: if nothing runs there, delete {path}"
 
 
 def write_bytes(path: Path, data: bytes) -> None:

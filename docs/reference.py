@@ -221,7 +221,7 @@ def as_fields(lines: list[str]) -> None:
         if found := ENTRY.match(line):
             if not inside and made and made[-1].strip():
                 made.append("")
-            field = "returns" if found[1] == "returns" else f"param {found[1].replace(', ', ', ')}"
+            field = "returns" if found[1] == "returns" else f"param {found[1]}"
             made.append(f":{field}: {found[2]}")
             inside = True
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several workers would wait
 settings.register_profile("here", deadline=None, max_examples=60, derandomize=True,
                           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 settings.load_profile("here")
+
+# What somebody remembers on this machine is no part of a test.
+os.environ["DENSEGEN_CONFIG_DIR"] = tempfile.mkdtemp(prefix="densegen-tests-")
+for _name in ("DENSEGEN_MODEL", "DENSEGEN_ROOT"):
+    os.environ.pop(_name, None)
 
 INDEX_FILE = "vertex_index_520.yaml"
 PORTRAITS = 16

@@ -236,13 +236,16 @@ def edit_index(
     from densegen.editor.server import serve
     from densegen.editor.session import EditSession
     from densegen.face.morphable_model import read_model
+    from densegen.files import only_one
     from densegen.index.quality import coefficient_spread
 
     model = read_model(model_path)
-    session = EditSession.open(_read_index(path), model, corrections)
     std = coefficient_spread(fits, model) if fits else np.concatenate([model.shape_std, model.expression_std])
     faces = SampleFaces(model, std, fits)
-    serve(session, host, port, lambda line: say(line, err=True), faces, opened=opened)
+    busy = f"another page edits {corrections}: close it, or choose another --corrections"
+    with only_one(corrections.resolve().parent, busy, name=f".{corrections.name}.lock"):
+        session = EditSession.open(_read_index(path), model, corrections)
+        serve(session, host, port, lambda line: say(line, err=True), faces, opened=opened)
 
 
 def _read_index(path: Path | None) -> VertexIndex:

@@ -32,14 +32,16 @@ def remember(model_path: Path | None, roots: tuple[str, ...], forget: bool) -> N
     from densegen.face.morphable_model import read_model
     from densegen.remembered import read_remembered, remembered_path
     from densegen.remembered import remember as keep
-    from densegen.sources.manifest import read_manifest
+    from densegen.sources.manifest import manifest_text_of, read_manifest
 
     model, known = (None, {}) if forget else read_remembered()
     for given in roots:
         name, equals, folder = given.partition("=")
         if not equals or not Path(folder).is_dir():
             raise ConfigurationError(f"--root {given!r} is not NAME=FOLDER with a folder that exists")
-        known[read_manifest(name).name] = Path(folder)
+        if manifest_text_of(name) and read_manifest(name).synthetic is not None:
+            raise ConfigurationError(f"--root {given!r}: {name} is drawn when it is built, and needs no folder")
+        known[name] = Path(folder)
     if model_path is not None:
         read_model(model_path)
         model = model_path

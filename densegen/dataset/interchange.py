@@ -88,6 +88,7 @@ def export_dataset(
     parts = _plan(dataset, format, samples_a_part)
     out.mkdir(parents=True, exist_ok=True)
     with only_one(out, f"another export is writing into {out}"):
+        remove_leftovers(out)
         done = _begin(out, _Progress(source=dataset.fingerprint, format=format, samples_a_part=samples_a_part))
         remove_leftovers(out / "data")
         write = {"webdataset": _write_tar, "parquet": _write_parquet}[format]
@@ -125,13 +126,16 @@ def _plan(dataset: ShardSet, format: Format, size: int) -> list[_Part]:
 def _begin(out: Path, wanted: _Progress) -> _Progress:
     """What is done already; refuses a folder that holds something else."""
     found = [path.name for path in out.iterdir() if path.name not in (".lock", ".lock-without-locks")]
+    contents = read_json(out / PROGRESS_NAME)
     try:
-        earlier = _Progress.model_validate(read_json(out / PROGRESS_NAME) or {})
+        earlier = None if contents is None else _Progress.model_validate(contents)
     except ValidationError:
         earlier = None
     if earlier is None:
         if found:
             raise ConfigurationError(f"{out} holds {found[0]}, which no export wrote: choose another folder")
+        # Before anything else: a killed export is then known as one.
+        write_text(out / PROGRESS_NAME, wanted.model_dump_json(indent=1))
         return wanted
     if (earlier.source, earlier.format, earlier.samples_a_part) != (
         wanted.source,
@@ -159,7 +163,7 @@ def _about(dataset: ShardSet, row: int) -> dict[str, Any]:
 def _write_tar(dataset: ShardSet, rows: Int64, path: Path) -> None:
     """A tar of KEY.jpg, KEY.landmarks.npy, KEY.keypoints68.npy and KEY.json a sample; the same bytes each time."""
     reader = dataset.open()
-    with path.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with path.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for row in rows.tolist():
             key = _key(str(dataset.sample_ids[row]))
             for suffix, data in (
@@ -261,7 +265,14 @@ def _card(dataset: ShardSet, format: Format, parts: list[_Part]) -> str:
     names = " and ".join(dataset.datasets)
     size = next(
         label
-        for limit, label in ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e9, "n>1M"))
+        for limit, label in (
+            (1e3, "n<1K"),
+            (1e4, "1K<n<10K"),
+            (1e5, "10K<n<100K"),
+            (1e6, "100K<n<1M"),
+            (1e7, "1M<n<10M"),
+            (1e12, "10M<n<100M"),
+        )
         if len(dataset) < limit
     )
     fields = (

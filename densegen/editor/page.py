@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from densegen.arrays import Float64, Mask
 from densegen.editor import words
 from densegen.editor.sample_faces import SampleFaces
-from densegen.editor.scene import IDS_AROUND, EditorScene, Landmarks
+from densegen.editor.scene import HEAT_MM, IDS_AROUND, EditorScene, Landmarks
 from densegen.editor.session import EditSession
 from densegen.editor.views import FIELD_OF_VIEW, VIEWS, View, camera_of, plane_offset
 from densegen.editor.words import ADD, LOOK, MODES, MOVE
@@ -53,11 +54,15 @@ class EditorPage:
         self.selected: str | None = None
         """The landmark's name without its side."""
         self.selected_row: int | None = None
+        self.asked_at = -1
+        """The step of the history that the box for the reason is about."""
         self.gaps: list[int] = []
         """Vertices that 'next largest gap' has shown."""
         self.aspects: dict[int, float] = {}
         self.surface, _ = face_surface(session.model)
-        self.scene = EditorScene(session, server, faces, self._dragged)
+        # Drags are followed by one thread, in the order in which they arrive.
+        self.drags = ThreadPoolExecutor(1, "drags")
+        self.scene = EditorScene(session, server, faces, self._queue_drag)
         self.landmarks = Landmarks(session, self.scene.region_of)
         self._build_panel()
         self._add_keys()
@@ -88,7 +93,7 @@ class EditorPage:
             self.back_to = gui.add_dropdown("back to", ("start",), hint="the state after this edit")
         with gui.add_folder("show", expand_by_default=False):
             self.heat = gui.add_checkbox("coverage as heat", False)
-            self.heat_scale = gui.add_html(words.heat_scale(), visible=False)
+            self.heat_scale = gui.add_html(words.heat_scale(HEAT_MM), visible=False)
             self.links = gui.add_checkbox("link mirror partners", False)
             self.ids = gui.add_checkbox("ids around the selected", False)
             self.midline = gui.add_checkbox("put onto the midline", False, hint="the next landmark that is added")
@@ -112,7 +117,7 @@ class EditorPage:
         self.save.on_click(lambda _: self._edit(self._save))
         self.next_gap.on_click(lambda _: self._show_next_gap())
         self.find.on_update(_by_a_person(lambda: self._find(self.find.value)))
-        self.reason.on_update(_by_a_person(lambda: self._give_reason(self.reason.value)))
+        self.reason.on_update(_by_a_person(self._give_reason))
         self.back_to.on_update(_by_a_person(self._go_back))
         for box in (self.heat, self.links, self.ids, self.photograph, *self.regions.values()):
             box.on_update(lambda _: self.draw())
@@ -238,7 +243,9 @@ class EditorPage:
 
         x, y : shares of the scene's width and height, from its upper left corner
         """
-        with self.lock:
+        if not self.lock.acquire(blocking=False):  # whoever asks serves every page: it does not wait for one
+            return ""
+        try:
             clients = list(self.server.get_clients().values())
             if not clients:
                 return ""
@@ -248,6 +255,8 @@ class EditorPage:
             met = self.scene.meets(origin, direction)
             row = None if met is None else self.scene.nearest_row(self.landmarks, self.shown, met[1], met[2])
             return "" if row is None else f"{row} · {self.landmarks.names[row]} · {self.landmarks.regions[row]}"
+        finally:
+            self.lock.release()
 
     # What the person does
 
@@ -270,7 +279,8 @@ class EditorPage:
         elif self.mode_now == ADD:
             self._edit(lambda: self._add(vertex))
         elif self.mode_now == MOVE and self.selected is not None:
-            self._edit(lambda: self._move(vertex))
+            name = self.selected
+            self._edit(lambda: self._move(name, vertex))
             self._set_mode(LOOK)
         else:
             self.select(None)
@@ -281,6 +291,9 @@ class EditorPage:
             self.selected = None if name is None else without_side(name)
             self.selected_row = None if name is None else self.landmarks.row_of(name)
             self.draw()
+
+    async def _queue_drag(self, event: Any) -> None:
+        self.drags.submit(self._dragged, event)
 
     def _dragged(self, event: Any) -> None:
         """Let a landmark and its mirror image follow the pointer along the surface; one edit when it is let go."""
@@ -296,7 +309,7 @@ class EditorPage:
             if name not in self.session.state:
                 self._say(words.failed(f"{name} is one of the iBUG 68: it stays where it is"))
             elif event.phase == "end":
-                self._edit(lambda: self._move(met[0]) if met is not None else "Not moved: that is beside the face.")
+                self._edit(lambda: self._move(name, met[0]) if met else "Not moved: that is beside the face.")
             elif met is not None:
                 self._preview(name, met[0])
 
@@ -328,24 +341,25 @@ class EditorPage:
         edit = self.session.last_edit
         asked = edit is not None and edit.verb != "read"
         self.reason.disabled = not asked
+        self.asked_at = self.session.position
         if changed or not asked:
             self.reason.value = self.session.reason_of_last_edit
         self._say(words.done(done, ask=changed and asked and not self.session.reason_of_last_edit))
 
-    def _give_reason(self, text: str) -> None:
+    def _give_reason(self) -> None:
         with self.lock:
-            self.session.give_reason(text)
-            self._draw_history()
+            if self.asked_at == self.session.position:  # else it is about an edit that is not the last one any more
+                self.session.give_reason(self.reason.value)
+                self._draw_history()
 
     def _add(self, vertex: int) -> str:
         self.selected = self.session.add(vertex, "", midline=bool(self.midline.value))
         self.scene.mark(None)
         return f"Added {self.selected} and its mirror image."
 
-    def _move(self, vertex: int) -> str:
-        name = str(self.selected)
-        self.session.move(name, vertex, "")
-        return f"Moved {name} and its mirror image."
+    def _move(self, name: str, vertex: int) -> str:
+        moved = self.session.move(name, vertex, "")
+        return f"Moved {name} and its mirror image." if moved else f"{name} was there already."
 
     def _step(self, key: str) -> str:
         """Move the selected landmark to the next vertex, as an arrow key says, as the UV plane is seen."""
@@ -357,8 +371,8 @@ class EditorPage:
         vertex = self.scene.neighbour(half, direction * [-1, 1] if on_left else direction)
         if vertex is None:
             return "Not moved: there is no vertex in that direction."
-        self.session.move(self.selected, vertex, "", on=True)
-        return f"Moved {self.selected} and its mirror image by a vertex."
+        moved = self.session.move(self.selected, vertex, "", on=True)
+        return f"Moved {self.selected} and its mirror image by a vertex." if moved else "That is its mirror image."
 
     def _delete(self) -> str:
         if self.selected is None:
@@ -374,15 +388,16 @@ class EditorPage:
         return self._go_to(self.session.position + 1, "Redone.", "There is nothing to redo.")
 
     def _go_back(self) -> None:
-        entries = words.history(self.session)
-        if self.back_to.value in entries:
-            self._edit(lambda: self._go_to(entries.index(self.back_to.value), "Went there.", ""))
+        with self.lock:
+            entries = words.history(self.session)
+            if self.back_to.value in entries:
+                self._edit(lambda: self._go_to(entries.index(self.back_to.value), "Went there.", ""))
 
     def _go_to(self, position: int, done: str, nothing: str) -> str:
         if not 0 <= position < len(self.session.states) or position == self.session.position:
             return nothing
         # The landmark that the step changed is selected, so that one sees what happened.
-        changed = self.session.edits[min(position, self.session.position)].name
+        changed = self.session.edits[position - 1 if position > self.session.position else position].name
         self.session.go_to(position)
         self.selected = changed if changed in self.session.state else None
         return done
@@ -424,15 +439,17 @@ class EditorPage:
     def _show_sample(self) -> None:
         with self.lock:
             number = int(self.sample.value)
-            self.scene.choose_face(number)
-            self._say(words.done(f"Face {number}: {self.faces.describe(number)}"))
+            try:
+                self.scene.choose_face(number)
+                self._say(words.done(f"Face {number}: {self.faces.describe(number)}"))
+            except (DensegenError, OSError) as error:
+                self._say(words.failed(str(error)))
             self.draw()
 
     def step(self) -> None:
         """Show the next sample face, if the person lets them play."""
         if self.play.value:
-            self.sample.value = (int(self.sample.value) + 1) % (self.faces.count + 1)
-            self._show_sample()
+            self.sample.value = (int(self.sample.value) + 1) % (self.faces.count + 1)  # its callback shows it
 
     def _say(self, html: str) -> None:
         self.note.content = html

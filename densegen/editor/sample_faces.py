@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from densegen.arrays import Float32, Float64, Image
+from densegen.arrays import Float32, Image
 from densegen.errors import SampleError
 from densegen.face.morphable_model import MorphableModel
 from densegen.geometry.pose import pose_vertices
@@ -71,12 +71,15 @@ class SampleFaces:
     @lru_cache(maxsize=COUNT + 1)  # noqa: B019 - there is one of these a process
     def photograph(self, number: int) -> Image | None:
         """(V, 3) uint8 colours of a fit's photograph at its vertices, plaster where it does not show them; None for
-        faces without a photograph.
+        faces without a photograph that can be read.
         """
         if not number or not self.fits:
             return None
         fit, path = self._read(self.fits[number - 1])
-        image = read_photograph(path)
+        try:
+            image = read_photograph(path)
+        except (SampleError, OSError):
+            return None  # the face is shown in plaster
         points = pose_vertices(self.model.vertices(fit.shape, fit.expression), fit.pose, image.shape[0])
         columns, rows = np.rint(points[:, :2]).astype(np.int64).T
         inside = (columns >= 0) & (columns < image.shape[1]) & (rows >= 0) & (rows < image.shape[0])
@@ -92,9 +95,3 @@ class SampleFaces:
         if not number:
             return "mean face"
         return self.fits[number - 1].stem if self.fits else f"drawn face {number}"
-
-
-def in_scene(vertices: Float32, model: MorphableModel, scene_mm: float) -> Float64:
-    """(V, 3) vertices in units of the scene."""
-    places: Float64 = vertices.astype(np.float64) * model.unit_mm / scene_mm
-    return places

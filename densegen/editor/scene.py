@@ -53,7 +53,7 @@ class EditorScene:
     triangles : (F, 3) of the face's part
     """
 
-    def __init__(self, session: EditSession, server: Any, faces: SampleFaces, dragged: Callable[[Any], None]) -> None:
+    def __init__(self, session: EditSession, server: Any, faces: SampleFaces, dragged: Callable[[Any], Any]) -> None:
         self.session, self.server, self.faces, self.dragged = session, server, faces, dragged
         self.triangles = _face_triangles(session)
         self.used = np.unique(self.triangles)

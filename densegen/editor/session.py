@@ -20,6 +20,7 @@ from densegen.index.corrections import (
     Draft,
     Move,
     Removal,
+    apply_corrections,
     correct,
     drafts_near_index,
     drafts_of_index,
@@ -134,20 +135,22 @@ class EditSession:
         self._push(self.state | {name: Draft(name, half, origin_of_person(_reason(reason)))}, Edit("added", name))
         return name
 
-    def move(self, name: str, vertex: int, reason: str, *, midline: bool = False, on: bool = False) -> None:
-        """Move a landmark, named without its side, and its mirror image.
+    def move(self, name: str, vertex: int, reason: str, *, midline: bool = False, on: bool = False) -> bool:
+        """Move a landmark, named without its side, and its mirror image; returns whether it was elsewhere before.
 
         on : whether the last edit goes on, if it moved this landmark: both are one step to undo
         """
         self._known(name)
         half = self._half(vertex, midline)
-        if half != self.state[name].half:
-            self._free(half, name)
-            if on and self.position and self.edits[self.position - 1] == Edit("moved", name):
-                reason = reason or self.reason_of_last_edit
-                self.position -= 1
-            draft = Draft(name, half, origin_of_person(_reason(reason)))
-            self._push(self.state | {name: draft}, Edit("moved", name))
+        if half == self.state[name].half:
+            return False
+        self._free(half, name)
+        if on and self.position and self.edits[self.position - 1] == Edit("moved", name):
+            reason = reason or self.reason_of_last_edit
+            self.position -= 1
+        draft = Draft(name, half, origin_of_person(_reason(reason)))
+        self._push(self.state | {name: draft}, Edit("moved", name))
+        return True
 
     def remove(self, name: str, reason: str) -> None:
         """Take a landmark, named without its side, and its mirror image out."""
@@ -189,8 +192,10 @@ class EditSession:
         if edit.verb == "deleted":
             self.removal_reasons[edit.name] = _reason(text)
         else:
-            draft = Draft(edit.name, self.state[edit.name].half, origin_of_person(_reason(text)))
-            self.states[self.position] = self.state | {edit.name: draft}
+            old = self.state[edit.name]
+            new = Draft(edit.name, old.half, origin_of_person(_reason(text)))
+            # States that were undone hold the same landmark, too.
+            self.states = [state | {edit.name: new} if state.get(edit.name) == old else state for state in self.states]
         if self.saved_position == self.position:
             self.saved_position = None
         self._keep()
@@ -285,6 +290,16 @@ class EditSession:
         else:
             write_text(self.unsaved_path, format_corrections(self.corrections()))
 
+    def _refuse_applied(self, corrections: Corrections) -> None:
+        """Corrections that the index holds already cannot be made twice."""
+        gone = [removal.name for removal in corrections.remove if removal.name not in self.state]
+        come = [added.name for added in corrections.add if added.name in self.state]
+        if gone or come:
+            raise ConfigurationError(
+                f"{self.path.name} leads to {corrections.index_version}, which {self.base.name} {self.base.version} "
+                "holds already: choose another file with --corrections"
+            )
+
     def _apply(self, corrections: Corrections) -> None:
         """Make the edits of a corrections file one state."""
         if corrections.index_name != self.base.name:
@@ -292,20 +307,11 @@ class EditSession:
                 f"{self.path.name} corrects {corrections.index_name}, not {self.base.name}: choose another file with "
                 "--corrections"
             )
+        if compare_versions(corrections.index_version, self.base.version) <= 0:
+            self._refuse_applied(corrections)
         self.kept = corrections
-        state = dict(self.state)
-        for removal in corrections.remove:
-            self._known(removal.name)
-            self.removal_reasons[removal.name] = removal.reason
-            del state[removal.name]
-        for move in corrections.move:
-            if move.name not in state:
-                raise ConfigurationError(f"{self.path.name} moves {move.name}, which {self.base.name} has not")
-            state[move.name] = Draft(move.name, self.plane.nearest(move.uv, move.name), origin_of_person(move.reason))
-        for added in corrections.add:
-            state[added.name] = Draft(
-                added.name, self.plane.nearest(added.uv, added.name), origin_of_person(added.reason)
-            )
+        self.removal_reasons |= {removal.name: removal.reason for removal in corrections.remove}
+        state = apply_corrections(dict(self.state), corrections, self.plane)
         self.states.append(state)
         self.edits.append(Edit("read", self.path.name))
         self.position = len(self.states) - 1

@@ -119,7 +119,7 @@ def legend(regions: list[str]) -> str:
     return f'<div style="{_BOX};columns:2">{"<br>".join(rows)}</div>'
 
 
-def heat_scale(largest_mm: float = 12.0) -> str:
+def heat_scale(largest_mm: float) -> str:
     """The colours of the heat, with millimetres."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex

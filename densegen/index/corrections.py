@@ -37,6 +37,7 @@ __all__ = [
     "Draft",
     "Move",
     "Removal",
+    "apply_corrections",
     "correct",
     "count_landmarks",
     "drafts_near_index",
@@ -139,19 +140,35 @@ def correct(base: Candidates | VertexIndex, corrections: Corrections, model: Mor
 
 
 def count_landmarks(base: Candidates | VertexIndex, corrections: Corrections, model: MorphableModel) -> int:
-    """How many landmarks the corrections lead to, whatever they promise; raises as :func:`correct` does."""
+    """How many landmarks the corrections lead to, whatever they promise; raises as :func:`apply_corrections` does."""
     drafts = _corrected(base, corrections, FacePlane(model))
     return KEYPOINTS + sum(1 if int(model.mirror[draft.half]) == draft.half else 2 for draft in drafts)
 
 
 def _corrected(base: Candidates | VertexIndex, corrections: Corrections, plane: FacePlane) -> list[Draft]:
-    model = plane.model
-    drafts = drafts_of_index(base, model) if isinstance(base, VertexIndex) else drafts_of_candidates(base, plane)
+    drafts = drafts_of_index(base, plane.model) if isinstance(base, VertexIndex) else drafts_of_candidates(base, plane)
+    thinned = _each_vertex_once if isinstance(base, Candidates) else None
+    return list(apply_corrections(drafts, corrections, plane, thinned).values())
+
+
+def apply_corrections(
+    drafts: dict[str, Draft],
+    corrections: Corrections,
+    plane: FacePlane,
+    thinned: Callable[[dict[str, Draft], FacePlane], dict[str, Draft]] | None = None,
+) -> dict[str, Draft]:
+    """The drafts with the corrections applied: removals, then moves, then additions.
+
+    thinned : what is done to the drafts between removals and moves
+
+    Raises :class:`ConfigurationError` if a correction names no landmark, or adds one that exists.
+    """
+    drafts = dict(drafts)
     for removal in corrections.remove:
         _known(removal.name, drafts, "remove")
         del drafts[removal.name]
-    if isinstance(base, Candidates):
-        drafts = _each_vertex_once(drafts, plane)
+    if thinned is not None:
+        drafts = thinned(drafts, plane)
     for move in corrections.move:
         draft = _known(move.name, drafts, "move")
         drafts[move.name] = Draft(draft.name, plane.nearest(move.uv, move.name), origin_of_person(move.reason))
@@ -160,7 +177,7 @@ def _corrected(base: Candidates | VertexIndex, corrections: Corrections, plane: 
             raise ConfigurationError(f"add names {addition.name}, which exists already")
         half = plane.nearest(addition.uv, addition.name)
         drafts[addition.name] = Draft(addition.name, half, origin_of_person(addition.reason))
-    return list(drafts.values())
+    return drafts
 
 
 def _check_version(base: VertexIndex, corrections: Corrections) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
 from densegen.index.candidates import Candidates
-from densegen.index.corrections import Addition, Corrections, Move, Removal, count_landmarks
+from densegen.index.corrections import Addition, Corrections, Move, Removal, correct, count_landmarks
 from densegen.index.vertex_index import VertexIndex, compare_versions
 
 __all__ = ["Conflict", "find_conflicts", "merge_corrections"]
@@ -17,14 +19,15 @@ Entry = Removal | Move | Addition
 
 @dataclass(frozen=True)
 class Conflict:
-    """A landmark that both files correct, each in another way."""
+    """A landmark of the index that both files correct, each in another way."""
 
     name: str
-    first: Entry
-    second: Entry
+    first: tuple[Entry, ...]
+    second: tuple[Entry, ...]
 
     def __str__(self) -> str:
-        return f"{self.name}: the first {_in_words(self.first)}, the second {_in_words(self.second)}"
+        first, second = (" and ".join(map(_in_words, entries)) for entries in (self.first, self.second))
+        return f"{self.name}: the first {first}, the second {second}"
 
 
 def _in_words(entry: Entry) -> str:
@@ -35,12 +38,17 @@ def _in_words(entry: Entry) -> str:
 
 
 def find_conflicts(first: Corrections, second: Corrections) -> list[Conflict]:
-    """The landmarks that both correct, each in another way; equal entries are none, whatever their reasons."""
-    theirs = _entries(second)
+    """The landmarks that both correct, each in another way; equal entries are none, whatever their reasons.
+
+    Additions of one name at two places are none either: two people number theirs alike, and both are kept.
+    """
+    mine, theirs = _by_name(first), _by_name(second)
     return [
-        Conflict(name, entry, theirs[name])
-        for name, entry in _entries(first).items()
-        if name in theirs and _what(entry) != _what(theirs[name])
+        Conflict(name, mine[name], theirs[name])
+        for name in mine
+        if name in theirs
+        and set(map(_what, mine[name])) != set(map(_what, theirs[name]))
+        and not all(isinstance(entry, Addition) for entry in (*mine[name], *theirs[name]))
     ]
 
 
@@ -52,13 +60,15 @@ def merge_corrections(
     *,
     prefer: Corrections | None = None,
 ) -> Corrections:
-    """One file of the corrections of two, which both begin with ``base``.
+    """One file of the corrections of two, which both begin with ``base``; it can be applied.
 
-    The newer version counts; both changelogs stay. Of two equal entries the first one's reason stays.
+    The newer version counts; both changelogs stay. Of two equal entries the first one's reason stays. An addition of
+    the second that has the name of another one gets a free name.
 
     prefer : ``first`` or ``second``, which wins if both correct a landmark differently
 
-    Raises :class:`ConfigurationError` if they correct different indices, or disagree and nothing is preferred.
+    Raises :class:`ConfigurationError` if they correct different indices, disagree and nothing is preferred, or add two
+    landmarks at one place.
     """
     if first.index_name != second.index_name:
         raise ConfigurationError(f"one corrects {first.index_name}, the other {second.index_name}")
@@ -67,26 +77,51 @@ def merge_corrections(
         raise ConfigurationError(
             f"{len(conflicts)} landmarks differ: {'; '.join(map(str, conflicts))}: agree, or prefer one"
         )
-    weaker, stronger = (first, second) if prefer is second else (second, first)
-    entries = {**_entries(weaker), **_entries(stronger)}
+    lost = {conflict.name for conflict in conflicts}
+    mine = [entry for entry in _entries(first) if prefer is not second or entry.name not in lost]
+    theirs = [entry for entry in _entries(second) if prefer is second or entry.name not in lost]
+    known = set(map(_what, mine))
+    merged = [*mine, *_renamed([entry for entry in theirs if _what(entry) not in known], mine)]
     newer = first if compare_versions(first.index_version, second.index_version) >= 0 else second
-    merged = first.model_copy(
+    made = first.model_copy(
         update={
             "index_version": newer.index_version,
             "description": newer.description or first.description or second.description,
             "changelog": tuple(dict.fromkeys((*first.changelog, *second.changelog))),
-            "remove": tuple(entry for entry in entries.values() if isinstance(entry, Removal)),
-            "move": tuple(entry for entry in entries.values() if isinstance(entry, Move)),
-            "add": tuple(entry for entry in entries.values() if isinstance(entry, Addition)),
+            "remove": tuple(entry for entry in merged if isinstance(entry, Removal)),
+            "move": tuple(entry for entry in merged if isinstance(entry, Move)),
+            "add": tuple(entry for entry in merged if isinstance(entry, Addition)),
         }
     )
-    return merged.model_copy(update={"count": count_landmarks(base, merged, model)})
+    made = made.model_copy(update={"count": count_landmarks(base, made, model)})
+    correct(base, made, model)  # what is written can be applied
+    return made
 
 
-def _entries(corrections: Corrections) -> dict[str, Entry]:
+def _renamed(entries: list[Entry], mine: list[Entry]) -> list[Entry]:
+    """The entries, with free names for additions whose names the other file has given, too."""
+    taken = {entry.name for entry in mine if isinstance(entry, Addition)}
+    names = taken | {entry.name for entry in entries}
+    made: list[Entry] = []
+    for entry in entries:
+        if isinstance(entry, Addition) and entry.name in taken:
+            free: Callable[[str], bool] = lambda name: name not in names  # noqa: E731
+            name = next(filter(free, (f"{entry.name}-{number}" for number in itertools.count(2))))
+            names.add(name)
+            entry = entry.model_copy(update={"name": name})
+        made.append(entry)
+    return made
+
+
+def _entries(corrections: Corrections) -> list[Entry]:
     lists: tuple[tuple[Entry, ...], ...] = (corrections.remove, corrections.move, corrections.add)
-    return {entry.name: entry for entries in lists for entry in entries}
+    return [entry for entries in lists for entry in entries]
 
 
-def _what(entry: Entry) -> tuple[type, object]:
-    return type(entry), None if isinstance(entry, Removal) else entry.uv
+def _by_name(corrections: Corrections) -> dict[str, tuple[Entry, ...]]:
+    entries = _entries(corrections)
+    return {entry.name: tuple(one for one in entries if one.name == entry.name) for entry in entries}
+
+
+def _what(entry: Entry) -> tuple[type, str, object]:
+    return type(entry), entry.name, None if isinstance(entry, Removal) else entry.uv

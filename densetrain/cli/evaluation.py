@@ -13,7 +13,7 @@ import click
 
 from densegen.console import refuse_unread, say
 from densegen.conventions import SPLITS
-from densegen.remembered import remembered_model
+from densegen.remembered import remembered_model, remembered_root
 from densetrain.choices import DetectorName, Labels, YawSource
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) 
     from densetrain.network.regressor import open_regressor
 
     asked = _Asked(**options)
+    if asked.benchmark == "aflw2000-3d" and asked.root is None and asked.protocol is None:
+        asked = replace(asked, root=remembered_root("aflw2000_3d"))
     if asked.what == "surface" and asked.model_path is None:
         asked = replace(asked, model_path=remembered_model())
     if (model is None) == (asked.predictions is None):
@@ -277,9 +279,14 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
              for p in (sorted(at.glob("*.json")) if at.is_dir() else [at])]  # fmt: skip
     if not found:
         raise ConfigurationError(f"{', '.join(map(str, runs))}: no evaluation here; run 'densetrain evaluate' first")
-    results = tell_apart([(str(run), read_result(path)) for run, path in found])
-    pictures = {path.with_name(f"{path.stem}-worst.png"): path for _, path in found}
-    sheets = {picture: read_result(path) for picture, path in pictures.items() if picture.is_file()}
+    read = [(str(run), read_result(path)) for run, path in found]
+    results = tell_apart(read)
+    pictures = [path.with_name(f"{path.stem}-worst.png") for _, path in found]
+    sheets = {
+        picture: result.model_copy(update={"method": f"{result.method} in {place}"})
+        for picture, (place, result) in zip(pictures, read, strict=True)
+        if picture.is_file()
+    }
     logs = [log for run in runs if (log := read_log(run)) is not None]
     profiles = []
     if backbones:

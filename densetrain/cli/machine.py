@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +62,10 @@ def _accelerators() -> Iterator[Row]:
 
 
 def _weights() -> Iterator[Row]:
-    cache = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch") / "hub" / "checkpoints"
+    try:
+        import torch
+    except ImportError:
+        return
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
     found = sorted(path.name for path in cache.glob("*.pth")) if cache.is_dir() else []
     yield "torchvision's cache", f"{cache}: {', '.join(found) or 'empty; model.pretrained=FILE takes a file instead'}"

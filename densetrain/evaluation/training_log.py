@@ -42,9 +42,12 @@ def read_log(run: Path) -> TrainingLog | None:
     losses: dict[int, float] = {}
     nme: dict[int, float] = {}
     constant = None
-    for path in sorted(
-        run.glob("csv/version_*/metrics.csv"), key=lambda p: int(p.parent.name.removeprefix("version_"))
-    ):
+    logged = {
+        int(number): path
+        for path in run.glob("csv/version_*/metrics.csv")
+        if (number := path.parent.name.removeprefix("version_")).isdecimal()
+    }
+    for _, path in sorted(logged.items()):
         with path.open(encoding="utf-8", newline="") as file:
             try:
                 for row in csv.DictReader(file):
@@ -60,7 +63,7 @@ def read_log(run: Path) -> TrainingLog | None:
         settings = _flat(contents) if isinstance(contents, dict) else {}
     except (ConfigurationError, FormatError):
         settings = {}
-    return TrainingLog(run.name, settings, tuple(sorted(losses.items())), tuple(sorted(nme.items())), constant)
+    return TrainingLog(str(run), settings, tuple(sorted(losses.items())), tuple(sorted(nme.items())), constant)
 
 
 def _flat(values: dict[str, Any], before: str = "") -> dict[str, str]:

@@ -91,8 +91,8 @@ def description(regressor: TorchRegressor) -> dict[str, Any]:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder whose ``README.md`` or ``config.json`` belongs to something else than an exported network."""
-    taken = [name for name in ("README.md", "config.json") if (folder / name).exists()]
+    """Refuse a folder that holds files of an export's names, but no exported network: they are something else's."""
+    taken = [name for name in ("README.md", "config.json", "model.onnx", *SHEETS) if (folder / name).exists()]
     if taken and not (folder / "model.safetensors").is_file():
         raise ConfigurationError(f"{folder} holds a {taken[0]} of something else: choose another folder")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
-photo = Image.open(sys.argv[1]).convert("RGB")
+photo = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")
 left, top, right, bottom = map(float, sys.argv[2:6])
 
 session = onnxruntime.InferenceSession(str(Path(__file__).with_name("model.onnx")))

@@ -144,5 +144,18 @@ def test_two_peoples_corrections_become_one(corpus: Path, tmp_path: Path) -> Non
         made = run("index", "merge", base, ann, ben, both, "--model", model, "--prefer", prefer)
         assert f"{2 - moved} removed, {moved} moved" in made.stdout
         assert f"the {prefer} wins" in made.stderr
+    # Two people number what they add alike: both are kept.
+    ann.write_text(head.format(0, "ann") + "add: [{name: hole-1, uv: [88.0, 24.0], reason: a hole}]\n")
+    ben.write_text(head.format(1, "ben") + "add: [{name: hole-1, uv: [60.0, 20.0], reason: another}]\n")
+    assert "2 added" in run("index", "merge", base, ann, ben, both, "--model", model).stdout
+    assert run("index", "correct", base, both, tmp_path / "two.yaml", "--model", model).exit_code == 0
+    assert {"hole-1-r", "hole-1-2-r"} <= {landmark.name for landmark in read_index(tmp_path / "two.yaml").landmarks}
+    # What could not be applied is not written.
+    ben.write_text(head.format(1, "ben") + "add: [{name: hole-2, uv: [88.0, 24.0], reason: the same}]\n")
+    assert "fall on the same vertex" in fails("index", "merge", base, ann, ben, both, "--model", model)
+    # A landmark that is taken out and put elsewhere under its name stays so.
+    ann.write_text(head.format(0, "ann") + shared + "add: [{name: d1-003, uv: [88.0, 24.0], reason: elsewhere}]\n")
+    ben.write_text(head.format(1, "ben") + "remove: [{name: d1-004, reason: too near}]\n")
+    assert "1 added, 2 removed" in run("index", "merge", base, ann, ben, both, "--model", model).stdout
     ben.write_text("index_name: theirs\nindex_version: 1.0.0\ncount: 520\n")
     assert "one corrects mine, the other theirs" in fails("index", "merge", base, ann, ben, both, "--model", model)

@@ -89,6 +89,25 @@ def test_an_interrupted_export_goes_on_to_the_same_bytes(dataset: Path, tmp_path
     assert parts[1].stat().st_mtime_ns == kept
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_an_export_that_was_killed_in_its_first_part_goes_on(
+    dataset: Path, tmp_path: Path, kind: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    export_dataset(dataset, whole, kind)
+
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("densegen.dataset.interchange.replace_file", fails)
+        with pytest.raises(OSError, match="No space"):
+            export_dataset(dataset, broken, kind)
+    (broken / ".parts.json.0123abcd.partial").write_text("half")  # and what a kill leaves
+    export_dataset(dataset, broken, kind)
+    assert files(broken) == files(whole)
+
+
 def test_a_tar_names_no_moment_and_no_user(dataset: Path, tmp_path: Path) -> None:
     export_dataset(dataset, tmp_path / "hub", "webdataset")
     with tarfile.open(next((tmp_path / "hub/data").glob("train-*.tar"))) as tar:

@@ -182,3 +182,27 @@ def test_a_version_that_stands_still_goes_forward_when_it_is_saved(
     again = EditSession.open(base, model, session.path)
     again.remove("d1-001", "too near")
     assert again.save().index_version == "1.1.0"
+
+
+def test_a_reason_that_is_given_after_going_back_stays(session: EditSession) -> None:
+    session.add(vertex_at(session, 100, 15), "")
+    session.remove("d1-001", "too near")
+    session.go_to(1)
+    session.give_reason("a hole")
+    session.go_to(2)
+    assert session.save().add[0].reason == "a hole"
+
+
+def test_corrections_that_the_index_holds_already_are_refused_by_name(
+    session: EditSession, base: VertexIndex, model: MorphableModel
+) -> None:
+    session.remove("d1-001", "too near")
+    made = correct(base, session.save(), model)
+    with pytest.raises(ConfigurationError, match=r"which plain 1.1.0 holds already: choose another file"):
+        EditSession.open(made, model, session.path)
+    # An addition of a name that is there is refused, as 'index correct' does.
+    session.path.write_text(
+        "index_name: plain\nindex_version: 2.0.0\ncount: 520\nadd: [{name: d1-002, uv: [90.0, 20.0], reason: x}]\n"
+    )
+    with pytest.raises(ConfigurationError, match="add names d1-002, which exists already"):
+        EditSession.open(base, model, session.path)
