@@ -47,8 +47,7 @@ def list_fits(manifest: Manifest, root: Path, flip: FlipPolicy) -> list[FitEntry
     Raises :class:`ConfigurationError` if the policy is not the dataset's, the root or every folder is missing, or
     two fits have the same id.
     """
-    if flip not in manifest.flips:
-        raise ConfigurationError(f"{manifest.name} has no {flip!r} flips: use one of {', '.join(manifest.flips)}")
+    manifest.check_flip(flip)
     if not root.is_dir():
         raise ConfigurationError(f"the root {root} is not a folder: give the dataset's with --root")
     entries: list[FitEntry] = []

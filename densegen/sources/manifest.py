@@ -76,7 +76,7 @@ class Subset(_Settings):
     """One folder of ``.mat`` files with their images."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
-    """Begins the ids of its samples."""
+    """In counts and groups; sample ids begin with the directory, or with the name if that is the root itself."""
     directory: BelowRoot
     """The folder of the fits, relative to the root, with ``/``; never leaves it."""
     images: BelowRoot | None = None
@@ -204,6 +204,11 @@ class Manifest(_Settings):
     def default_flip(self) -> FlipPolicy:
         return self.build.flip if "flip" in self.build.model_fields_set else self.flips[0]
 
+    def check_flip(self, flip: FlipPolicy) -> None:
+        """Raise :class:`ConfigurationError` if a flip policy is not the dataset's."""
+        if flip not in self.flips:
+            raise ConfigurationError(f"{self.name} has no {flip!r} flips: use one of {', '.join(self.flips)}")
+
     def expected_fits(self, flip: FlipPolicy) -> dict[str, int]:
         """How many fits each subset of the complete dataset gives."""
         return {s.name: s.fits * (2 if flip == "shipped" else 1) for s in self.subsets}
@@ -236,7 +241,9 @@ def choose_settings(manifest: Manifest, **given: Any) -> tuple[BuildSettings, Cr
         raise TypeError(f"a build has no setting {min(unknown)!r}")
     defaults = {"flip": manifest.default_flip} | manifest.build.model_dump(exclude_unset=True)
     try:
-        return BuildSettings.model_validate(defaults | chosen), replace(manifest.crop, **recipe)
+        settings = BuildSettings.model_validate(defaults | chosen)
+        manifest.check_flip(settings.flip)
+        return settings, replace(manifest.crop, **recipe)
     except ValidationError as error:
         raise ConfigurationError(first_problem(error)) from error
     except ValueError as error:

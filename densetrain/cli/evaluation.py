@@ -112,7 +112,7 @@ def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) 
         draw_ced(results, staging / f"{stem.name}-ced.png")
         if draw_worst is not None:
             draw_worst(staging / f"{stem.name}-worst.png")
-    say(f"{stem}.json, -ced.png" + (", -worst.png" if draw_worst is not None else ""))
+    say(", ".join([f"{stem}.json", f"{stem}-ced.png", *([f"{stem}-worst.png"] if draw_worst is not None else [])]))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from densegen.files import replace_file
 from densetrain.errors import TrainingError
 from densetrain.network.model import load_torch
 
-__all__ = ["Checkpoints", "EpochLines", "WarmAverage", "WholeFiles"]
+__all__ = ["Bar", "Checkpoints", "EpochLines", "WarmAverage", "WholeFiles"]
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -97,3 +97,10 @@ class EpochLines(cb.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         nme = float(trainer.callback_metrics["val_nme"])
         self.say(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: validation NME {nme:.3f} %")
+
+
+class Bar(cb.RichProgressBar):
+    """Lightning's bar, without the number of a log folder that nobody asked for."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}

@@ -32,7 +32,7 @@ from densetrain.head_pose import reference_face
 from densetrain.network.checkpoint import BEST, LAST, read_checkpoint
 from densetrain.network.description import CHECKPOINT_KEY, Description
 from densetrain.network.model import load_pretrained
-from densetrain.training.callbacks import Checkpoints, EpochLines, WarmAverage, WholeFiles
+from densetrain.training.callbacks import Bar, Checkpoints, EpochLines, WarmAverage, WholeFiles
 from densetrain.training.module import LandmarkModule
 
 __all__ = ["fit", "make_module", "make_trainer"]
@@ -113,7 +113,7 @@ def make_trainer(
     if trainer.patience is not None:
         watchers.append(cb.EarlyStopping("val_nme", patience=trainer.patience))
     if progress:
-        watchers.append(cb.RichProgressBar(leave=False))
+        watchers.append(Bar(leave=False))
     loggers: list[Logger] = [CSVLogger(out, name="csv"), TensorBoardLogger(out, name="tensorboard")]
     wanted = {
         "accelerator": trainer.accelerator,

@@ -183,3 +183,10 @@ def test_a_missing_dask_names_its_install_line(corpus: Path, tmp_path: Path, mon
 def test_a_manifest_that_comes_along_can_be_begun_with(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(run("manifests", "300w_lp").stdout)
     assert read_manifest(tmp_path / "mine.yaml") == read_manifest("300w_lp")
+
+
+def test_what_cannot_be_is_said_before_anything_is_drawn(tmp_path: Path) -> None:
+    for dry in ((), ("--dry-run",)):
+        line = fails("build", "demo", "--flip", "shipped", "--out", tmp_path / "out", *dry)
+        assert "demo has no 'shipped' flips: use one of" in line
+    assert not list(tmp_path.iterdir())
