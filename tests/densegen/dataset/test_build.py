@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from densegen.dataset.build import Plan, build, plan_build
 from densegen.dataset.build_record import ShardRecord, read_dataset_manifest
@@ -40,7 +41,11 @@ def test_a_build_holds_every_sample_and_verifies(dataset: Path, plan: Plan) -> N
     manifest = verify_dataset(dataset)
     assert manifest.samples == 2 * len(plan.entries) == 32
     assert [record.samples for record in manifest.shards] == [4] * 8
-    assert (dataset / "README.md").read_text().startswith("# densegen procedural faces")
+    card = (dataset / "README.md").read_text()
+    assert "\n# densegen procedural faces" in card
+    assert yaml.safe_load(card.split("---")[1])["task_categories"] == ["keypoint-detection"]
+    assert f"vertex index {plan.index.name} {plan.index.version}" in card
+    assert f"morphable model {plan.model.name}" in card
     assert (dataset / "rejected.csv").read_text() == "sample_id,image,reason,message\n"
     left = {path.name for path in dataset.iterdir() if path.suffix != ".h5"}
     assert left == {"README.md", "rejected.csv", "manifest.json", "contact_sheet.png", "yaw.png"}

@@ -35,4 +35,7 @@ def test_shards_are_scored_beside_the_constant_prediction_and_reported(
     assert (tmp_path / "report/ced-0.png").is_file()
     for picture in re.findall(r"!\[.*\]\((.*)\)", text):
         assert (tmp_path / "report" / picture).is_file()
-    assert "Worst cases: evaluation/shards-validation" in text.replace(str(tmp_path / "run") + "/", "")
+    assert "### Worst cases of run/best.ckpt in " in text
+    assert "![training curves](training.png)" in text
+    assert "| trainer.epochs | 2 | 40 |" in text  # a setting that is not the default
+    assert re.search(r"\| run/best.ckpt \| .*\*\*", text)  # the best values are marked

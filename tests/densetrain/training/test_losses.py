@@ -77,8 +77,8 @@ def test_weights_choose_regions_axes_and_the_68(index: VertexIndex) -> None:
 
 
 def test_weights_that_cannot_be_are_refused(index: VertexIndex) -> None:
-    with pytest.raises(ConfigurationError, match="no region 'ear'"):
-        LandmarkLoss(LossSettings(region_weights={"ear": 1.0}), index)
+    with pytest.raises(ConfigurationError, match="no region 'earr'; did you mean ear"):
+        LandmarkLoss(LossSettings(region_weights={"earr": 1.0}), index)
     with pytest.raises(ConfigurationError, match="weight 0"):
         LandmarkLoss(LossSettings(axis_weights=(0, 0, 0)), index)
 
