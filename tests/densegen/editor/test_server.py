@@ -164,7 +164,7 @@ def test_a_person_edits_in_a_real_browser(
 
 
 @in_a_browser
-@pytest.mark.parametrize("size", [(800, 600), (1500, 700)])
+@pytest.mark.parametrize("size", [(800, 600), (1300, 520)])
 def test_the_face_fits_the_window_and_the_panel_works(
     session: EditSession, corpus: Path, size: tuple[int, int]
 ) -> None:
