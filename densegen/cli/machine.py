@@ -41,6 +41,11 @@ def remember(model_path: Path | None, roots: tuple[str, ...], forget: bool) -> N
             raise ConfigurationError(f"--root {given!r} is not NAME=FOLDER with a folder that exists")
         if manifest_text_of(name) and read_manifest(name).synthetic is not None:
             raise ConfigurationError(f"--root {given!r}: {name} is drawn when it is built, and needs no folder")
+        subsets = read_manifest(name).subsets
+        if not any(any((Path(folder) / subset.directory).glob("*.mat")) for subset in subsets):
+            raise ConfigurationError(
+                f"{folder} is no root of {name}: no fit (*.mat) in {', '.join(subset.directory for subset in subsets)}"
+            )
         known[name] = Path(folder)
     if model_path is not None:
         read_model(model_path)

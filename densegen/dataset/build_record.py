@@ -148,7 +148,7 @@ def read_dataset_manifest(folder: Path) -> DatasetManifest:
     """
     path = folder / MANIFEST_NAME
     if not path.is_file():
-        where = "is the build finished?" if folder.is_dir() else f"there is no folder {folder}"
+        where = "no finished build is here" if folder.is_dir() else f"there is no folder {folder}"
         raise FormatError(f"{path} does not exist: {where}")
     contents: Any = read_json(path)
     schema = contents.get("schema_version") if isinstance(contents, dict) else None

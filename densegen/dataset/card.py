@@ -12,7 +12,7 @@ import numpy as np
 import simplejpeg
 
 from densegen.arrays import Float64, Image
-from densegen.console import as_markdown, one_line
+from densegen.console import as_markdown, counted, one_line
 from densegen.conventions import FRAMES, YAW_EDGES_DEG
 from densegen.dataset.build_record import DatasetManifest, Reject
 from densegen.dataset.shards import ShardReader
@@ -117,7 +117,7 @@ tags: [face, 3d-face-landmarks, dense-landmarks, densegen]
 # {as_markdown(dataset.title)}: {manifest.landmarks} dense 3D landmarks
 
 {manifest.samples:,} samples of a {configuration.crop.size}x{configuration.crop.size} image and \
-{manifest.landmarks}x3 landmarks in {len(manifest.shards)} HDF5 shards, {manifest.bytes / 1e6:,.1f} MB.
+{manifest.landmarks}x3 landmarks in {counted(len(manifest.shards), "HDF5 shard")}, {manifest.bytes / 1e6:,.1f} MB.
 Made by densegen {configuration.densegen_version} from {configuration.fits:,} fits \
 (the complete dataset has {expected:,}); {manifest.rejected_fits:,} were set aside, see `rejected.csv`.
 Flips: {settings.flip}. Seed: {settings.seed}. Position maps: {"yes" if settings.position_maps else "no"}.

@@ -53,7 +53,11 @@ def serve(
             time.sleep(0.25)
             page.step()
     except KeyboardInterrupt:
-        say("saved" if session.is_saved else f"not saved: the next 'index edit' goes on from {session.unsaved_path}")
+        say(
+            "nothing is unsaved"
+            if session.is_saved
+            else f"not saved: the next 'index edit' goes on from {session.unsaved_path}"
+        )
     finally:
         page.server.stop()
 

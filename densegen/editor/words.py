@@ -86,7 +86,8 @@ def saved(session: EditSession, corrections: Corrections) -> str:
     return (
         f"Saved {session.path}: {len(corrections.add)} pairs added, {len(corrections.remove)} removed, "
         f"{len(corrections.move)} moved; {corrections.count} landmarks, version {corrections.index_version}.{why} "
-        f"Next: densegen index correct INDEX.yaml {session.path.name} NEW.yaml"
+        f"Next: densegen index correct INDEX.yaml {session.path.name} NEW.yaml --model MODEL, INDEX.yaml being "
+        f"{session.base.name} {session.base.version}"
     )
 
 

@@ -170,6 +170,8 @@ def coefficient_spread(folder: Path, model: MorphableModel) -> Float64:
 
     Raises :class:`ConfigurationError` if fewer than two fits there belong to the model.
     """
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is no folder of fits (*.mat)")
     table = coefficients_below(folder, (len(model.shape_basis), len(model.expression_basis)))
     if len(table) < 2:
         raise ConfigurationError(f"{folder} holds {len(table)} fits of {model.name}, a spread needs two")

@@ -282,7 +282,7 @@ def manifest_text_of(name: str) -> str:
 def _find(name: str, before: str) -> Path:
     known = named_manifests()
     if name not in known:
-        raise ConfigurationError(
-            f"there is no manifest {name!r}: give {before}{', '.join(known)}{did_you_mean(name, known)}"
-        )
+        inside = Path(name) / "manifest.yaml"
+        hint = f"; did you mean {inside}?" if inside.is_file() else did_you_mean(name, known)
+        raise ConfigurationError(f"there is no manifest {name!r}: give {before}{', '.join(known)}{hint}")
     return find_data_file(f"{name}.yaml")

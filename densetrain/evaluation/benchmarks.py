@@ -143,7 +143,7 @@ def aflw2000(
     listed = _read_list(protocol / LIST_FILE) if protocol is not None else []
     names = _list_faces(root) if root is not None else [Path(n).stem for n in listed]
     if not names:
-        raise ConfigurationError(f"{root} holds no .mat file of AFLW2000-3D")
+        raise ConfigurationError(f"{root} is no folder of AFLW2000-3D: image*.mat with image*.jpg beside them")
     images = None if root is None else _find_images(root, names)
     fitted, fitted_yaw = (None, None) if root is None or (protocol and yaw != "fit") else _read_labels(root, names)
     if protocol is not None:

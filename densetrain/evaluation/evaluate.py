@@ -19,6 +19,7 @@ from densegen.errors import ConfigurationError, FormatError
 from densegen.files import write_text
 from densegen.geometry.crop import box_size
 from densegen.geometry.pose import yaw_degrees
+from densegen.index.vertex_index import VertexIndex
 from densegen.records import first_problem, read_json
 from densetrain.choices import DetectorName, Reading
 from densetrain.evaluation.benchmarks import Benchmark
@@ -228,7 +229,7 @@ def check_belongs(regressor: Regressor, shards: ShardSet) -> None:
     """Raise :class:`ConfigurationError` if a network sees other crops than the shards hold, or other landmarks."""
     about = regressor.about
     for what, mine, theirs in (
-        ("vertex index", regressor.index.fingerprint[:12], shards.index.fingerprint[:12]),
+        ("vertex index", _index_in_words(regressor.index), _index_in_words(shards.index)),
         ("crop size", about.crop_size, shards.crop_size),
         ("margin", about.margin, shards.margin),
     ):
@@ -236,6 +237,10 @@ def check_belongs(regressor: Regressor, shards: ShardSet) -> None:
             raise ConfigurationError(
                 f"{regressor.name} was trained with another {what} than the shards have: {mine}, not {theirs}"
             )
+
+
+def _index_in_words(index: VertexIndex) -> str:
+    return f"{index.name} {index.version} ({index.fingerprint[:8]})"
 
 
 def _by_region(distances: Float64, regions: list[str]) -> dict[str, float]:
@@ -281,6 +286,8 @@ def free_stem(result: Result, stem: Path) -> Path:
 
 def read_result(path: Path) -> Result:
     """Read what :func:`write_result` wrote; raises :class:`FormatError` if it is something else."""
+    if not path.exists():
+        raise FormatError(f"{path} does not exist: give a run's folder, or a result of 'densetrain evaluate'")
     contents: Any = read_json(path)
     if not isinstance(contents, dict) or contents.pop("format", None) != RESULT_FORMAT:
         raise FormatError(f"{path} is no result of 'densetrain evaluate'")

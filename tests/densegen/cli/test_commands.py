@@ -151,7 +151,7 @@ def test_wrong_input_is_one_line_and_exit_1(corpus: Path, dataset: Path, tmp_pat
         "model", "convert", tmp_path / "B.mat", "--uv", tmp_path / "U.mat", tmp_path / "m.safetensors"
     )
     assert "does not exist" in fails("model", "info", tmp_path / "m.safetensors")
-    assert "is the build finished?" in fails("verify", tmp_path)
+    assert "no finished build is here" in fails("verify", tmp_path)
     assert "no sample 'x'" in fails("inspect", dataset, "--sample", "x")
     assert "no seed group" in fails("index", "sample", tmp_path / "c.yaml", "--model", model, "--seeds", "ears")
     assert str(tmp_path / "file") in fails("synth", tmp_path / "file", "--samples", 1, "--jobs", 1)

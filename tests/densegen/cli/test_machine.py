@@ -20,13 +20,16 @@ def _own_folder_of_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_remembered_model_and_root_need_not_be_typed(corpus: Path, tmp_path: Path) -> None:
     model = corpus / "model.safetensors"
     assert "Missing option '--model'" in run("index", "sample", tmp_path / "c.yaml").output
-    kept = run("remember", "--model", model, "--root", f"300w_lp={corpus}")
+    root = tmp_path / "300W_LP"
+    (root / "AFW").mkdir(parents=True)
+    (root / "AFW/AFW_1_1_0.mat").write_bytes((corpus / "SYNTH/SYNTH_00000_0.mat").read_bytes())
+    kept = run("remember", "--model", model, "--root", f"300w_lp={root}")
     assert kept.exit_code == 0, kept.output
     assert f"model    {model}" in kept.stdout
     assert run("index", "sample", tmp_path / "c.yaml").exit_code == 0
-    assert f"300w_lp: {corpus}" in run("remember").stdout
-    # The remembered root is taken: what is missing is looked for below it.
-    assert f"{corpus}" in fails("build", "300w_lp", "--out", tmp_path / "out", "--jobs", 1).split("\n")[-1]
+    assert f"300w_lp: {root}" in run("remember").stdout
+    # The remembered root is taken, and the manifest's own files are looked for below it.
+    assert "AFW: 1 fits" in run("build", "300w_lp", "--out", tmp_path / "out", "--jobs", 1, "--dry-run").stderr
     assert "300w_lp" not in run("remember", "--forget").stdout
     assert "Give its folder with --root" in fails("build", "300w_lp", "--out", tmp_path / "out")
 
@@ -50,6 +53,8 @@ def test_a_dataset_that_brings_its_model_keeps_it(
 def test_what_is_remembered_wrongly_is_said(corpus: Path, tmp_path: Path) -> None:
     assert "is not NAME=FOLDER" in fails("remember", "--root", f"300w_lp={tmp_path / 'nowhere'}")
     assert "did you mean 300w_lp?" in fails("remember", "--root", f"300wlp={tmp_path}")
+    assert "is no root of 300w_lp: no fit (*.mat) in AFW" in fails("remember", "--root", f"300w_lp={corpus}")
+    assert "needs no folder" in fails("remember", "--root", f"demo={corpus}")
     gone = tmp_path / "gone.safetensors"
     gone.write_bytes((corpus / "model.safetensors").read_bytes())
     run("remember", "--model", gone)
@@ -61,7 +66,7 @@ def test_what_is_remembered_wrongly_is_said(corpus: Path, tmp_path: Path) -> Non
 
 
 def test_the_doctor_says_what_is_there_and_under_which_licence(corpus: Path) -> None:
-    run("remember", "--model", corpus / "model.safetensors", "--root", f"aflw2000_3d={corpus}")
+    run("remember", "--model", corpus / "model.safetensors", "--root", f"aflw2000_3d={corpus / 'SYNTH'}")
     said = run("doctor")
     assert said.exit_code == 0, said.output
     for words in ("numpy", "processors", str(corpus), "non-commercial research", "1 of 1 folders", "[editor]"):

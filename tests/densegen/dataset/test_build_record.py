@@ -29,7 +29,7 @@ def test_a_sample_is_found_by_its_id(dataset: Path) -> None:
 
 
 def test_a_folder_without_a_manifest_is_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="does not exist: is the build finished"):
+    with pytest.raises(FormatError, match="does not exist: no finished build is here"):
         read_dataset_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(FormatError, match="not a dataset's manifest"):

@@ -129,7 +129,7 @@ def test_damaged_and_mixed_sets_are_refused(
         file.write(b"x")
     with pytest.raises(FormatError, match="its manifest says"):
         open_dataset(longer)
-    with pytest.raises(FormatError, match="does not exist: is the build finished"):
+    with pytest.raises(FormatError, match="does not exist: no finished build is here"):
         open_dataset(tmp_path)
     empty = copy("empty")
     edit_manifest(empty, lambda manifest: manifest.update(shards=[]))

@@ -102,7 +102,7 @@ def test_a_folder_with_missing_files_is_refused(folder: Path, protocol: Path, tm
     (folder / "SYNTH_00001_1.jpg").unlink()
     with pytest.raises(ConfigurationError, match="lacks 1 of 16 images, the first is SYNTH_00001_1"):
         aflw2000(folder, None)
-    with pytest.raises(ConfigurationError, match="holds no .mat file"):
+    with pytest.raises(ConfigurationError, match="is no folder of AFLW2000-3D"):
         aflw2000(tmp_path, None)
     with pytest.raises(ConfigurationError, match="give their --protocol folder"):
         aflw2000(folder, None, "reannotated")
