@@ -23,6 +23,7 @@ __all__ = [
     "ProgressBar",
     "as_markdown",
     "counted",
+    "front_matter",
     "one_line",
     "plain",
     "prepare_streams",
@@ -60,6 +61,13 @@ def as_markdown(text: str) -> str:
 def say(text: str, *, err: bool = False) -> None:
     """Print plain text to standard output, or to standard error."""
     click.echo(plain(text), err=err)
+
+
+def front_matter(**fields: Any) -> str:
+    """The YAML between two lines of dashes with which a card begins, for hubs that read it."""
+    import yaml
+
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)}---\n"
 
 
 def counted(count: int, noun: str) -> str:

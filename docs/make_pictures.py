@@ -291,7 +291,7 @@ def editor(folder: Path) -> None:
         session = EditSession.open(read_index(find_data_file(INDEX)), face_model(), folder / f"{size}.yaml")
         with visit(session, 8090 + size % 7, (size, EDITOR_HEIGHT[size]), folder / "corpus") as person:
             page = person.page
-            page.heat.value = True
+            page.panel.heat.value = True
             page.draw()
             page._show_next_gap()
             if size < 2000:  # without a graphics card a large page is too slow to be clicked
@@ -303,7 +303,7 @@ def editor(folder: Path) -> None:
         Image.open(folder / "editor.png").convert("RGB").quantize(256).save(IMAGES / name, optimize=True)
     session = EditSession.open(read_index(find_data_file(INDEX)), face_model(), folder / "front.yaml")
     with visit(session, 8099, (1400, 800), folder / "corpus") as person:
-        person.page.sample.value = 7
+        person.page.panel.sample.value = 7
         person.page._show_sample()
         person.press("front")
         person.page._edit(lambda: person.page._step("Up"))

@@ -32,20 +32,18 @@ def remember(model_path: Path | None, roots: tuple[str, ...], forget: bool) -> N
     from densegen.face.morphable_model import read_model
     from densegen.remembered import read_remembered, remembered_path
     from densegen.remembered import remember as keep
-    from densegen.sources.manifest import manifest_text_of, read_manifest
+    from densegen.sources.fit_list import list_fits
+    from densegen.sources.manifest import read_named_manifest
 
     model, known = (None, {}) if forget else read_remembered()
     for given in roots:
         name, equals, folder = given.partition("=")
         if not equals or not Path(folder).is_dir():
             raise ConfigurationError(f"--root {given!r} is not NAME=FOLDER with a folder that exists")
-        if manifest_text_of(name) and read_manifest(name).synthetic is not None:
+        manifest = read_named_manifest(name)
+        if manifest.synthetic is not None:
             raise ConfigurationError(f"--root {given!r}: {name} is drawn when it is built, and needs no folder")
-        subsets = read_manifest(name).subsets
-        if not any(any((Path(folder) / subset.directory).glob("*.mat")) for subset in subsets):
-            raise ConfigurationError(
-                f"{folder} is no root of {name}: no fit (*.mat) in {', '.join(subset.directory for subset in subsets)}"
-            )
+        list_fits(manifest, Path(folder), manifest.default_flip)  # refuses a folder that is not its root
         known[name] = Path(folder)
     if model_path is not None:
         read_model(model_path)

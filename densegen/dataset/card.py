@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 import simplejpeg
 
 from densegen.arrays import Float64, Image
-from densegen.console import as_markdown, counted, one_line
+from densegen.console import as_markdown, counted, front_matter, one_line
 from densegen.conventions import FRAMES, YAW_EDGES_DEG
 from densegen.dataset.build_record import DatasetManifest, Reject
 from densegen.dataset.shards import ShardReader
@@ -22,11 +21,17 @@ from densegen.geometry.pose import yaw_degrees
 from densegen.index.vertex_index import VertexIndex
 from densegen.sources.manifest import Manifest
 
-__all__ = ["CONTACT_SHEET", "REJECTS", "YAW_HISTOGRAM", "format_rejects", "write_card"]
+__all__ = ["CONTACT_SHEET", "HUB_FIELDS", "REJECTS", "YAW_HISTOGRAM", "format_rejects", "write_card"]
 
 CONTACT_SHEET = "contact_sheet.png"
 YAW_HISTOGRAM = "yaw.png"
 REJECTS = "rejected.csv"
+HUB_FIELDS = {
+    "license": "other",
+    "task_categories": ["keypoint-detection"],
+    "tags": ["face", "3d-face-landmarks", "dense-landmarks", "densegen"],
+}
+"""What a card's front matter says of every dataset."""
 SHEET_COLUMNS, SHEET_ROWS = 4, 3
 
 
@@ -107,13 +112,8 @@ def _text(
     bins[-1] += int((yaw > YAW_EDGES_DEG[-1]).sum())
     rows = [f"| {name} | {splits[name]:,} | {groups[name]:,} |" for name in sorted(splits)]
     frames = [f"- **{name}**: {text}" for name, text in FRAMES.items()]
-    return f"""---
-pretty_name: {json.dumps(f"{one_line(dataset.title)}: dense face landmarks", ensure_ascii=False)}
-license: other
-task_categories: [keypoint-detection]
-tags: [face, 3d-face-landmarks, dense-landmarks, densegen]
----
-
+    head = front_matter(pretty_name=f"{one_line(dataset.title)}: dense face landmarks", **HUB_FIELDS)
+    return f"""{head}
 # {as_markdown(dataset.title)}: {manifest.landmarks} dense 3D landmarks
 
 {manifest.samples:,} samples of a {configuration.crop.size}x{configuration.crop.size} image and \

@@ -17,12 +17,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from densegen.arrays import Int64
+from densegen.console import as_markdown, front_matter
 from densegen.conventions import FRAMES, POSE_FIELDS, SPLITS
+from densegen.dataset.card import HUB_FIELDS
 from densegen.dataset.croissant import croissant_of
 from densegen.dataset.shard_set import ShardSet, open_dataset
 from densegen.errors import ConfigurationError
 from densegen.extras import install_line
-from densegen.files import only_one, remove_leftovers, replace_file, sha256_of, write_text
+from densegen.files import LOCK_NAMES, only_one, remove_leftovers, replace_file, sha256_of, write_text
 from densegen.records import read_json
 
 __all__ = ["CROISSANT_NAME", "Exported", "Format", "export_dataset"]
@@ -125,7 +127,7 @@ def _plan(dataset: ShardSet, format: Format, size: int) -> list[_Part]:
 
 def _begin(out: Path, wanted: _Progress) -> _Progress:
     """What is done already; refuses a folder that holds something else."""
-    found = [path.name for path in out.iterdir() if path.name not in (".lock", ".lock-without-locks")]
+    found = [path.name for path in out.iterdir() if path.name not in LOCK_NAMES]
     contents = read_json(out / PROGRESS_NAME)
     try:
         earlier = None if contents is None else _Progress.model_validate(contents)
@@ -260,7 +262,7 @@ def _features(count: int) -> dict[str, Any]:
 
 def _card(dataset: ShardSet, format: Format, parts: list[_Part]) -> str:
     splits = sorted({part.name.split("/")[1].split("-")[0] for part in parts}, key=SPLITS.index)
-    files = [f"  - split: {split}\n    path: data/{split}-*.{SUFFIXES[format]}" for split in splits]
+    files = [{"split": split, "path": f"data/{split}-*.{SUFFIXES[format]}"} for split in splits]
     rows = [f"| {split} | {int((dataset.split == SPLITS.index(split)).sum()):,} |" for split in splits]
     names = " and ".join(dataset.datasets)
     size = next(
@@ -280,23 +282,18 @@ def _card(dataset: ShardSet, format: Format, parts: list[_Part]) -> str:
         if format == "webdataset"
         else "`sample_id`, `image`, `landmarks`, `keypoints68`, `pose`, `flipped`"
     )
-    return f"""---
-pretty_name: Dense face landmarks of {names}
-license: other
-task_categories: [keypoint-detection]
-size_categories: [{size}]
-tags: [face, 3d-face-landmarks, dense-landmarks, densegen]
-configs:
-- config_name: default
-  data_files:
-{chr(10).join(files)}
----
-
+    head = front_matter(
+        pretty_name=f"Dense face landmarks of {names}",
+        **HUB_FIELDS,
+        size_categories=[size],
+        configs=[{"config_name": "default", "data_files": files}],
+    )
+    return f"""{head}
 # Dense face landmarks of {names}
 
 {len(dataset):,} samples of a {dataset.crop_size}x{dataset.crop_size} image and {len(dataset.index)}x3 landmarks of the
-vertex index {dataset.index.name} {dataset.index.version} (fingerprint `{dataset.index.fingerprint}`), written by
-'densegen export' from the shards with the fingerprint `{dataset.fingerprint}`.
+vertex index {as_markdown(dataset.index.name)} {dataset.index.version} (fingerprint `{dataset.index.fingerprint}`),
+written by 'densegen export' from the shards with the fingerprint `{dataset.fingerprint}`.
 
 | split | samples |
 |---|---|

@@ -14,17 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from densegen.arrays import Float64, Mask
+from densegen.arrays import Mask
 from densegen.editor import words
+from densegen.editor.coverage import Coverage
+from densegen.editor.panel import Panel
+from densegen.editor.picking import camera_ray
 from densegen.editor.sample_faces import SampleFaces
-from densegen.editor.scene import HEAT_MM, IDS_AROUND, EditorScene, Landmarks
+from densegen.editor.scene import IDS_AROUND, EditorScene, Landmarks
 from densegen.editor.session import EditSession
-from densegen.editor.views import FIELD_OF_VIEW, VIEWS, View, camera_of, plane_offset
+from densegen.editor.views import FIELD_OF_VIEW, View, camera_of, plane_offset
 from densegen.editor.words import ADD, LOOK, MODES, MOVE
 from densegen.errors import DensegenError
-from densegen.face.regions import REGIONS
 from densegen.index.landmark import without_side
-from densegen.index.quality import face_surface
 
 __all__ = ["EditorPage"]
 
@@ -38,9 +39,6 @@ KEYS = (
 
 STEPS = {"Left": (-1.0, 0.0), "Right": (1.0, 0.0), "Up": (0.0, -1.0), "Down": (0.0, 1.0)}
 """Directions of the arrow keys in the UV plane, (column, row)."""
-
-NEAR_MM = 10.0
-"""How far the next gap has to lie from those that were shown before."""
 
 
 class EditorPage:
@@ -59,12 +57,13 @@ class EditorPage:
         self.gaps: list[int] = []
         """Vertices that 'next largest gap' has shown."""
         self.aspects: dict[int, float] = {}
-        self.surface, _ = face_surface(session.model)
+        self.coverage = Coverage(session.model)
         # Drags are followed by one thread, in the order in which they arrive.
         self.drags = ThreadPoolExecutor(1, "drags")
         self.scene = EditorScene(session, server, faces, self._queue_drag)
         self.landmarks = Landmarks(session, self.scene.region_of)
-        self._build_panel()
+        self.panel = Panel(server.gui, faces)
+        self._listen()
         self._add_keys()
         # Of the scene, not of its meshes: a click must not get lost while the browser replaces what was redrawn.
         server.scene.on_click()(self._clicked)
@@ -74,54 +73,25 @@ class EditorPage:
 
     # What the person sees
 
-    def _build_panel(self) -> None:
-        gui = self.server.gui
-        gui.configure_theme(show_logo=False, show_share_button=False)
-        gui.main_panel.dock_right()
-        self.about = gui.add_html("")
-        self.mode_shown = gui.add_html("")
-        self.mode = gui.add_button_group("click to", MODES)
-        self.note = gui.add_html("")
-        self.reason = gui.add_text("why", "", disabled=True, hint="the reason of the last edit, kept in the file")
-        self.steps = gui.add_button_group("edits", ("Undo", "Redo", "Delete"))
-        self.save = gui.add_button("Save", color="green")
-        self.find = gui.add_text("find", "", hint="a name or an id")
-        self.view = gui.add_button_group("view", VIEWS)
-        self.next_gap = gui.add_button("next largest gap (G)")
-        with gui.add_folder("edits", expand_by_default=False):
-            self.history = gui.add_html("")
-            self.back_to = gui.add_dropdown("back to", ("start",), hint="the state after this edit")
-        with gui.add_folder("show", expand_by_default=False):
-            self.heat = gui.add_checkbox("coverage as heat", False)
-            self.heat_scale = gui.add_html(words.heat_scale(HEAT_MM), visible=False)
-            self.links = gui.add_checkbox("link mirror partners", False)
-            self.ids = gui.add_checkbox("ids around the selected", False)
-            self.midline = gui.add_checkbox("put onto the midline", False, hint="the next landmark that is added")
-        with gui.add_folder("faces", expand_by_default=False):
-            self.sample = gui.add_slider("face", min=0, max=self.faces.count, step=1, initial_value=0)
-            self.photograph = gui.add_checkbox("photograph", bool(self.faces.fits), disabled=not self.faces.fits,
-                                               hint="of the fits in --fits")  # fmt: skip
-            self.play = gui.add_checkbox("play", False)
-        with gui.add_folder("regions", expand_by_default=False):
-            self.legend = gui.add_html("")
-            self.regions = {name: gui.add_checkbox(name, True) for name in REGIONS}
-        with gui.add_folder("keys", expand_by_default=False):
-            gui.add_html(words.KEYS)
-        self._listen()
-
     def _listen(self) -> None:
-        self.mode.on_click(lambda _: self._set_mode(self.mode.value))
-        self.view.on_click(lambda event: self._look_from(self.view.value, event.client))
+        self.panel.mode.on_click(lambda _: self._set_mode(self.panel.mode.value))
+        self.panel.view.on_click(lambda event: self._look_from(self.panel.view.value, event.client))
         acts: dict[str, Callable[[], str]] = {"Undo": self._undo, "Redo": self._redo, "Delete": self._delete}
-        self.steps.on_click(lambda _: self._edit(acts[self.steps.value]))
-        self.save.on_click(lambda _: self._edit(self._save))
-        self.next_gap.on_click(lambda _: self._show_next_gap())
-        self.find.on_update(_by_a_person(lambda: self._find(self.find.value)))
-        self.reason.on_update(_by_a_person(self._give_reason))
-        self.back_to.on_update(_by_a_person(self._go_back))
-        for box in (self.heat, self.links, self.ids, self.photograph, *self.regions.values()):
+        self.panel.steps.on_click(lambda _: self._edit(acts[self.panel.steps.value]))
+        self.panel.save.on_click(lambda _: self._edit(self._save))
+        self.panel.next_gap.on_click(lambda _: self._show_next_gap())
+        self.panel.find.on_update(_by_a_person(lambda: self._find(self.panel.find.value)))
+        self.panel.reason.on_update(_by_a_person(self._give_reason))
+        self.panel.back_to.on_update(_by_a_person(self._go_back))
+        for box in (
+            self.panel.heat,
+            self.panel.links,
+            self.panel.ids,
+            self.panel.photograph,
+            *self.panel.regions.values(),
+        ):
             box.on_update(lambda _: self.draw())
-        self.sample.on_update(lambda _: self._show_sample())
+        self.panel.sample.on_update(lambda _: self._show_sample())
 
     def _add_keys(self) -> None:
         acts: dict[str, Callable[[], None]] = {
@@ -172,31 +142,33 @@ class EditorPage:
     @property
     def shown(self) -> Mask:
         """(N,) bool: the landmarks whose region is shown."""
-        return np.array([bool(self.regions[region].value) for region in self.landmarks.regions])
+        return np.array([bool(self.panel.regions[region].value) for region in self.landmarks.regions])
 
     def draw(self) -> None:
         """Draw the state at hand: the face, the plane, the landmarks, and what is selected."""
         with self.lock:
             self.landmarks = Landmarks(self.session, self.scene.region_of)
-            coverage, distance = self._coverage()
-            heat = distance if self.heat.value else None
+            coverage, distance = self.coverage.of(self.landmarks.vertices)
+            heat = distance if self.panel.heat.value else None
             with self.server.atomic():
-                self.scene.draw(self.landmarks, self.shown, self.selected, heat, bool(self.photograph.value))
-                self.scene.draw_links(self._pairs(), bool(self.links.value))
+                self.scene.draw(self.landmarks, self.shown, self.selected, heat, bool(self.panel.photograph.value))
+                self.scene.draw_links(self._pairs(), bool(self.panel.links.value))
                 self.scene.label(self._labels())
-            self.heat_scale.visible = bool(self.heat.value)
-            self.about.content = words.about(self.session, len(self.landmarks.names), coverage, self._selected_lines())
-            self.legend.content = words.legend(self.landmarks.regions)
-            self.mode_shown.content = words.mode(self.mode_now)
+            self.panel.heat_scale.visible = bool(self.panel.heat.value)
+            self.panel.about.content = words.about(
+                self.session, len(self.landmarks.names), coverage, self._selected_lines()
+            )
+            self.panel.legend.content = words.legend(self.landmarks.regions)
+            self.panel.mode_shown.content = words.mode(self.mode_now)
             self._draw_history()
 
     def _draw_history(self) -> None:
         entries = words.history(self.session)
-        self.history.content = words.history_list(entries, self.session.position)
-        if tuple(self.back_to.options) != tuple(entries):
-            self.back_to.options = tuple(entries)
-        if self.back_to.value != entries[self.session.position]:
-            self.back_to.value = entries[self.session.position]
+        self.panel.history.content = words.history_list(entries, self.session.position)
+        if tuple(self.panel.back_to.options) != tuple(entries):
+            self.panel.back_to.options = tuple(entries)
+        if self.panel.back_to.value != entries[self.session.position]:
+            self.panel.back_to.value = entries[self.session.position]
 
     def _pairs(self) -> Any:
         pairs = [(d.half, int(self.session.model.mirror[d.half])) for d in self.session.state.values()]
@@ -207,7 +179,7 @@ class EditorPage:
 
     def _labels(self) -> list[tuple[str, int]]:
         rows = self._rows_of_selected()
-        if self.ids.value:
+        if self.panel.ids.value:
             centre = self.session.plane.pixels[self.landmarks.vertices[rows[0]]] if rows else np.array([127.5, 128.0])
             away = np.linalg.norm(self.session.plane.pixels[self.landmarks.vertices] - centre, axis=1)
             away[~self.shown] = np.inf
@@ -229,15 +201,6 @@ class EditorPage:
             lines.append(f"id {row}, {self.landmarks.names[row]}: vertex {vertex}, UV ({column:.1f}, {line:.1f})")
         return lines
 
-    def _coverage(self) -> tuple[tuple[float, float, float], Float64]:
-        """Largest, 99th percentile and mean distance of the face in mm, and (V,) each vertex's own."""
-        from scipy.spatial import cKDTree
-
-        mean_mm = self.session.model.mean_mm.astype(np.float32)
-        tree = cKDTree(mean_mm[self.landmarks.vertices])
-        face = tree.query(self.surface.gather(mean_mm))[0]
-        return (float(face.max()), float(np.percentile(face, 99)), float(face.mean())), tree.query(mean_mm)[0]
-
     def name_under(self, x: float, y: float) -> str:
         """The landmark under a pointer: its id, name and region; empty if there is none.
 
@@ -251,7 +214,7 @@ class EditorPage:
                 return ""
             # Of several pages the last one is taken: a question does not say whose it is.
             camera = clients[-1].camera
-            origin, direction = _ray(camera, x, y)
+            origin, direction = camera_ray(camera, x, y)
             met = self.scene.meets(origin, direction)
             row = None if met is None else self.scene.nearest_row(self.landmarks, self.shown, met[1], met[2])
             return "" if row is None else f"{row} · {self.landmarks.names[row]} · {self.landmarks.regions[row]}"
@@ -263,7 +226,7 @@ class EditorPage:
     def _set_mode(self, mode: str) -> None:
         with self.lock:
             self.mode_now = mode
-            self.mode_shown.content = words.mode(mode)
+            self.panel.mode_shown.content = words.mode(mode)
             if mode == LOOK:
                 self.scene.mark(None)
 
@@ -340,20 +303,20 @@ class EditorPage:
     def _ask_for_reason(self, done: str, changed: bool) -> None:
         edit = self.session.last_edit
         asked = edit is not None and edit.verb != "read"
-        self.reason.disabled = not asked
+        self.panel.reason.disabled = not asked
         self.asked_at = self.session.position
         if changed or not asked:
-            self.reason.value = self.session.reason_of_last_edit
+            self.panel.reason.value = self.session.reason_of_last_edit
         self._say(words.done(done, ask=changed and asked and not self.session.reason_of_last_edit))
 
     def _give_reason(self) -> None:
         with self.lock:
             if self.asked_at == self.session.position:  # else it is about an edit that is not the last one any more
-                self.session.give_reason(self.reason.value)
+                self.session.give_reason(self.panel.reason.value)
                 self._draw_history()
 
     def _add(self, vertex: int) -> str:
-        self.selected = self.session.add(vertex, "", midline=bool(self.midline.value))
+        self.selected = self.session.add(vertex, "", midline=bool(self.panel.midline.value))
         self.scene.mark(None)
         return f"Added {self.selected} and its mirror image."
 
@@ -382,24 +345,26 @@ class EditorPage:
         return f"Deleted {name} and its mirror image."
 
     def _undo(self) -> str:
-        return self._go_to(self.session.position - 1, "Undone.", "There is nothing to undo.")
+        return self._went(self.session.undo, "Undone.") if self.session.can_undo else "There is nothing to undo."
 
     def _redo(self) -> str:
-        return self._go_to(self.session.position + 1, "Redone.", "There is nothing to redo.")
+        return self._went(self.session.redo, "Redone.") if self.session.can_redo else "There is nothing to redo."
 
     def _go_back(self) -> None:
         with self.lock:
             entries = words.history(self.session)
-            if self.back_to.value in entries:
-                self._edit(lambda: self._go_to(entries.index(self.back_to.value), "Went there.", ""))
+            if self.panel.back_to.value in entries:
+                position = entries.index(self.panel.back_to.value)
+                self._edit(lambda: self._went(partial(self.session.go_to, position), "Went there."))
 
-    def _go_to(self, position: int, done: str, nothing: str) -> str:
-        if not 0 <= position < len(self.session.states) or position == self.session.position:
-            return nothing
-        # The landmark that the step changed is selected, so that one sees what happened.
-        changed = self.session.edits[position - 1 if position > self.session.position else position].name
-        self.session.go_to(position)
-        self.selected = changed if changed in self.session.state else None
+    def _went(self, go: Callable[[], None], done: str) -> str:
+        """Walk in the history, and select what the last step changed, so that one sees what happened."""
+        before = self.session.position
+        go()
+        after = self.session.position
+        if after != before:
+            changed = self.session.edits[after - 1 if after > before else after].name
+            self.selected = changed if changed in self.session.state else None
         return done
 
     def _save(self) -> str:
@@ -420,25 +385,19 @@ class EditorPage:
     def _show_next_gap(self) -> None:
         """Mark the place of the face that is farthest from every landmark, then the next one."""
         with self.lock:
-            _, distance = self._coverage()
-            used = self.scene.used
-            place = self.session.model.mean_mm
-            for vertex in self.gaps:
-                for seen in (vertex, int(self.session.model.mirror[vertex])):
-                    distance[np.linalg.norm(place - place[seen], axis=1) < NEAR_MM] = 0
-            vertex = int(used[np.argmax(distance[used])])
-            if distance[vertex] <= 0:
+            vertex, distance = self.coverage.next_gap(self.landmarks.vertices, self.gaps, self.scene.used)
+            if distance <= 0:
                 self.gaps = []
                 self._say(words.done("Those were all; the next one is the largest again."))
                 return
             self.gaps.append(vertex)
             self.scene.mark(vertex)
             region = self.scene.region_of(vertex)
-            self._say(words.done(f"{distance[vertex]:.1f} mm from the nearest landmark: {region}, marked in green."))
+            self._say(words.done(f"{distance:.1f} mm from the nearest landmark: {region}, marked in green."))
 
     def _show_sample(self) -> None:
         with self.lock:
-            number = int(self.sample.value)
+            number = int(self.panel.sample.value)
             try:
                 self.scene.choose_face(number)
                 self._say(words.done(f"Face {number}: {self.faces.describe(number)}"))
@@ -448,11 +407,13 @@ class EditorPage:
 
     def step(self) -> None:
         """Show the next sample face, if the person lets them play."""
-        if self.play.value:
-            self.sample.value = (int(self.sample.value) + 1) % (self.faces.count + 1)  # its callback shows it
+        if self.panel.play.value:
+            self.panel.sample.value = (int(self.panel.sample.value) + 1) % (
+                self.faces.count + 1
+            )  # its callback shows it
 
     def _say(self, html: str) -> None:
-        self.note.content = html
+        self.panel.note.content = html
 
 
 def _by_a_person(act: Callable[[], None]) -> Callable[[Any], None]:
@@ -463,16 +424,3 @@ def _by_a_person(act: Callable[[], None]) -> Callable[[Any], None]:
             act()
 
     return changed
-
-
-def _ray(camera: Any, x: float, y: float) -> tuple[Float64, Float64]:
-    """The ray from a camera through a place of its picture."""
-    position = np.array(camera.position)
-    forward = np.array(camera.look_at) - position
-    forward /= np.linalg.norm(forward)
-    right = np.cross(forward, camera.up_direction)
-    right /= np.linalg.norm(right)
-    up = np.cross(right, forward)
-    half = np.tan(camera.fov / 2)
-    direction: Float64 = forward + (2 * x - 1) * half * camera.aspect * right + (1 - 2 * y) * half * up
-    return position, direction

@@ -1,12 +1,14 @@
-"""Where a click's ray meets a mesh."""
+"""The ray of a click, and where it meets a mesh."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from densegen.arrays import Float64, Int32
 
-__all__ = ["hit_vertex"]
+__all__ = ["camera_ray", "hit_vertex"]
 
 
 def hit_vertex(vertices: Float64, triangles: Int32, origin: Float64, direction: Float64) -> tuple[int, Float64] | None:
@@ -37,3 +39,20 @@ def hit_vertex(vertices: Float64, triangles: Int32, origin: Float64, direction: 
     point = origin + along[face] * direction
     corners = triangles[face]
     return int(corners[np.argmin(np.linalg.norm(vertices[corners] - point, axis=1))]), point
+
+
+def camera_ray(camera: Any, x: float, y: float) -> tuple[Float64, Float64]:
+    """The ray from a camera through a place of its picture: its start and its direction, (3,) float64.
+
+    camera : with ``position``, ``look_at``, ``up_direction``, ``fov`` (vertical, radians) and ``aspect``
+    x, y : shares of the picture's width and height, from its upper left corner
+    """
+    position = np.array(camera.position)
+    forward = np.array(camera.look_at) - position
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, camera.up_direction)
+    right /= np.linalg.norm(right)
+    up = np.cross(right, forward)
+    half = np.tan(camera.fov / 2)
+    direction: Float64 = forward + (2 * x - 1) * half * camera.aspect * right + (1 - 2 * y) * half * up
+    return position, direction

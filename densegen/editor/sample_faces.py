@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from densegen.errors import SampleError
 from densegen.face.morphable_model import MorphableModel
 from densegen.geometry.pose import pose_vertices
 from densegen.geometry.renderer import vertex_normals
+from densegen.sources.fit_list import find_image
 from densegen.sources.fits import Fit, read_fit
 from densegen.sources.photograph import read_photograph
 
@@ -54,10 +56,10 @@ class SampleFaces:
         fit = read_fit(path, optional=False)
         if (fit.shape.size, fit.expression.size) != (len(self.model.shape_basis), len(self.model.expression_basis)):
             raise SampleError("component-count", f"{path.name} belongs to another model")
-        for suffix in (".jpg", ".png", ".jpeg"):
-            if (image := path.with_suffix(suffix)).is_file():
-                return fit, image
-        raise SampleError("image-missing", f"{path.name} has no photograph beside it")
+        image = find_image(path.stem, os.listdir(path.parent), path.parent)
+        if image is None:
+            raise SampleError("image-missing", f"{path.name} has no photograph beside it")
+        return fit, path.with_name(image)
 
     def vertices(self, number: int) -> Float32:
         """(V, 3) float32 vertices of a face, model units, model frame."""

@@ -56,7 +56,7 @@ class EditorScene:
     def __init__(self, session: EditSession, server: Any, faces: SampleFaces, dragged: Callable[[Any], Any]) -> None:
         self.session, self.server, self.faces, self.dragged = session, server, faces, dragged
         self.triangles = _face_triangles(session)
-        self.used = np.unique(self.triangles)
+        self.used: Int64 = np.unique(self.triangles).astype(np.int64)
         self.number = 0
         self.face = self._vertices(0)
         pixels = session.plane.pixels / 255 - 0.5

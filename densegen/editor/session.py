@@ -135,13 +135,13 @@ class EditSession:
         self._push(self.state | {name: Draft(name, half, origin_of_person(_reason(reason)))}, Edit("added", name))
         return name
 
-    def move(self, name: str, vertex: int, reason: str, *, midline: bool = False, on: bool = False) -> bool:
+    def move(self, name: str, vertex: int, reason: str, *, on: bool = False) -> bool:
         """Move a landmark, named without its side, and its mirror image; returns whether it was elsewhere before.
 
         on : whether the last edit goes on, if it moved this landmark: both are one step to undo
         """
         self._known(name)
-        half = self._half(vertex, midline)
+        half = self._half(vertex)
         if half == self.state[name].half:
             return False
         self._free(half, name)
@@ -259,7 +259,7 @@ class EditSession:
         """The region of the face that a vertex lies in."""
         return region_of(self.plane.pixels[vertex], self.plane.pixels[self.model.keypoints68])
 
-    def _half(self, vertex: int, midline: bool) -> int:
+    def _half(self, vertex: int, midline: bool = False) -> int:
         """The vertex as one on the right half or on the midline, inside the face."""
         column, row = self.plane.pixels[vertex]
         if midline:

@@ -17,7 +17,15 @@ from densegen.files import find_data_file, stays_below
 from densegen.geometry.crop import CropRecipe
 from densegen.records import first_problem, read_validated
 
-__all__ = ["BuildSettings", "FlipPolicy", "Manifest", "manifest_text_of", "named_manifests", "read_manifest"]
+__all__ = [
+    "BuildSettings",
+    "FlipPolicy",
+    "Manifest",
+    "manifest_text_of",
+    "named_manifests",
+    "read_manifest",
+    "read_named_manifest",
+]
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -272,6 +280,11 @@ def read_manifest(name_or_path: str | Path) -> Manifest:
     if str(name_or_path) in named_manifests() or not path.is_file():
         path = _find(str(name_or_path), "a file, or one of ")
     return read_validated(Manifest, path, "manifest")
+
+
+def read_named_manifest(name: str) -> Manifest:
+    """A manifest that comes with densegen; raises :class:`ConfigurationError` if there is none of that name."""
+    return read_validated(Manifest, _find(name, ""), "manifest")
 
 
 def manifest_text_of(name: str) -> str:

@@ -4,93 +4,25 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from densegen.console import as_markdown, one_line
+from densegen.console import as_markdown
 from densegen.errors import ConfigurationError
 from densegen.files import replace_file, replace_into, write_bytes, write_text
 from densetrain.evaluation.evaluate import Result
 from densetrain.evaluation.metrics import BALANCED_DRAWS, BINS, cumulative_errors
 from densetrain.evaluation.protocol import Protocol
 from densetrain.evaluation.published import AFLW2000_ROWS, AFLW_ROWS, BACKBONE_ROWS
+from densetrain.evaluation.table import Table, as_html_text
 from densetrain.evaluation.training_log import TrainingLog, differing_settings, draw_curves
 
 if TYPE_CHECKING:
     from densetrain.network.profile import Profile
 
-__all__ = ["Table", "draw_ced", "profile_table", "result_lines", "result_table", "tell_apart", "write_report"]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under a title; ``note`` says how the numbers were made.
-
-    lower : columns whose smallest number is marked as the best
-    """
-
-    title: str
-    note: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    lower: tuple[int, ...] = ()
-
-    @property
-    def best(self) -> set[tuple[int, int]]:
-        """Rows and columns of the best values, if there are several to choose from."""
-        found: set[tuple[int, int]] = set()
-        for column in self.lower:
-            values = {n: float(row[column]) for n, row in enumerate(self.rows) if _is_number(row[column])}
-            if len(values) > 1:
-                found |= {(n, column) for n, value in values.items() if value == min(values.values())}
-        return found
-
-    def as_markdown(self) -> str:
-        lines = [
-            f"## {as_markdown(self.title)}",
-            "",
-            as_markdown(self.note),
-            "",
-            f"| {' | '.join(map(as_markdown, self.header))} |",
-            "|---" * len(self.header) + "|",
-        ]
-        best = self.best
-        rows = [
-            [
-                f"**{as_markdown(cell)}**" if (n, column) in best else as_markdown(cell)
-                for column, cell in enumerate(row)
-            ]
-            for n, row in enumerate(self.rows)
-        ]
-        return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
-
-    def as_html(self) -> str:
-        best = self.best
-
-        def cell(text: str, row: int, column: int) -> str:
-            kind = ' class="n"' if _is_number(text) else ""
-            shown = f"<b>{_as_html(text)}</b>" if (row, column) in best else _as_html(text)
-            return f"<td{kind}>{shown}</td>"
-
-        head = "".join(f"<th>{_as_html(name)}</th>" for name in self.header)
-        body = "\n".join(
-            f"<tr>{''.join(cell(text, n, column) for column, text in enumerate(row))}</tr>"
-            for n, row in enumerate(self.rows)
-        )
-        return (
-            f"<h2>{_as_html(self.title)}</h2>\n<p>{_as_html(self.note)}</p>\n<table>\n<tr>{head}</tr>\n{body}\n</table>"
-        )
-
-
-def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).isdigit()
-
-
-def _as_html(text: str) -> str:
-    return html.escape(one_line(text))
+__all__ = ["draw_ced", "profile_table", "result_lines", "result_table", "tell_apart", "write_report"]
 
 
 def result_lines(results: Sequence[Result]) -> list[str]:
@@ -263,7 +195,7 @@ def _write_report(
 
     def show(title: str, name: str) -> None:
         markdown.append(f"![{as_markdown(title)}]({name})")
-        page.append(f'<p><img src="{html.escape(name)}" alt="{_as_html(title)}"></p>')
+        page.append(f'<p><img src="{html.escape(name)}" alt="{as_html_text(title)}"></p>')
 
     copied = 0
     for number, protocol in enumerate(dict.fromkeys(result.protocol for result in results)):
@@ -279,7 +211,7 @@ def _write_report(
                 title, name = f"Worst cases of {result.method}", f"worst-{copied}.png"
                 write_bytes(out / name, sheet.read_bytes())
                 markdown.append(f"### {as_markdown(title)}")
-                page.append(f"<h3>{_as_html(title)}</h3>")
+                page.append(f"<h3>{as_html_text(title)}</h3>")
                 show(title, name)
                 copied += 1
         for further in _group_tables(same):

@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,8 @@ from densegen.arrays import Image
 from densegen.errors import ConfigurationError, DensegenError
 from densegen.extras import install_line
 from densegen.files import replace_file, replace_into, write_bytes, write_text
-from densegen.ibug68 import ids_of
-from densegen.index.formats.mesh import landmark_triangles
 from densetrain.network.checkpoint import TorchRegressor
+from densetrain.network.model_card import SHEETS, SHEETS_FOLDER, Parity, describe, model_card
 from densetrain.network.regressor import ONNX_METADATA, OnnxRegressor
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "export",
     "export_onnx",
     "export_safetensors",
-    "model_card",
 ]
 
 LIMITS_PX = {"fp32": 1e-3, "fp16": 1.0, "int8": 8.0}
@@ -37,57 +35,9 @@ LIMITS_PX = {"fp32": 1e-3, "fp16": 1.0, "int8": 8.0}
 
 OPSET = 18
 
-SHEETS = ("use_onnx.py", "use_onnx.html")
-"""Written beside the files: how to use them without densetrain, in Python and in a browser."""
-
-SHEETS_FOLDER = Path(__file__).with_name("sheets")
-
-AXES = ["x right", "y down", "z towards the viewer"]
-
 
 class ParityError(DensegenError):
     """An exported file does not compute what the network computes."""
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far an exported file's landmarks lie from torch's, pixels: the largest and the mean difference."""
-
-    variant: str
-    path: Path
-    largest_px: float
-    mean_px: float
-    bytes: int
-
-
-def description(regressor: TorchRegressor) -> dict[str, Any]:
-    """What every exported file says about itself: plain values, and how to feed it in words."""
-    about, index = regressor.about, regressor.index
-    size, uncertain = about.crop_size, about.settings.model.uncertainty
-    pixels = {"unit": "pixels of the crop, centres at integers from 0"}
-    tensors: dict[str, Any] = {
-        "images": {"dtype": "float32", "shape": ["batch", 3, size, size], "colour_order": "RGB", "range": [0, 255]},
-        "landmarks": {"dtype": "float32", "shape": ["batch", len(index), 3], "axes": AXES, **pixels},
-    }
-    if uncertain:
-        tensors["sigma_px"] = {"dtype": "float32", "shape": ["batch", len(index)], **pixels}
-    return {
-        **about.model_dump(mode="json"),
-        "tensors": tensors,
-        "landmarks": [
-            {"id": one.id, "name": one.name, "region": one.region, "mirror": one.mirror} for one in index.landmarks
-        ],
-        "subsets": {name: [list(ids_of(point)) for point in points] for name, points in index.subsets.items()},
-        "triangles": landmark_triangles(index).tolist(),
-        "input": f"images: float32 (batch, 3, {size}, {size}), RGB, 0 to 255; the network normalises",
-        "output": f"landmarks: float32 (batch, {len(regressor.index)}, 3), x right, y down, z towards the viewer, "
-        "pixels of the crop, centres at integers from 0"
-        + ("; sigma_px: float32 (batch, landmarks), their standard deviation in pixels" * uncertain),
-        "crop": f"a square of side {about.margin} times the mean side of the 68 keypoints' box, about its centre; "
-        f"its corners map to the centres of pixels 0 and {size - 1}; bilinear, black outside",
-        "colour_order": "RGB",
-        "range": [0, 255],
-    }
 
 
 def check_folder(folder: Path) -> None:
@@ -131,7 +81,7 @@ def export_safetensors(regressor: TorchRegressor, folder: Path) -> Path:
     state = {name: value.contiguous().clone() for name, value in regressor.net.state_dict().items()}
     path = folder / "model.safetensors"
     write_bytes(path, save(state, metadata={"format": "pt"}))
-    write_text(folder / "config.json", json.dumps(description(regressor), indent=1) + "\n")
+    write_text(folder / "config.json", json.dumps(describe(regressor), indent=1) + "\n")
     return path
 
 
@@ -229,7 +179,7 @@ def _describe(path: Path, regressor: TorchRegressor) -> None:
     used = {node.domain for node in model.graph.node} | {""}
     for declared in [one for one in model.opset_import if one.domain not in used]:
         model.opset_import.remove(declared)
-    onnx.helper.set_model_props(model, {ONNX_METADATA: json.dumps(description(regressor))})
+    onnx.helper.set_model_props(model, {ONNX_METADATA: json.dumps(describe(regressor))})
     model.doc_string = "Dense 3D face landmarks; see the metadata"
     onnx.save(model, str(path))
 
@@ -290,60 +240,3 @@ def _compare(regressor: TorchRegressor, file: Path, path: Path, variant: str, cr
             f"at most {LIMITS_PX[variant]:g} are allowed for {variant}"
         )
     return Parity(variant, path, largest, float(difference.mean()), file.stat().st_size)
-
-
-def _validation(regressor: TorchRegressor) -> str:
-    nme = regressor.about.validation_nme
-    if nme is None:
-        return "Validation NME: not said."
-    return (
-        f"Validation NME: {nme:.3f} %, all {len(regressor.index)} landmarks in 2D, normalised by sqrt(w h) of the true "
-        f"68 points' box, split {regressor.about.settings.data.validate_on} of the shards that it was trained on."
-    )
-
-
-def model_card(regressor: TorchRegressor, made: list[Parity]) -> str:
-    """The text of ``README.md`` beside exported files."""
-    about, settings = description(regressor), regressor.about.settings
-    rows = [f"| `{p.path.name}` | {p.bytes / 1e6:.1f} | {p.largest_px:.2g} | {p.mean_px:.2g} |" for p in made]
-    table = ["| file | MB | largest difference to torch, px | mean, px |", "|---|---|---|---|", *rows] if rows else []
-    return "\n".join(
-        [
-            "---",
-            "license: other",
-            "license_name: as-the-training-data",
-            "library_name: onnx",
-            "pipeline_tag: keypoint-detection",
-            "tags: [face-landmarks, dense-landmarks, 3d-face, densetrain]",
-            "---",
-            "",
-            f"# Dense face landmarks: {settings.model.backbone}",
-            "",
-            f"{len(regressor.index)} landmarks of the vertex index {regressor.index.name} {regressor.index.version} "
-            "from one face crop. Made with densetrain.",
-            "",
-            f"- Trained on: {' and '.join(regressor.about.datasets) or 'not said'}.",
-            f"- {_validation(regressor)}",
-            f"- Input: {about['input']}.",
-            f"- Output: {about['output']}.",
-            f"- Crop: {about['crop']}.",
-            "- What it may be used for depends on the data it was trained with: models trained on 300W-LP are for "
-            "research only.",
-            "",
-            *table,
-            "",
-            "## How to use it",
-            "With densetrain: `densetrain predict --onnx model.onnx photo.jpg`.",
-            "",
-            "Without it, in Python (`use_onnx.py`; onnxruntime, numpy, Pillow):",
-            "",
-            "```python",
-            (SHEETS_FOLDER / "use_onnx.py").read_text("utf-8").rstrip("\n"),
-            "```",
-            "",
-            "In a browser: `use_onnx.html`, with the npm package onnxruntime-web beside it. Names, regions, mirror "
-            "partners and triangles of the landmarks stand in `config.json`, and in the ONNX file's metadata, key "
-            "`densetrain`.",
-            "",
-        ]
-    )

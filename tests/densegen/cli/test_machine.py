@@ -53,7 +53,9 @@ def test_a_dataset_that_brings_its_model_keeps_it(
 def test_what_is_remembered_wrongly_is_said(corpus: Path, tmp_path: Path) -> None:
     assert "is not NAME=FOLDER" in fails("remember", "--root", f"300w_lp={tmp_path / 'nowhere'}")
     assert "did you mean 300w_lp?" in fails("remember", "--root", f"300wlp={tmp_path}")
-    assert "is no root of 300w_lp: no fit (*.mat) in AFW" in fails("remember", "--root", f"300w_lp={corpus}")
+    assert "holds no fit (*.mat) in AFW, HELEN, IBUG, LFPW: is it the root of 300W-LP" in fails(
+        "remember", "--root", f"300w_lp={corpus}"
+    )
     assert "needs no folder" in fails("remember", "--root", f"demo={corpus}")
     gone = tmp_path / "gone.safetensors"
     gone.write_bytes((corpus / "model.safetensors").read_bytes())
@@ -65,8 +67,11 @@ def test_what_is_remembered_wrongly_is_said(corpus: Path, tmp_path: Path) -> Non
     assert "modell: there is no such field; did you mean model?" in fails("index", "sample", tmp_path / "c.yaml")
 
 
-def test_the_doctor_says_what_is_there_and_under_which_licence(corpus: Path) -> None:
-    run("remember", "--model", corpus / "model.safetensors", "--root", f"aflw2000_3d={corpus / 'SYNTH'}")
+def test_the_doctor_says_what_is_there_and_under_which_licence(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "AFLW2000").mkdir()
+    (tmp_path / "AFLW2000/image00002.mat").write_bytes((corpus / "SYNTH/SYNTH_00000_0.mat").read_bytes())
+    kept = run("remember", "--model", corpus / "model.safetensors", "--root", f"aflw2000_3d={tmp_path / 'AFLW2000'}")
+    assert kept.exit_code == 0, kept.output
     said = run("doctor")
     assert said.exit_code == 0, said.output
     for words in ("numpy", "processors", str(corpus), "non-commercial research", "1 of 1 folders", "[editor]"):

@@ -98,7 +98,7 @@ def test_a_person_edits_in_a_real_browser(
         until(lambda: page.mode_now == "Add", "the mode")
         person.click_at(scene.face[vertex_at(session, 100, 16)])
         until(lambda: "forehead-edit-01" in session.state, "the addition")
-        assert until(lambda: not page.reason.value, "an empty reason")
+        assert until(lambda: not page.panel.reason.value, "an empty reason")
         person.click_at(scene.plane[vertex_at(session, 60, 20)])
         first = set(session.states[0])
         (moved,) = until(lambda: set(session.state) - first - {"forehead-edit-01"}, "the addition on the plane")
@@ -185,20 +185,20 @@ def test_the_face_fits_the_window_and_the_panel_works(
             person.tab.keyboard.press("g")
             until(lambda count=count: len(page.gaps) == count, "a gap")
         places = session.model.mean_mm
-        distance = page._coverage()[1][page.gaps]
+        distance = page.coverage.of(page.landmarks.vertices)[1][page.gaps]
         assert (np.diff(distance) <= 1e-9).all()
         assert np.linalg.norm(places[page.gaps[0]] - places[page.gaps[1]]) > 10
 
         # A region is hidden; its landmarks are neither seen nor hit.
         person.unfold("regions")
         person.tab.get_by_label("cheek", exact=True).uncheck()
-        until(lambda: not page.regions["cheek"].value, "the region")
+        until(lambda: not page.panel.regions["cheek"].value, "the region")
         assert not page.shown[[region == "cheek" for region in page.landmarks.regions]].any()
 
         # A fit with its photograph; its landmarks are where its surface is.
         person.unfold("regions")
         assert len(page.faces.fits) > 8
-        page.sample.value = 3
+        page.panel.sample.value = 3
         page._show_sample()
         colours = page.faces.photograph(3)
         assert colours is not None
@@ -211,7 +211,7 @@ def test_the_face_fits_the_window_and_the_panel_works(
         for column in (90, 100, 110):
             page._edit(lambda column=column: page._add(vertex_at(session, column, 14)))
         assert len(session.edits) == 3
-        page.back_to.value = page.back_to.options[1]
+        page.panel.back_to.value = page.panel.back_to.options[1]
         page._go_back()
         assert session.position == 1
         assert session.can_redo
