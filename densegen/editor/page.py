@@ -303,10 +303,11 @@ class EditorPage:
     def _ask_for_reason(self, done: str, changed: bool) -> None:
         edit = self.session.last_edit
         asked = edit is not None and edit.verb != "read"
-        self.panel.reason.disabled = not asked
         self.asked_at = self.session.position
-        if changed or not asked:
-            self.panel.reason.value = self.session.reason_of_last_edit
+        with self.server.atomic():  # the box is emptied before one can write into it: what is written stays
+            if changed or not asked:
+                self.panel.reason.value = self.session.reason_of_last_edit
+            self.panel.reason.disabled = not asked
         self._say(words.done(done, ask=changed and asked and not self.session.reason_of_last_edit))
 
     def _give_reason(self) -> None:
