@@ -72,7 +72,7 @@ class AugmentSettings(_Settings):
     noise: NotNegative = 6.0
     """Largest standard deviation of the noise, grey levels."""
     blur: Share = 0.2
-    """Probability of a down- and upsampled image."""
+    """Probability of a blurred image."""
     grey: Share = 0.1
     """Probability of a grey image."""
     patches: Annotated[int, Field(ge=0, le=16)] = 2
@@ -148,12 +148,20 @@ class ScheduleSettings(_Settings):
     """For ``polynomial``: its exponent."""
     final: Share = 0.0
     """For ``cosine`` and ``polynomial``: the last rate, as a share of ``optimiser.lr``."""
+    input_sizes: dict[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=32, le=1024)]] = {}
+    """Sides at which the network is trained from these epochs on, counted from 0: ``{0: 96, 20: 128}``; before the
+    first, ``model.input_size``, at which it is always validated and used."""
 
     @model_validator(mode="after")
     def _steps_have_milestones(self) -> ScheduleSettings:
         if self.name == "step" and not self.milestones:
             raise ValueError("the schedule 'step' needs milestones")
         return self
+
+    def input_size(self, epoch: int, model: ModelSettings) -> int:
+        """Side at which the network is trained in an epoch, counted from 0; pixels."""
+        begun = [first for first in self.input_sizes if first <= epoch]
+        return self.input_sizes[max(begun)] if begun else model.input_size
 
 
 class TrainerSettings(_Settings):

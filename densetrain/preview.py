@@ -34,7 +34,7 @@ def draw_augmented(shards: ShardSet, settings: FitSettings, count: int, path: Pa
     """Write a contact sheet of augmented training samples with their landmarks, coloured by depth."""
     import torch
 
-    from densetrain.data.augment import augment, check_flips, draw
+    from densetrain.data.augment import augment, check_flips, draw, draw_noise
 
     check_flips(settings.augment, shards)
     rows = shards.rows("train")
@@ -44,7 +44,9 @@ def draw_augmented(shards: ShardSet, settings: FitSettings, count: int, path: Pa
     landmarks = torch.from_numpy(np.stack([reader.landmarks(int(row)) for row in rows]))
     reader.close()
     draws = draw(count, settings.augment, torch.Generator().manual_seed(settings.seed))
-    images, landmarks = augment(images, landmarks, draws, torch.from_numpy(shards.index.mirror))
+    noise = draw_noise(count, shards.crop_size, settings.seed, images.device)
+    mirror = torch.from_numpy(shards.index.mirror)
+    images, landmarks = augment(images, landmarks, draws, mirror=mirror, noise=noise)
     pixels = images.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     tiles = [
         draw_points(image, points, depth_colours(points), scale=2, radius=2.2, rim=1.0)

@@ -1,13 +1,14 @@
 """Augmentation of a batch, on the batch's device: images and landmarks together.
 
 What happens to a sample is drawn on the CPU from a seeded generator, so it does not depend on the device; only the
-noise is drawn where the images are.
+noise is drawn where the images are. Nothing here asks a tensor for its values: what is not to happen to a sample
+happens with strength 0, so that the whole is one graph for ``torch.compile`` and never waits for a GPU.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,29 +18,31 @@ from densegen.dataset.shard_set import ShardSet
 from densegen.errors import ConfigurationError
 from densetrain.config import AugmentSettings
 
-__all__ = ["Draws", "augment", "check_flips", "draw"]
+__all__ = ["Draws", "augment", "check_flips", "draw", "draw_noise"]
 
 GREY = (0.299, 0.587, 0.114)
-BLUR_FACTORS = (2, 3, 4, 6)
+"""Luma of RGB (ITU-R BT.601)."""
+
+MOST_BLUR = 0.012
+"""Largest standard deviation of the blur, as a share of the image's side."""
+
 NOISE_STEP = 4099
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Draws:
-    """What happens to each of B samples.
+class Draws(NamedTuple):
+    """What happens to each of B samples; all float32.
 
-    angle_rad : (B,) float32, rotation about the crop's centre
-    zoom : (B,) float32, factor of size
-    shift : (B, 2) float32, x and y, shares of the crop's side
-    flip, blur, grey : (B,) bool
-    gamma : (B,) float32, exponent of pixels in 0 to 1
-    brightness : (B,) float32, factor of all channels
-    gain : (B, 3) float32, factor of each channel, RGB
-    noise : (B,) float32, standard deviation, grey levels
-    patch : (B, P, 4) float32, left, top, right, bottom, shares of the crop's side
-    patch_colour : (B, P, 3) float32, RGB, grey levels
-    blur_factor : by how much all blurred images of the batch are made smaller
-    noise_seed : seed of the noise
+    angle_rad : (B,), rotation about the crop's centre
+    zoom : (B,), factor of size
+    shift : (B, 2), x and y, shares of the crop's side
+    flip : (B,), 1 for a mirror image, else 0
+    gamma : (B,), exponent of pixels in 0 to 1
+    gain : (B, 3), factor of each channel, RGB
+    noise : (B,), standard deviation, grey levels
+    blur : (B,), standard deviation, share of the image's side
+    grey : (B,), 1 for a grey image, else 0
+    patch : (B, P, 4), left, top, right, bottom, shares of the image's side
+    patch_colour : (B, P, 3), RGB, grey levels
     """
 
     angle_rad: Tensor
@@ -47,15 +50,27 @@ class Draws:
     shift: Tensor
     flip: Tensor
     gamma: Tensor
-    brightness: Tensor
     gain: Tensor
     noise: Tensor
     blur: Tensor
     grey: Tensor
     patch: Tensor
     patch_colour: Tensor
-    blur_factor: int
-    noise_seed: int
+
+    def packed(self) -> Tensor:
+        """(B, 12 + 7 P) float32: all of it as one tensor, which one copy takes to a device."""
+        return torch.cat([part.flatten(1) if part.ndim > 1 else part[:, None] for part in self], dim=1)
+
+    @classmethod
+    def unpacked(cls, table: Tensor) -> Draws:
+        """The draws in a table that :meth:`packed` made."""
+        patches = (table.shape[1] - 12) // 7
+        widths = [1, 1, 2, 1, 1, 3, 1, 1, 1, 4 * patches, 3 * patches]
+        angle, zoom, shift, flip, gamma, gain, noise, blur, grey, patch, colour = torch.split(table, widths, dim=1)
+        return cls(
+            angle[:, 0], zoom[:, 0], shift, flip[:, 0], gamma[:, 0], gain, noise[:, 0], blur[:, 0], grey[:, 0],
+            patch.reshape(len(table), patches, 4), colour.reshape(len(table), patches, 3),
+        )  # fmt: skip
 
 
 def check_flips(settings: AugmentSettings, shards: ShardSet) -> None:
@@ -71,131 +86,136 @@ def check_flips(settings: AugmentSettings, shards: ShardSet) -> None:
 def draw(count: int, settings: AugmentSettings, generator: Generator) -> Draws:
     """Draw what happens to ``count`` samples; on the CPU, the same for the same generator."""
 
+    def share(*shape: int) -> Tensor:
+        return torch.rand(count, *shape, generator=generator)
+
     def spread(*shape: int) -> Tensor:
-        return torch.rand(count, *shape, generator=generator) * 2 - 1
+        return share(*shape) * 2 - 1
 
-    def chance(share: float) -> Tensor:
-        return torch.rand(count, generator=generator) < share
-
-    corner = torch.rand(count, settings.patches, 2, generator=generator)
-    side = torch.rand(count, settings.patches, 2, generator=generator) * settings.patch_size
+    corner, side = share(settings.patches, 2), share(settings.patches, 2) * settings.patch_size
     used = torch.randint(0, settings.patches + 1, (count,), generator=generator)
     side = side * (torch.arange(settings.patches) < used[:, None])[..., None]
     return Draws(
         angle_rad=spread() * math.radians(settings.rotate_deg),
         zoom=1 + spread() * settings.scale,
         shift=spread(2) * settings.shift,
-        flip=chance(settings.flip),
+        flip=(share() < settings.flip).float(),
         gamma=torch.exp(spread() * settings.gamma),
-        brightness=1 + spread() * settings.brightness,
-        gain=1 + spread(3) * settings.colour,
-        noise=torch.rand(count, generator=generator) * settings.noise,
-        blur=chance(settings.blur),
-        grey=chance(settings.grey),
+        gain=(1 + spread(3) * settings.colour) * (1 + spread(1) * settings.brightness),
+        noise=share() * settings.noise,
+        blur=share() * MOST_BLUR * (share() < settings.blur),
+        grey=(share() < settings.grey).float(),
         patch=torch.cat([corner - side / 2, corner + side / 2], dim=2),
-        patch_colour=torch.rand(count, settings.patches, 3, generator=generator) * 255,
-        blur_factor=BLUR_FACTORS[int(torch.randint(0, len(BLUR_FACTORS), (1,), generator=generator))],
-        noise_seed=int(torch.randint(0, 2**31, (1,), generator=generator)),
+        patch_colour=share(settings.patches, 3) * 255,
     )
 
 
-def augment(images: Tensor, landmarks: Tensor, draws: Draws, mirror: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def draw_noise(count: int, size: int, seed: int, device: torch.device) -> Tensor:
+    """(B, 3, size, size) float32 standard normal noise, drawn on the device: windows into one long row, since drawing
+    is what costs.
+    """
+    generator = Generator(device).manual_seed(seed)
+    each = 3 * size * size
+    row = torch.randn(each + (count - 1) * NOISE_STEP, generator=generator, device=device)
+    return row.as_strided((count, 3, size, size), (NOISE_STEP, size * size, size, 1))
+
+
+def augment(
+    images: Tensor,
+    landmarks: Tensor,
+    draws: Draws,
+    *,
+    size: int | None = None,
+    mirror: Tensor | None = None,
+    noise: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Apply the draws to a batch; the arguments stay as they are.
 
     images : (B, 3, S, S) uint8 or float, RGB, 0 to 255
     landmarks : (B, N, 3) float32, pixels, crop frame
-    mirror : (N,) int64, each landmark's mirror partner; needed if an image is flipped
-    returns : (B, 3, S, S) float32, RGB, 0 to 255, and (B, N, 3) float32, pixels, crop frame
+    draws : on the device of the images
+    size : side of what is made, pixels; None for S. It is sampled from the crop in one step
+    mirror : (N,) int64, each landmark's mirror partner; None if no image is flipped
+    noise : (B, 3, size, size) float32, standard normal; None for none
+    returns : (B, 3, size, size) float32, RGB, 0 to 255, and (B, N, 3) float32, pixels of the crop frame as they were
 
     A rotation turns x and y and leaves z and its scale alone; zoom scales z, too.
-    Raises ``ValueError`` if an image is flipped and ``mirror`` is None.
     """
-    device = images.device
+    side = images.shape[-1]
+    size = side if size is None else size
     # Positions need single precision, whatever the network computes in.
-    with torch.autocast(device.type, enabled=False):
-        # A copy of our own: what follows works in place, since fresh memory costs more than the arithmetic.
-        picture = images.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-        if bool(draws.flip.any()):
-            if mirror is None:
-                raise ValueError("flips need the mirror partners of the landmarks")
-            picture, landmarks = _flip(picture, landmarks, draws.flip.to(device), mirror.to(device))
-        picture, landmarks = _turn(picture, landmarks, draws)
+    with torch.autocast(images.device.type, enabled=False):
+        forward = _forward(draws)
+        landmarks = _move(landmarks, forward, draws, side, mirror)
+        picture = _sample(images, forward, draws, size)
         picture = _recolour(picture, draws)
         picture = _blur(picture, draws)
-        picture = _add_noise(picture, draws)
-        return _cover(picture, draws).clamp_(0, 255), landmarks
+        if noise is not None:
+            picture = picture + noise * draws.noise[:, None, None, None]
+        return _cover(picture, draws).clamp(0, 255), landmarks
 
 
-# The steps below write into the images that they are given: augment's own copy.
+def _forward(draws: Draws) -> Tensor:
+    """(B, 2, 2): where a mirror image, a rotation and a zoom take a place beside the crop's centre."""
+    cosine, sine = draws.angle_rad.cos() * draws.zoom, draws.angle_rad.sin() * draws.zoom
+    sign = 1 - 2 * draws.flip
+    return torch.stack([torch.stack([cosine * sign, -sine], 1), torch.stack([sine * sign, cosine], 1)], 1)
 
 
-def _flip(images: Tensor, landmarks: Tensor, flip: Tensor, mirror: Tensor) -> tuple[Tensor, Tensor]:
-    across = landmarks[:, mirror] * landmarks.new_tensor([-1.0, 1.0, 1.0])
-    across = across + landmarks.new_tensor([images.shape[-1] - 1.0, 0.0, 0.0])
-    chosen = flip[:, None, None]
-    return torch.where(chosen[..., None], images.flip(-1), images), torch.where(chosen, across, landmarks)
+def _move(landmarks: Tensor, forward: Tensor, draws: Draws, side: int, mirror: Tensor | None) -> Tensor:
+    if mirror is not None:
+        landmarks = torch.where(draws.flip[:, None, None] > 0, landmarks[:, mirror], landmarks)
+    centre = (side - 1) / 2
+    xy = (landmarks[..., :2] - centre) @ forward.transpose(1, 2) + centre + (draws.shift * side)[:, None]
+    return torch.cat([xy, landmarks[..., 2:] * draws.zoom[:, None, None]], dim=2)
 
 
-def _turn(images: Tensor, landmarks: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-    """Rotate and zoom about the crop's centre, then shift; what comes from outside has the mean of the edge."""
-    last = images.shape[-1] - 1
-    centre = last / 2
-    cosine, sine = draws.angle_rad.cos(), draws.angle_rad.sin()
-    rotation = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
-    forward = rotation * draws.zoom[:, None, None]
-    back = rotation.transpose(1, 2) / draws.zoom[:, None, None]
-    # In affine_grid's units the crop reaches from -1 to 1, so a shift of one side is 2.
-    offset = -(back @ (2 * draws.shift[..., None]))
-    by_x, by_y, start = torch.cat([back, offset], dim=2).to(images)[:, None, None].unbind(dim=-1)
-    place = torch.linspace(-1, 1, images.shape[-1], device=images.device)
+def _sample(images: Tensor, forward: Tensor, draws: Draws, size: int) -> Tensor:
+    """The moved crop at the wanted size; what comes from outside has the mean of the edge."""
+    picture = images.to(torch.float32, memory_format=torch.contiguous_format)
+    side = images.shape[-1]
+    # Bilinear sampling sees two pixels across: a smaller image than half is averaged first.
+    shrink = max((factor for factor in range(1, side // (2 * size) + 1) if side % factor == 0), default=1)
+    if shrink > 1:
+        picture = F.avg_pool2d(picture, shrink)
+    edge = torch.cat([picture[..., 0, :], picture[..., -1, :], picture[..., :, 0], picture[..., :, -1]], dim=2)
+    fill = edge.mean(dim=2)[..., None, None]
+    # The inverse of a turn with factors is its transpose over the squares of the factors.
+    back = forward.transpose(1, 2) / (draws.zoom**2)[:, None, None]
+    # In grid_sample's units the crop reaches from -1 to 1, so a shift of one side is 2.
+    start = -(back @ (2 * draws.shift[..., None]))[..., 0]
+    place = (torch.arange(size, device=images.device, dtype=torch.float32) * 2 + 1) / size - 1
+    by_x, by_y = back[:, None, None, :, 0], back[:, None, None, :, 1]
     # F.affine_grid's numbers, several times as fast.
-    grid = place[:, None] * by_x + (place[:, None, None] * by_y + start)
-    fill = torch.cat([images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]], dim=2).mean(dim=2)[
-        ..., None, None
-    ]
-    turned = F.grid_sample(images.sub_(fill), grid, align_corners=True).add_(fill)
-    forward, zoom, shift = forward.to(landmarks), draws.zoom.to(landmarks), draws.shift.to(landmarks)
-    xy = (landmarks[..., :2] - centre) @ forward.transpose(1, 2) + centre + (shift * last)[:, None]
-    return turned, torch.cat([xy, landmarks[..., 2:] * zoom[:, None, None]], dim=2)
+    grid = place[:, None] * by_x + (place[:, None, None] * by_y + start[:, None, None])
+    return F.grid_sample(picture - fill, grid, align_corners=False) + fill
 
 
 def _recolour(images: Tensor, draws: Draws) -> Tensor:
-    gain = (draws.gain * draws.brightness[:, None]).to(images)[..., None, None]
-    exponent = draws.gamma.to(images)[:, None, None, None]
-    curved = images.clamp_(0, 255).div_(255).pow_(exponent).mul_(255 * gain)
-    if bool(draws.grey.any()):
-        chosen = draws.grey.nonzero()[:, 0].to(images.device)
-        curved[chosen] = (curved[chosen] * curved.new_tensor(GREY)[:, None, None]).sum(dim=1, keepdim=True)
-    return curved
+    curved = (images.clamp(0, 255) / 255) ** draws.gamma[:, None, None, None] * (255 * draws.gain)[..., None, None]
+    red, green, blue = curved.unbind(dim=1)
+    luma = (GREY[0] * red + GREY[1] * green + GREY[2] * blue)[:, None]
+    return torch.where(draws.grey[:, None, None, None] > 0, luma, curved)
 
 
 def _blur(images: Tensor, draws: Draws) -> Tensor:
-    if not bool(draws.blur.any()):
-        return images
-    chosen = draws.blur.nonzero()[:, 0].to(images.device)
-    size = images.shape[-1]
-    small = F.interpolate(images[chosen], size=size // draws.blur_factor, mode="area")
-    images[chosen] = F.interpolate(small, size=size, mode="bilinear", align_corners=False)
-    return images
-
-
-def _add_noise(images: Tensor, draws: Draws) -> Tensor:
-    if not bool((draws.noise > 0).any()):
-        return images
-    generator = Generator(images.device).manual_seed(draws.noise_seed)
-    # One long row of noise, of which every sample sees its own window: drawing is what costs.
-    count, each = len(images), images[0].numel()
-    row = torch.randn(each + (count - 1) * NOISE_STEP, generator=generator, device=images.device)
-    noise = row.unfold(0, each, NOISE_STEP).view(images.shape)
-    return images.addcmul_(noise, draws.noise.to(images)[:, None, None, None])
+    """A Gaussian of each image's own width, across and then down; none where it is 0."""
+    count, channels, size, _ = images.shape
+    reach = math.ceil(2.5 * MOST_BLUR * size)
+    steps = torch.arange(-reach, reach + 1, device=images.device)
+    weights = torch.exp(-((steps / (draws.blur * size).clamp(min=1e-3)[:, None]) ** 2) / 2)
+    weights = (weights / weights.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)
+    rows = F.pad(images, (reach,) * 4, mode="replicate").reshape(1, count * channels, size + 2 * reach, -1)
+    for kernel in (weights[:, None, None, :], weights[:, None, :, None]):
+        rows = F.conv2d(rows, kernel, groups=count * channels)
+    return rows.reshape(images.shape)
 
 
 def _cover(images: Tensor, draws: Draws) -> Tensor:
     place = (torch.arange(images.shape[-1], device=images.device) + 0.5) / images.shape[-1]
-    patch, colour = draws.patch.to(images), draws.patch_colour.to(images)
-    for number in range(patch.shape[1]):
-        left, top, right, bottom = (side[:, None] for side in patch[:, number].unbind(dim=1))
+    for number in range(draws.patch.shape[1]):
+        left, top, right, bottom = (side[:, None] for side in draws.patch[:, number].unbind(dim=1))
         across, down = (place > left) & (place < right), (place > top) & (place < bottom)
         covered = (down[:, :, None] & across[:, None, :])[:, None]
-        torch.where(covered, colour[:, number, :, None, None], images, out=images)
+        images = torch.where(covered, draws.patch_colour[:, number, :, None, None], images)
     return images

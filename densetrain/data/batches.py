@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -21,47 +22,90 @@ from densegen.arrays import Int64
 from densegen.dataset.shard_set import ShardSet
 from densegen.errors import ConfigurationError, DensegenError
 from densetrain.config import FitSettings
+from densetrain.data.augment import draw
 
-__all__ = ["Batch", "BatchDataset", "BatchSampler", "ShardBatches", "Truth", "decode_all"]
+__all__ = ["Batch", "BatchDataset", "BatchSampler", "Held", "ShardBatches", "decode_all", "hold", "step_seed"]
 
 SHARED_MEMORY = Path("/dev/shm")
+DECODED_TOGETHER = 64
+"""Images that a thread decodes before it asks for more."""
 
 
-class Truth(TypedDict):
-    """What a batch holds beside its images.
+class Batch(TypedDict):
+    """A batch as a step gets it.
 
+    images : (B, S, S, 3) uint8 RGB
     landmarks : (B, N, 3) float32, pixels, crop frame
-    keypoints68 : (B, 68, 3) float32, pixels, crop frame
-    rows : (B,) int64, of the shard set
-    position : (B,) int64, among the loader's cached images; equal to ``rows`` if none are cached
-    weight : (B,) float32, 0 for samples that only fill up a process's share
+    rows : (B,) int64 of the shard set, NumPy's: they stay where errors are told
     epoch, number : of the batch
+    draws : (B, 12 + 7 P) float32, :meth:`Draws.packed`; of training batches
+    keypoints68 : (B, 68, 3) float32, pixels, crop frame; of validation batches
+    weight : (B,) float32, 0 for samples that only fill up a process's share; of validation batches
     """
 
+    images: Tensor
     landmarks: Tensor
-    keypoints68: Tensor
-    rows: Tensor
-    position: Tensor
-    weight: Tensor
+    rows: Int64
+    epoch: int
+    number: int
+    draws: NotRequired[Tensor]
+    keypoints68: NotRequired[Tensor]
+    weight: NotRequired[Tensor]
+
+
+class HeldBatch(TypedDict):
+    """A batch of samples that the device holds already, as it leaves the loader.
+
+    table : (B, 1 + K) float32, one copy to the device: the bits of an int32, a sample's place among those that are
+        held, then what a :class:`Batch` has beside its samples, draws or weight
+    """
+
+    table: Tensor
+    rows: Int64
     epoch: int
     number: int
 
 
-class Batch(Truth):
-    """A batch as a step gets it.
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """Samples in memory, or on a device, with what a batch takes from them.
 
-    images : (B, S, S, 3) uint8 RGB
+    rows : (R,) int64, of the shard set, ascending
+    images : (R, S, S, 3) uint8
+    landmarks : (R, N, 3) float32
+    keypoints68 : (R, 68, 3) float32
     """
 
+    rows: Int64
     images: Tensor
+    landmarks: Tensor
+    keypoints68: Tensor
+
+    def to(self, device: torch.device) -> Held:
+        return Held(self.rows, *(part.to(device) for part in (self.images, self.landmarks, self.keypoints68)))
+
+    def places(self, rows: Int64) -> Int64:
+        """(B,) int64: where these rows are held."""
+        places: Int64 = np.searchsorted(self.rows, rows)
+        return places
 
 
-class BatchDataset(Dataset[Truth | DensegenError]):
+def hold(shards: ShardSet, rows: Int64) -> Held:
+    """Samples, their images decoded once, in memory."""
+    order = np.sort(rows)
+    images, reader = decode_all(shards, order), shards.open()
+    landmarks = np.stack([reader.landmarks(int(row)) for row in order])
+    reader.close()
+    return Held(order, images, torch.from_numpy(landmarks), torch.from_numpy(shards.keypoints68[order]))
+
+
+class BatchDataset(Dataset["Batch | HeldBatch | DensegenError"]):
     """A batch by its key ``(epoch, number, rows, weight)``, as :class:`BatchSampler` makes them.
 
-    cached_rows : (R,) int64, rows whose images are decoded already
-    images : (R, S, S, 3) uint8, those images; without them, batches of cached rows are a :class:`Truth`, and
-        :class:`ShardBatches` adds the images on the device
+    settings : of a training run, for batches that are augmented; None for validation
+    held : samples in memory; None if each is read and decoded when it is asked for
+    on_device : whether the trainer's device holds the same samples: batches are then a :class:`HeldBatch`, to which
+        :meth:`ShardBatches.transfer_batch_to_device` adds the samples
 
     A damaged sample comes back as the error itself, which the trainer's process raises: an
     exception that crosses from a worker process would lose its type and grow a traceback.
@@ -70,39 +114,44 @@ class BatchDataset(Dataset[Truth | DensegenError]):
     def __init__(
         self,
         shards: ShardSet,
-        images: Tensor | None = None,
-        cached_rows: Int64 | None = None,
+        settings: FitSettings | None = None,
+        held: Held | None = None,
+        *,
+        on_device: bool = False,
     ) -> None:
-        self.shards, self.images = shards, images
+        self.shards, self.settings, self.held, self.on_device = shards, settings, held, on_device
         self.reader = shards.open()
-        self.position: Int64 | None = None
-        if cached_rows is not None:
-            self.position = np.full(len(shards), -1, np.int64)
-            self.position[cached_rows] = np.arange(len(cached_rows))
 
-    def __getitem__(self, key: Any) -> Truth | DensegenError:
+    def __getitem__(self, key: tuple[int, int, Int64, float]) -> Batch | HeldBatch | DensegenError:
         epoch, number, rows, weight = key
+        if self.on_device:
+            assert self.held is not None
+            places = torch.from_numpy(self.held.places(rows).astype(np.int32))[:, None].view(torch.float32)
+            own = self._draws(epoch, number, len(rows)) if self.settings else torch.full((len(rows), 1), weight)
+            return HeldBatch(table=torch.cat([places, own], dim=1), rows=rows, epoch=epoch, number=number)
         try:
-            landmarks = np.stack([self.reader.landmarks(int(row)) for row in rows])
-            images = self._images(rows)
+            images, landmarks = self._samples(rows)
         except DensegenError as error:
             return error
-        position = rows if self.position is None else self.position[rows]
-        truth = Truth(
-            landmarks=torch.from_numpy(landmarks),
-            keypoints68=torch.from_numpy(self.shards.keypoints68[rows]),
-            rows=torch.from_numpy(rows),
-            position=torch.from_numpy(position),
-            weight=torch.full((len(rows),), weight),
-            epoch=epoch,
-            number=number,
-        )
-        return truth if images is None else Batch(**truth, images=images)
+        batch = Batch(images=images, landmarks=landmarks, rows=rows, epoch=epoch, number=number)
+        if self.settings is not None:
+            batch["draws"] = self._draws(epoch, number, len(rows))
+        else:
+            batch["keypoints68"] = torch.from_numpy(self.shards.keypoints68[rows])
+            batch["weight"] = torch.full((len(rows),), weight)
+        return batch
 
-    def _images(self, rows: Int64) -> Tensor | None:
-        if self.position is None:
-            return torch.from_numpy(self.reader.images(rows))
-        return None if self.images is None else self.images[torch.from_numpy(self.position[rows])]
+    def _samples(self, rows: Int64) -> tuple[Tensor, Tensor]:
+        if self.held is not None:
+            places = torch.from_numpy(self.held.places(rows))
+            return self.held.images[places], self.held.landmarks[places]
+        landmarks = np.stack([self.reader.landmarks(int(row)) for row in rows])
+        return torch.from_numpy(self.reader.images(rows)), torch.from_numpy(landmarks)
+
+    def _draws(self, epoch: int, number: int, count: int) -> Tensor:
+        assert self.settings is not None
+        generator = torch.Generator().manual_seed(step_seed(self.settings.seed, epoch, number))
+        return draw(count, self.settings.augment, generator).packed()
 
     def __getstate__(self) -> dict[str, Any]:
         # Another process opens its own files.
@@ -111,6 +160,11 @@ class BatchDataset(Dataset[Truth | DensegenError]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.reader = self.shards.open()
+
+
+def step_seed(seed: int, epoch: int, number: int) -> int:
+    """The seed of everything random in a step: of where in the training it is, so that a resumed run repeats it."""
+    return int(np.random.SeedSequence([seed, epoch, number]).generate_state(1, np.uint32)[0])
 
 
 class BatchSampler(Sampler[Any]):
@@ -163,13 +217,18 @@ class ShardBatches(LightningDataModule):
         super().__init__()
         self.shards, self.settings, self.first_epoch = shards, settings, first_epoch
         self.train_rows = shards.rows("train")[: settings.data.limit]
-        same = settings.data.validate_on == "train"
-        self.validation_rows = self.train_rows if same else _validation_rows(shards, settings.data.validate_on)
-        cached = settings.data.cache != "none"
-        self.train_images = decode_all(shards, self.train_rows) if cached else None
-        self.validation_images = self.train_images if same else None
-        if cached and not same:
-            self.validation_images = decode_all(shards, self.validation_rows)
+        self.same = settings.data.validate_on == "train"
+        self.validation_rows = self.train_rows if self.same else _validation_rows(shards, settings.data.validate_on)
+        self.held: dict[bool, Held] = {}
+
+    def setup(self, stage: str) -> None:
+        """Decode what shall be held, in the process that trains, straight to where it shall lie."""
+        if self.settings.data.cache == "none":
+            return
+        assert self.trainer is not None
+        device = self.trainer.strategy.root_device if self.settings.data.cache == "device" else torch.device("cpu")
+        self.held[True] = hold(self.shards, self.train_rows).to(device)
+        self.held[False] = self.held[True] if self.same else hold(self.shards, self.validation_rows).to(device)
 
     def check_shared_memory(self) -> None:
         """Raise :class:`ConfigurationError` if the batches of the workers do not fit into ``/dev/shm``: a container
@@ -189,26 +248,34 @@ class ShardBatches(LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        images = None if self.settings.data.cache == "device" else self.train_images
-        return self._loader(self.train_rows, images, shuffle=True)
+        return self._loader(self.train_rows, train=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.validation_rows, self.validation_images, shuffle=False)
+        return self._loader(self.validation_rows, train=False)
 
-    def on_before_batch_transfer(self, batch: Truth | DensegenError, dataloader_idx: int) -> Truth:
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if isinstance(batch, DensegenError):
             raise batch
         return batch
 
-    def on_after_batch_transfer(self, batch: Truth, dataloader_idx: int) -> Batch:
-        """Add the images that the device holds."""
-        if "images" in batch:
-            return cast("Batch", batch)
-        images, place = self.train_images, batch["position"]
-        assert images is not None
-        if images.device != place.device:
-            self.train_images = images = images.to(place.device)
-        return Batch(**batch, images=images[place])
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch to the device; of samples that it holds already, only which they are."""
+        if "table" not in batch:
+            moved: Batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+            return moved
+        assert self.trainer is not None
+        training = bool(self.trainer.training)
+        held, table = self.held[training], batch["table"].to(device, non_blocking=True)
+        places, own = table[:, :1].contiguous().view(torch.int32)[:, 0], table[:, 1:]
+        made = Batch(
+            images=held.images[places], landmarks=held.landmarks[places],
+            rows=batch["rows"], epoch=batch["epoch"], number=batch["number"],
+        )  # fmt: skip
+        if training:
+            made["draws"] = own
+        else:
+            made["keypoints68"], made["weight"] = held.keypoints68[places], own[:, 0]
+        return made
 
     def _sampler(self, rows: Any, *, shuffle: bool) -> BatchSampler:
         trainer = self.trainer
@@ -220,19 +287,21 @@ class ShardBatches(LightningDataModule):
             epoch=lambda: max(trainer.current_epoch, self.first_epoch),
         )  # fmt: skip
 
-    def _loader(self, rows: Any, images: Tensor | None, *, shuffle: bool) -> DataLoader[Any]:
-        cached = self.settings.data.cache != "none"
-        # Decoded images are gathered faster than they could be sent from another process.
-        workers = 0 if cached else self.settings.data.workers
+    def _loader(self, rows: Int64, *, train: bool) -> DataLoader[Any]:
+        # What is held is gathered faster than it could be sent from another process.
+        workers = self.settings.data.workers if self.settings.data.cache == "none" else 0
         return DataLoader(
-            BatchDataset(self.shards, images, rows if cached else None),
+            BatchDataset(
+                self.shards, self.settings if train else None, self.held.get(train),
+                on_device=self.settings.data.cache == "device",
+            ),
             batch_size=None,
-            sampler=self._sampler(rows, shuffle=shuffle),
+            sampler=self._sampler(rows, shuffle=train),
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(self.settings.seed),
-        )
+        )  # fmt: skip
 
 
 def _validation_rows(shards: ShardSet, split: str) -> Int64:
@@ -262,11 +331,12 @@ def decode_all(shards: ShardSet, rows: Int64) -> Tensor:
     reader = shards.open()
     target = images.numpy()
 
-    def decode(number: int) -> None:
-        reader.image(int(rows[number]), target[number])
+    def decode(first: int) -> None:
+        for number in range(first, min(first + DECODED_TOGETHER, len(rows))):
+            reader.image(int(rows[number]), target[number])
 
     with ThreadPoolExecutor() as threads:  # the decoder works outside the interpreter's lock
-        list(threads.map(decode, range(len(rows)), chunksize=64))
+        list(threads.map(decode, range(0, len(rows), DECODED_TOGETHER)))
     reader.close()
     return images
 
@@ -277,7 +347,9 @@ def _free_memory() -> int | None:
     group = Path("/sys/fs/cgroup")
     limits, used = _lines(group / "memory.max"), _lines(group / "memory.current")
     if limits and used and limits[0].isdigit():
-        free.append(int(limits[0]) - int(used[0]))
+        # Files that were read count as used, and are dropped when memory is asked for.
+        cached = [int(line.split()[1]) for line in _lines(group / "memory.stat") if line.startswith("inactive_file ")]
+        free.append(int(limits[0]) - int(used[0]) + sum(cached))
     return min(free, default=None)
 
 

@@ -61,13 +61,16 @@ class LandmarkNet(nn.Module):
         self.register_buffer("std_rgb", torch.tensor(STD_RGB)[:, None, None] * 255, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        pixels = (images.float() - self.mean_rgb) / self.std_rgb
-        size = self.settings.input_size
+        pixels, size = images.float(), self.settings.input_size
         if size < self.crop_size and self.crop_size % size == 0:
             pixels = F.avg_pool2d(pixels, self.crop_size // size)
         elif size != self.crop_size:
             pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", align_corners=False)
-        offsets = self.backbone(pixels).float()
+        return self.of_resized(pixels)
+
+    def of_resized(self, pixels: Tensor) -> Tensor:
+        """The same of crops that are resized already: (B, 3, s, s) float, RGB, 0 to 255, of any side."""
+        offsets = self.backbone((pixels - self.mean_rgb) / self.std_rgb).float()
         places = offsets[:, : self.landmarks * 3].reshape(-1, self.landmarks, 3)
         landmarks: Tensor = self.mean_landmarks + self.spread_px * places
         if not self.settings.uncertainty:

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch import callbacks as cb
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import Tensor
 
 from densegen.files import replace_file
 from densetrain.errors import TrainingError
@@ -67,25 +67,75 @@ class Checkpoints(cb.ModelCheckpoint):
         self.current_score = state_dict["current_score"]
 
 
-class WarmAverage(cb.WeightAveraging):
-    """An exponential moving average of the weights that forgets its random start.
+class WarmAverage(cb.Callback):
+    """An exponential moving average of the weights that forgets its random start; it is validated and kept.
 
-    After n steps it decays by ``min(decay, (1 + n) / (10 + n))``.
+    After n steps it decays by ``min(decay, (1 + n) / (10 + n))``. Running statistics are averaged like weights, whole
+    numbers are taken as they are. A checkpoint has the average as its ``state_dict``, and the weights that training
+    goes on with as ``current_model_state``.
     """
 
     def __init__(self, decay: float) -> None:
-        super().__init__(multi_avg_fn=self._average)
         self.decay = decay
+        self.average: dict[str, Tensor] = {}
+        self.steps = 0
+        self._pairs: list[tuple[list[Tensor], list[Tensor]]] = []
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Lightning makes the copy before it moves the module to its device.
-        if self._average_model is not None:
-            self._average_model.to(pl_module.device)
+        current = pl_module.state_dict()
+        resumed = self.average or current
+        self.average = {name: resumed[name].detach().to(value.device, copy=True) for name, value in current.items()}
+        self._pairs = [
+            ([self.average[name] for name in names], [current[name].detach() for name in names])
+            for names in (
+                [name for name, value in current.items() if value.is_floating_point()],
+                [name for name, value in current.items() if not value.is_floating_point()],
+            )
+        ]
 
-    def _average(self, averaged: Any, current: Any, count: Any) -> None:
-        n = float(count)
-        average: Any = get_ema_multi_avg_fn
-        average(min(self.decay, (1 + n) / (10 + n)))(averaged, current, count)
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.steps = trainer.global_step  # a resumed run has counted up by now
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.steps:  # gradients are being accumulated
+            return
+        count, self.steps = self.steps, trainer.global_step
+        decay = min(self.decay, (1 + count) / (10 + count)) if count else 0.0
+        (average, current), (whole, current_whole) = self._pairs
+        torch._foreach_lerp_(average, current, 1 - decay)
+        if whole:
+            torch._foreach_copy_(whole, current_whole)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._swap()
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._swap()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for average, current in self._pairs:
+            if average:
+                torch._foreach_copy_(current, average)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["current_model_state"] = checkpoint["state_dict"]
+        checkpoint["state_dict"] = dict(self.average)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.average = checkpoint["state_dict"]
+        # Lightning has just loaded the average into the module.
+        pl_module.load_state_dict(checkpoint["current_model_state"])
+
+    def _swap(self) -> None:
+        for average, current in self._pairs:
+            if average:
+                kept = [value.clone() for value in average]
+                torch._foreach_copy_(average, current)
+                torch._foreach_copy_(current, kept)
 
 
 class EpochLines(cb.Callback):

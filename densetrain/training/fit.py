@@ -37,6 +37,9 @@ from densetrain.training.module import LandmarkModule
 
 __all__ = ["fit", "make_module", "make_trainer"]
 
+LOG_EVERY = 10
+"""Steps between the numbers of logs and bar: each waits for the device."""
+
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 SETTINGS_FILE = "fit-settings.yaml"
@@ -113,7 +116,7 @@ def make_trainer(
     if trainer.patience is not None:
         watchers.append(cb.EarlyStopping("val_nme", patience=trainer.patience))
     if progress:
-        watchers.append(Bar(leave=False))
+        watchers.append(Bar(refresh_rate=LOG_EVERY, leave=False))
     loggers: list[Logger] = [CSVLogger(out, name="csv"), TensorBoardLogger(out, name="tensorboard")]
     wanted = {
         "accelerator": trainer.accelerator,
@@ -125,9 +128,10 @@ def make_trainer(
         "gradient_clip_val": trainer.clip,
         "accumulate_grad_batches": trainer.accumulate,
         "deterministic": trainer.deterministic,
+        "benchmark": not trainer.deterministic,
         "use_distributed_sampler": False,
         "num_sanity_val_steps": 0,
-        "log_every_n_steps": 10,
+        "log_every_n_steps": LOG_EVERY,
         "callbacks": watchers,
         "logger": loggers,
         "plugins": [WholeFiles()],

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densegen.arrays import Int64
 from densegen.index.vertex_index import VertexIndex
 from densetrain.config import FitSettings
-from densetrain.data.augment import augment, draw
-from densetrain.data.batches import Batch
+from densetrain.data.augment import Draws, augment, draw_noise
+from densetrain.data.batches import Batch, step_seed
 from densetrain.errors import TrainingError
 from densetrain.network.description import CHECKPOINT_KEY, Description
 from densetrain.network.model import LandmarkNet
@@ -43,8 +44,8 @@ class LandmarkModule(pl.LightningModule):
         self.net = LandmarkNet(self.settings.model, len(index), about.crop_size)
         self.loss = LandmarkLoss(self.settings.loss, index)
         self.register_buffer("mirror", torch.from_numpy(index.mirror), persistent=False)
-        self._outside: dict[str, Any] = {"sample_ids": sample_ids, "compiled": None}
-        self._watched: list[tuple[Tensor, Tensor]] = []
+        self._outside: dict[str, Any] = {"sample_ids": sample_ids}
+        self._watched: list[tuple[Tensor, Int64]] = []
 
     def __getstate__(self) -> dict[str, Any]:
         # Weight averaging copies the module: the weights alone, not the names beside them.
@@ -52,15 +53,20 @@ class LandmarkModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         if self.settings.trainer.compile:
-            self._outside["compiled"] = torch.compile(self.net)
+            # Without being told, the compiled backward pass of torch 2.14 lays out depthwise layers anew.
+            layout = self.settings.trainer.channels_last and self.device.type == "cuda"
+            options: dict[str, Any] | None = {"force_layout_optimization": True} if layout else None
+            self._outside["net"] = torch.compile(self.net.of_resized, fullgraph=True, dynamic=False, options=options)
+            self._outside["augment"] = torch.compile(augment, fullgraph=True, dynamic=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) RGB 0 to 255 -> what :class:`LandmarkNet` gives."""
-        if self.settings.trainer.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        compiled = self._outside.get("compiled")
-        answer: Tensor = (self.net if compiled is None else compiled)(images)
+        answer: Tensor = self.net(self._laid_out(images))
         return answer
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        last = self.settings.trainer.channels_last
+        return images.contiguous(memory_format=torch.channels_last) if last else images
 
     def _losses(self, answer: Tensor, truth: Tensor) -> Tensor:
         """(B,) loss of each sample; answer : (B, N, 3), or (B, N, 4) with the logarithm of sigma."""
@@ -70,13 +76,11 @@ class LandmarkModule(pl.LightningModule):
         return losses + self.settings.loss.nll_weight * gaussian_nll(answer[..., :3], truth, answer[..., 3])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        # Everything random in a step depends on where in the training it is: a resumed run repeats it.
-        seed = _step_seed(self.settings.seed, batch["epoch"], batch["number"])
+        seed = step_seed(self.settings.seed, batch["epoch"], batch["number"])
         torch.manual_seed(seed)
-        images, landmarks = self._images(batch), batch["landmarks"]
-        draws = draw(len(images), self.settings.augment, torch.Generator().manual_seed(seed))
-        images, landmarks = augment(images, landmarks, draws, self.mirror)
-        losses = self._losses(self(images), landmarks)
+        images, landmarks = self._augmented(batch, seed)
+        net = self._outside.get("net") or self.net.of_resized
+        losses = self._losses(net(self._laid_out(images)), landmarks)
         self._watched.append((losses.detach(), batch["rows"]))
         if len(self._watched) >= LOOK_EVERY:
             self._raise_if_not_finite()
@@ -86,6 +90,18 @@ class LandmarkModule(pl.LightningModule):
             "train_loss_epoch", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(images)
         )
         return loss
+
+    def _augmented(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
+        """(B, 3, s, s) float32 images at the size at which the network is trained, and (B, N, 3) landmarks."""
+        images, settings = self._images(batch), self.settings.augment
+        size = self.settings.schedule.input_size(batch["epoch"], self.settings.model)
+        noise = draw_noise(len(images), size, seed, images.device) if settings.noise else None
+        mirror = self.mirror if settings.flip else None
+        apply = self._outside.get("augment") or augment
+        made: tuple[Tensor, Tensor] = apply(
+            images, batch["landmarks"], Draws.unpacked(batch["draws"]), size=size, mirror=mirror, noise=noise
+        )
+        return made
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         answer, truth, weight = self(self._images(batch)), batch["landmarks"], batch["weight"]
@@ -136,7 +152,9 @@ class LandmarkModule(pl.LightningModule):
         if settings.name == "sgd":
             optimiser = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
         else:
-            optimiser = torch.optim.AdamW(groups, lr=settings.lr)
+            # Gradients of fp16 are scaled, which the fused form does by itself and Lightning's clipping does not allow.
+            fused = decayed[0].is_cuda and self.settings.trainer.precision != "fp16"
+            optimiser = torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
         steps = max(int(self.trainer.estimated_stepping_batches), 1)
         per_epoch = max(steps / self.settings.trainer.epochs, 1)
         rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.rate(step, steps, per_epoch))
@@ -181,13 +199,9 @@ class LandmarkModule(pl.LightningModule):
             bad = ~losses.isfinite()
             if bool(bad.any()):
                 ids = self._outside.get("sample_ids")
-                first = [int(row) for row in rows[bad][:3]]
+                first = [int(row) for row in rows[bad.cpu().numpy()][:3]]
                 names = ", ".join(map(str, first if ids is None else [ids[row] for row in first]))
                 raise TrainingError(
                     f"the loss is not finite in epoch {self.current_epoch}, for {int(bad.sum())} of {len(losses)} "
                     f"samples, the first {names}: {ADVICE}"
                 )
-
-
-def _step_seed(seed: int, epoch: int, number: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch, number]).generate_state(1, np.uint32)[0])

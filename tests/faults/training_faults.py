@@ -69,7 +69,8 @@ def jobs(
         return lambda: export(load_regressor(run), out), digests
     if what == "report":
         result = read_result(next(run.glob("evaluation/*.json")))
-        return lambda: write_report([result], [], out, list(run.glob("evaluation/*-worst.png"))), digests
+        sheets = dict.fromkeys(run.glob("evaluation/*-worst.png"), result)
+        return lambda: write_report([result], [], out, sheets), digests
     picture = next(run.glob("*.jpg"))
 
     def predict() -> None:
@@ -77,7 +78,9 @@ def jobs(
 
         regressor, image = load_regressor(run), read_image(picture)
         faces = find_faces(regressor, image, np.array([[120.0, 120.0, 320.0, 320.0]]))
-        write_faces(faces, image, out / "face", ("png", "json", "csv", "ply"), np.array([[0, 1, 2]]), regressor)
+        write_faces(
+            faces, image, picture.name, out / "face", ("png", "json", "csv", "ply"), np.array([[0, 1, 2]]), regressor
+        )
 
     return predict, results
 

@@ -19,7 +19,7 @@ from densegen.dataset.shards import ShardReader
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import find_data_file
 from densegen.sources.manifest import BuildSettings, Manifest
-from densetrain.data.batches import BatchDataset, BatchSampler, ShardBatches, decode_all
+from densetrain.data.batches import BatchDataset, BatchSampler, ShardBatches, decode_all, hold
 from tests.densetrain.conftest import edit_manifest, tiny
 
 
@@ -78,16 +78,20 @@ def test_workers_and_caches_give_the_same_batches(shards: ShardSet) -> None:
     def batches(dataset: BatchDataset, workers: int = 0) -> list[dict[str, Any]]:
         return list(DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=workers))
 
-    plain = batches(BatchDataset(shards))
-    for other in (batches(BatchDataset(shards), 2), batches(BatchDataset(shards, decode_all(shards, rows), rows))):
+    settings = tiny()
+    plain = batches(BatchDataset(shards, settings))
+    held = hold(shards, rows)
+    for other in (batches(BatchDataset(shards, settings), 2), batches(BatchDataset(shards, settings, held))):
         for one, two in zip(plain, other, strict=True):
-            assert torch.equal(one["images"], two["images"])
-            assert torch.equal(one["landmarks"], two["landmarks"])
-            assert torch.equal(one["rows"], two["rows"])
-    held = decode_all(shards, rows)  # as the trainer's device holds them
-    for one, two in zip(plain, batches(BatchDataset(shards, None, rows)), strict=True):
-        assert "images" not in two
-        assert torch.equal(held[two["position"]], one["images"])
+            for name in ("images", "landmarks", "draws"):
+                assert torch.equal(one[name], two[name])
+            assert (one["rows"] == two["rows"]).all()
+    on_device = batches(BatchDataset(shards, settings, held, on_device=True))
+    for one, two in zip(plain, on_device, strict=True):
+        places = two["table"][:, :1].contiguous().view(torch.int32)[:, 0]
+        assert torch.equal(held.images[places], one["images"])
+        assert torch.equal(held.landmarks[places], one["landmarks"])
+        assert torch.equal(two["table"][:, 1:], one["draws"])
 
 
 def test_a_corrupt_image_is_an_error_that_names_shard_and_sample(dataset: Path, tmp_path: Path) -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from densegen.dataset.shard_set import ShardSet, open_dataset
 from densegen.errors import ConfigurationError
 from densetrain.config import FitSettings
+from densetrain.data.batches import BatchDataset, ShardBatches, hold
 from densetrain.evaluation.evaluate import evaluate_shards
 from densetrain.network.checkpoint import LAST, load_regressor
+from densetrain.training.callbacks import WarmAverage
 from densetrain.training.fit import fit, make_module
 from tests.densetrain.conftest import tiny
 from tests.densetrain.training.test_fit import weights
@@ -44,7 +50,11 @@ def test_a_compiled_network_is_kept_like_a_plain_one(
 ) -> None:
     """With averaged weights, channels last and bf16, as the settings for one large GPU have it."""
     compile_plainly = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda net: compile_plainly(net, backend="eager"))
+    monkeypatch.setattr(
+        torch,
+        "compile",
+        lambda what, **options: compile_plainly(what, backend="eager", fullgraph=options["fullgraph"]),
+    )
     changes = ("trainer.compile=true", "trainer.ema_decay=0.9", "trainer.channels_last=true", "trainer.precision=bf16")
     made = fit([dataset], tiny(*changes), tmp_path / "run")
     plain = fit([dataset], tiny("trainer.compile=false", *changes[1:]), tmp_path / "plain")
@@ -52,3 +62,88 @@ def test_a_compiled_network_is_kept_like_a_plain_one(
     assert weights(tmp_path / "run").keys() == weights(tmp_path / "plain").keys()
     scored = evaluate_shards(load_regressor(tmp_path / "run" / LAST), open_dataset(dataset), "validation")
     assert scored.score.all_images == pytest.approx(made["val_nme"], rel=1e-2)
+
+
+class Copies(TorchDispatchMode):
+    """Counts what crosses from the CPU to torch's device without memory. To read from that device raises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[torch.Size] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        source = args[1] if function is torch.ops.aten.copy_.default else args[0] if args else None
+        both = isinstance(made, torch.Tensor) and isinstance(source, torch.Tensor)
+        if both and (source.device.type, made.device.type) == ("cpu", "meta"):
+            self.made.append(source.shape)
+        return made
+
+
+def test_a_step_copies_once_to_the_device_and_reads_nothing_from_it(
+    shards: ShardSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the samples held by the device: each such copy or reading would wait for what the device still has to do."""
+    settings = tiny("data.cache=device", "trainer.ema_decay=0.9", "data.batch_size=6")
+    device = torch.device("meta")
+    monkeypatch.setattr(
+        "densetrain.training.module.draw_noise",
+        lambda count, size, *_: torch.empty(count, 3, size, size, device="meta"),
+    )
+    monkeypatch.setattr("densetrain.data.augment.torch.autocast", lambda *_, **__: nullcontext())  # has no such device
+    module = make_module(shards, settings).to(device).train()
+    monkeypatch.setattr(module, "log", lambda *_, **__: None)
+    optimiser = torch.optim.AdamW(module.parameters(), lr=1e-3)
+    average = WarmAverage(0.9)
+    trainer: Any = SimpleNamespace(training=True, global_step=0)
+    average.on_fit_start(trainer, module)
+    average.on_train_start(trainer, module)
+    batches, rows = ShardBatches(shards, settings), shards.rows("train")
+    batches.trainer = trainer
+    held = hold(shards, rows)
+    batches.held[True] = held.to(device)
+    dataset = BatchDataset(shards, settings, held, on_device=True)
+    for step in range(3):
+        with Copies() as copies:
+            batch = batches.transfer_batch_to_device(dataset[(0, step, rows[:6], 1.0)], device, 0)
+            optimiser.zero_grad()
+            module.training_step(batch, step).backward()
+            torch.nn.utils.clip_grad_norm_(module.parameters(), 50.0)
+            optimiser.step()
+            trainer.global_step += 1
+            average.on_train_batch_end(trainer)
+        assert copies.made == [torch.Size([6, 1 + 12 + 7 * settings.augment.patches])]
+    with pytest.raises(RuntimeError, match="meta"):
+        float(module.net.spread_px)
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_averaged_weights_follow_the_formula_and_whole_numbers_are_taken(scale: float) -> None:
+    """Decays of min(0.5, (1 + n) / (10 + n)) after n steps: 0 (the start is forgotten), 2/11, 3/12."""
+    module: Any = torch.nn.BatchNorm1d(1, affine=False)
+    average = WarmAverage(0.5)
+    trainer: Any = SimpleNamespace(global_step=0)
+    average.on_fit_start(trainer, module)
+    average.on_train_start(trainer, module)
+    expected = 0.0
+    for step, decay in enumerate((0.0, 2 / 11, 3 / 12)):
+        module.running_mean.fill_(scale * (step + 1))
+        module.num_batches_tracked.fill_(7 * step)
+        trainer.global_step = step + 1
+        average.on_train_batch_end(trainer)
+        average.on_train_batch_end(trainer)  # the same step again, as when gradients are accumulated
+        expected = decay * expected + (1 - decay) * scale * (step + 1)
+    assert float(average.average["running_mean"]) == pytest.approx(expected)
+    assert int(average.average["num_batches_tracked"]) == 14
+    average.on_validation_epoch_start(trainer, module)
+    assert float(module.running_mean) == pytest.approx(expected)
+    average.on_validation_epoch_end(trainer, module)
+    assert float(module.running_mean) == pytest.approx(3 * scale)
+    average.on_train_end(trainer, module)
+    assert float(module.running_mean) == pytest.approx(expected)
+
+
+def test_sizes_follow_their_schedule() -> None:
+    settings = FitSettings.model_validate({"model": {"input_size": 128}, "schedule": {"input_sizes": {2: 96, 5: 160}}})
+    sizes = [settings.schedule.input_size(epoch, settings.model) for epoch in range(7)]
+    assert sizes == [128, 128, 96, 96, 96, 160, 160]
