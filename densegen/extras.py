@@ -13,7 +13,6 @@ EXTRA_OF = {
     "dask": "cluster",
     "distributed": "cluster",
     "lightning": "train",
-    "mediapipe": "mediapipe",
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",

@@ -6,8 +6,8 @@ from typing import Literal
 
 __all__ = ["DetectorName", "Labels", "Reading", "Reconstructed", "Variant", "Written", "YawSource"]
 
-DetectorName = Literal["cascade", "opencv", "mediapipe"]
-"""What finds faces: scikit-image's cascade, OpenCV's, MediaPipe."""
+DetectorName = Literal["auto", "cascade", "yunet"]
+"""What finds faces: scikit-image's cascade, YuNet by OpenCV, or the better one that is there."""
 
 Labels = Literal["original", "reannotated"]
 """The label sets of AFLW2000-3D."""

@@ -14,7 +14,7 @@ import click
 from densegen.console import refuse_unread, say
 from densegen.conventions import SPLITS
 from densegen.remembered import remembered_model, remembered_root
-from densetrain.choices import DetectorName, Labels, YawSource
+from densetrain.choices import Labels, YawSource
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +51,7 @@ class _Benchmark(click.Choice[str]):
 @click.option("--protocol", type=PATH, help="folder of the benchmark's public label, yaw and list files")
 @click.option("--labels", type=click.Choice(get_args(Labels)), default="original", show_default=True)
 @click.option("--yaw", type=click.Choice(get_args(YawSource)), help="[default: pose with --protocol, else fit]")
-@click.option("--box", type=click.Choice(["truth", *get_args(DetectorName)]), default="truth",
+@click.option("--box", type=click.Choice(["truth", "cascade", "yunet"]), default="truth",
               show_default=True, help="what crops are laid around: the true box, or a detector's")  # fmt: skip
 @click.option("--what", type=click.Choice(["landmarks", "surface"]), default="landmarks", show_default=True,
               help="the 68, or AFLW2000-3D's whole surfaces")  # fmt: skip
@@ -124,7 +124,7 @@ class _Asked:
     protocol: Path | None
     labels: Labels
     yaw: YawSource | None
-    box: Literal["truth"] | DetectorName
+    box: Literal["truth", "cascade", "yunet"]
     what: Literal["landmarks", "surface"]
     model_path: Path | None
     prior_path: Path | None

@@ -14,7 +14,7 @@ from densegen.doctor import Row
 __all__ = ["doctor"]
 
 SHARED_MEMORY = Path("/dev/shm")
-EXTRAS = ("train", "export", "timm", "video", "mediapipe")
+EXTRAS = ("train", "export", "timm", "video", "detect")
 
 
 @click.command(short_help="Say what is installed and what is missing.")
@@ -22,7 +22,7 @@ def doctor() -> None:
     """Say what this machine has and lacks: libraries and their extras, accelerators, weights, the model, licences.
 
     \b
-    reads    torch's cache of weights, the remembered model
+    reads    torch's cache of weights, the file of YuNet, the remembered model
     writes   to standard output
     example  densetrain doctor
     """
@@ -32,6 +32,7 @@ def doctor() -> None:
     show("libraries", describe_libraries(("numpy", "h5py", "pydantic"), EXTRAS), say)
     show("accelerators", _accelerators(), say)
     show("weights", _weights(), say)
+    show("detectors", _detectors(), say)
     show("model", describe_model(), say)
     say("networks trained on 300W-LP or on the Basel Face Model: for research only")
 
@@ -59,6 +60,13 @@ def _accelerators() -> Iterator[Row]:
         yield "mps", "Apple's GPU"
     if not torch.cuda.device_count() and not torch.backends.mps.is_available():
         yield "GPU", "none: the CPU trains"
+
+
+def _detectors() -> Iterator[Row]:
+    from densetrain.prediction.detect import how_to_get_yunet, yunet_file
+
+    yield "cascade", "frontal faces"
+    yield "yunet", f"nearly all faces: {yunet_file() or how_to_get_yunet()}"
 
 
 def _weights() -> Iterator[Row]:

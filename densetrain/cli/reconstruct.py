@@ -41,7 +41,8 @@ PATH = click.Path(path_type=Path)
 @click.option("--out", type=PATH, default=Path("faces"), show_default=True, help="folder for what is written")
 @click.option("--box", type=float, nargs=4, help="left top right bottom of the face's 68 points, pixels")
 @click.option("--boxes", "boxes_file", type=PATH, help='JSON file: {"a.jpg": [[left, top, right, bottom], ...]}')
-@click.option("--detector", type=click.Choice(get_args(DetectorName)), default="cascade", show_default=True)
+@click.option("--detector", type=click.Choice(get_args(DetectorName)), default="auto", show_default=True,
+              help="what finds faces: yunet if its file is here, else cascade")  # fmt: skip
 @click.option("--write", "outputs", multiple=True, type=click.Choice(get_args(Reconstructed)),
               help="may be repeated  [default: png, json, glb, mat]")  # fmt: skip
 @click.option("--sigma", type=click.FloatRange(1e-4, 0.5), help="how far a landmark is off, by the face's size")

@@ -29,9 +29,10 @@ PATH = click.Path(path_type=Path)
 @click.option("--out", type=PATH, default=Path("landmarks"), show_default=True, help="folder for what is written")
 @click.option("--box", type=float, nargs=4, help="left top right bottom of the face's 68 points, pixels")
 @click.option("--boxes", "boxes_file", type=PATH, help='JSON file: {"a.jpg": [[left, top, right, bottom], ...]}')
-@click.option("--detector", type=click.Choice(get_args(DetectorName)), default="cascade", show_default=True)
-@click.option("--refine", type=click.IntRange(0, 5), help="lay the crop again around what was found "
-              "[default: 1 for a detector's box, 0 for a given one]")  # fmt: skip
+@click.option("--detector", type=click.Choice(get_args(DetectorName)), default="auto", show_default=True,
+              help="what finds faces: yunet if its file is here, else cascade")  # fmt: skip
+@click.option("--refine", type=click.IntRange(0, 5), help="how often at most the crop is laid again "
+              "around what was found  [default: 2 for a detector's box, 0 for a given one]")  # fmt: skip
 @click.option("--write", "outputs", multiple=True, type=click.Choice(get_args(Written)),
               help="may be repeated  [default: png, json]")  # fmt: skip
 @click.option("--model", "model_path", type=PATH, help="morphable model, for --write fit")
@@ -120,8 +121,10 @@ class _Asked:
 
     @property
     def refine_detected(self) -> int:
-        """How often the crop is laid again around what was found in a detector's box, which is only near."""
-        return 1 if self.refine is None else self.refine
+        """How often at most the crop is laid again around what was found in a detector's box, which is only near."""
+        from densetrain.prediction.predict import REFINE
+
+        return REFINE if self.refine is None else self.refine
 
 
 class _Job:

@@ -31,7 +31,7 @@ from densegen.sources.fits import Fit, read_fit
 from densetrain.evaluation.benchmarks import Benchmark
 from densetrain.evaluation.evaluate import Result
 from densetrain.evaluation.metrics import score
-from densetrain.network.regressor import Regressor, answer_in_image
+from densetrain.network.regressor import Regressor, answer_in_images
 
 __all__ = ["evaluate_surface", "rigid_icp"]
 
@@ -126,7 +126,7 @@ class _Errors:
         for image, path, name, box, size in faces:
             fit = self._fit(path.with_name(f"{name}.mat"))
             truth = pose_vertices(self.model.vertices(fit.shape, fit.expression), fit.pose, len(image))
-            answer = answer_in_image(self.network, image, box[None])
+            answer = answer_in_images(self.network, [image], box[None])
             found, sigma_px = answer.landmarks[0], None if answer.sigma_px is None else answer.sigma_px[0]
             true_surface = self.surface.gather(truth).astype(np.float64)
             row = {("landmarks", "vertex to vertex"): _apart(found, self.landmarks.gather(truth), size)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ from densegen.arrays import Float32, Float64, Image
 from densegen.errors import ConfigurationError, FormatError
 from densegen.extras import install_line
 from densegen.files import read_bytes
-from densegen.geometry.crop import Crop, crop_of_box, warp
+from densegen.geometry.crop import crop_of_box, warp
 from densegen.geometry.flip import flip_points
 from densegen.index.vertex_index import VertexIndex
 from densetrain.network.description import Description, read_description
@@ -27,7 +28,7 @@ __all__ = [
     "FlipTested",
     "OnnxRegressor",
     "Regressor",
-    "answer_in_image",
+    "answer_in_images",
     "landmarks_in_image",
     "open_regressor",
 ]
@@ -212,13 +213,12 @@ def landmarks_in_image(regressor: Regressor, image: Image, boxes: npt.NDArray[np
     boxes : (n, 4) left, top, right, bottom of the box around each face's 68 keypoints, pixels, image frame; n > 0
     returns : (n, N, 3) float32, pixels, image frame; z has the scale of x and y, and no origin
     """
-    crops = _crops(regressor, boxes)
-    return _in_image(regressor(_images(image, crops)), crops)
+    return answer_in_images(regressor, [image] * len(boxes), boxes).landmarks
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a network says of the n faces of one image.
+    """What a network says of n faces.
 
     landmarks : (n, N, 3) float32, pixels, image frame; z has the scale of x and y, and no origin
     sigma_px : (n, N) float64, standard deviation of each landmark's coordinates, pixels of the image, or None
@@ -231,29 +231,23 @@ class Answer:
     flip_distance: Float64 | None
 
 
-def answer_in_image(regressor: Regressor, image: Image, boxes: npt.NDArray[np.floating]) -> Answer:
-    """What :func:`landmarks_in_image` gives, with all that the network says of it."""
-    crops = _crops(regressor, boxes)
+def answer_in_images(regressor: Regressor, images: Sequence[Image], boxes: npt.NDArray[np.floating]) -> Answer:
+    """What a network says of n faces, each in an image of its own or in the same: one call for all of them.
+
+    images : n of (H, W, 3) uint8 RGB
+    boxes : (n, 4) left, top, right, bottom of the box around each face's 68 keypoints, pixels, image frame; n > 0
+    """
+    crops = [crop_of_box(box, regressor.about.margin, regressor.about.crop_size) for box in boxes]
+    pictures = np.stack([warp(image, crop) for image, crop in zip(images, crops, strict=True)])
     scales = np.array([crop.scale for crop in crops])
     distance = None
     if isinstance(regressor, FlipTested):
-        one, other, sigma = regressor.both(_images(image, crops))
+        one, other, sigma = regressor.both(pictures)
         apart_px = np.linalg.norm((one - other)[..., :2].astype(np.float64), axis=-1).mean(axis=-1)
         size_px = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) * scales
         landmarks, distance = np.float32(0.5) * (one + other), 100 * apart_px / size_px
     else:
-        landmarks, sigma = regressor.with_sigma(_images(image, crops))
+        landmarks, sigma = regressor.with_sigma(pictures)
     own = None if sigma is None else sigma.astype(np.float64) / scales[:, None]
-    return Answer(_in_image(landmarks, crops), own, distance)
-
-
-def _crops(regressor: Regressor, boxes: npt.NDArray[np.floating]) -> list[Crop]:
-    return [crop_of_box(box, regressor.about.margin, regressor.about.crop_size) for box in boxes]
-
-
-def _images(image: Image, crops: list[Crop]) -> Image:
-    return np.stack([warp(image, crop) for crop in crops])
-
-
-def _in_image(landmarks: Float32, crops: list[Crop]) -> Float32:
-    return np.stack([crop.invert(points) for crop, points in zip(crops, landmarks, strict=True)])
+    in_images = np.stack([crop.invert(points) for crop, points in zip(crops, landmarks, strict=True)])
+    return Answer(in_images, own, distance)

@@ -2,37 +2,92 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from densegen.arrays import Float64, Image
-from densegen.errors import ConfigurationError
+from densegen.errors import ConfigurationError, FormatError
 from densegen.extras import install_line
+from densegen.files import read_bytes
+from densegen.remembered import remembered_path
 from densetrain.choices import DetectorName
 
-__all__ = ["Detector", "open_detector", "opened_when_asked"]
+__all__ = ["Detector", "how_to_get_yunet", "open_detector", "opened_when_asked", "yunet_file"]
 
 Detector = Callable[[Image], Float64]
 """(H, W, 3) uint8 RGB -> (n, 4) left, top, right, bottom of the 68 keypoints, pixels, the largest face first; or (n, 5)
 with the detector's confidence, 0 to 1."""
 
-# The place of the 68's box in a detector's square: how far its centre lies below the square's centre, and its sides,
-# in units of the square's sides. Measured for the cascade: medians over the faces of AFLW2000-3D below 30 degrees of
-# yaw. The other two detectors frame a face in nearly the same way.
-SHIFT_DOWN, SIDE = 0.14, 0.90
-
 LONGEST_SIDE = 512
 SMALLEST_SHARE = 0.12
 
+YUNET = {
+    "face_detection_yunet_2026may.onnx": "ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0",
+    "face_detection_yunet_2023mar.onnx": "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+}
+"""The files of YuNet (Wu et al., YuNet: a tiny millisecond-level face detector, MIR 2023) that are run, and their
+SHA-256, as the OpenCV Zoo has them."""
+
+YUNET_VARIABLE = "DENSETRAIN_YUNET"
+YUNET_SIDES = (640, 320)
+"""Longest sides at which YuNet looks, the second if it finds nothing at the first; a face that fills the picture is
+found at the smaller one."""
+YUNET_SCORE, YUNET_OVERLAP, YUNET_MOST = 0.6, 0.3, 500
+MAX_YUNET_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where the box of the 68 lies in a detector's box, in units of its sides: measured medians.
+
+    down : how far its centre lies below the detector's
+    width, height : its sides
+    """
+
+    down: float
+    width: float
+    height: float
+
+
+# Over the faces of AFLW2000-3D below 30 degrees of yaw.
+CASCADE_FRAME = _Frame(0.14, 0.90, 0.90)
+# Over every 8th face of AFLW2000-3D; from the front to the side they differ by 0.01.
+YUNET_FRAME = _Frame(0.117, 1.04, 0.74)
+
 
 def open_detector(name: DetectorName) -> Detector:
-    """A detector by name: ``cascade`` comes with scikit-image and finds frontal faces.
+    """A detector by name: ``cascade`` comes with scikit-image and finds frontal faces; ``yunet`` finds nearly all, by
+    OpenCV and a file that is fetched once; ``auto`` is the better of the two that is there.
 
-    Raises :class:`ConfigurationError` if the library that it needs is not installed.
+    Raises :class:`ConfigurationError` if the library or the file that it needs is missing, :class:`FormatError` if the
+    file is another one.
     """
-    return {"cascade": _cascade, "opencv": _opencv, "mediapipe": _mediapipe}[name]()
+    if name == "auto":
+        name = "yunet" if yunet_file() is not None and find_spec("cv2") is not None else "cascade"
+    return {"cascade": _cascade, "yunet": _yunet}[name]()
+
+
+def yunet_file() -> Path | None:
+    """The file of YuNet's network: what ``DENSETRAIN_YUNET`` names, else one in the user's folder of settings."""
+    if given := os.environ.get(YUNET_VARIABLE):
+        return Path(given)
+    return next((path for name in YUNET if (path := remembered_path().with_name(name)).is_file()), None)
+
+
+def how_to_get_yunet() -> str:
+    """What to install, and which file to put where."""
+    name = next(iter(YUNET))
+    return (
+        f"{install_line('detect')}, and put {name} of the OpenCV Zoo (230 kB, MIT licence) into "
+        f"{remembered_path().parent}, or name it in {YUNET_VARIABLE}"
+    )
 
 
 def opened_when_asked(name: DetectorName) -> Detector:
@@ -62,68 +117,70 @@ def _cascade() -> Detector:
             img=small, scale_factor=1.15, step_ratio=1, min_size=(least, least), max_size=(longest, longest)
         )
         squares = [(f["c"], f["r"], f["width"], f["height"]) for f in found]
-        return _boxes(np.array(squares, np.float64).reshape(-1, 4) / scale)
+        return _boxes(np.array(squares, np.float64).reshape(-1, 4) / scale, CASCADE_FRAME)
 
     return detect
 
 
-def _opencv() -> Detector:
-    cv2 = _import("cv2", "opencv", "CascadeClassifier", install_line("detect"))
-    classifier = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_alt2.xml")
+def _yunet() -> Detector:
+    path = yunet_file()
+    if path is None:
+        raise ConfigurationError(f"the detector yunet is not here: {how_to_get_yunet()}")
+    cv2 = _opencv()
+    network = read_bytes(path, "network of YuNet", MAX_YUNET_BYTES)
+    if (digest := hashlib.sha256(network).hexdigest()) not in YUNET.values():
+        raise FormatError(f"{path} is none of YuNet's files that are known: its SHA-256 is {digest[:12]}...")
+    # From the bytes that were looked at.
+    model = cv2.FaceDetectorYN.create(
+        "onnx", np.frombuffer(network, np.uint8), np.empty(0, np.uint8), (320, 320), YUNET_SCORE, YUNET_OVERLAP,
+        YUNET_MOST,
+    )  # fmt: skip
 
     def detect(image: Image) -> Float64:
-        small, scale = _reduce(image)
-        squares = classifier.detectMultiScale(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), 1.1, 4)
-        return _boxes(np.array(squares, np.float64).reshape(-1, 4) / scale)
+        boxes = np.empty((0, 5))
+        for side in YUNET_SIDES:
+            small, scale = _reduce(image, side, enlarge=True)
+            model.setInputSize((small.shape[1], small.shape[0]))
+            _, found = model.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+            if found is not None:
+                squares = np.concatenate([found[:, :4] / scale, found[:, 14:]], axis=1)
+                boxes = _boxes(squares.astype(np.float64), YUNET_FRAME)
+            if len(boxes):
+                break
+        return boxes
 
     return detect
 
 
-def _mediapipe() -> Detector:
-    mediapipe = _import("mediapipe", "mediapipe", "solutions", install_line("mediapipe"))
-    finder = mediapipe.solutions.face_detection.FaceDetection(model_selection=1)
-
-    def detect(image: Image) -> Float64:
-        height, width = image.shape[:2]
-        found = [(d.location_data.relative_bounding_box, d.score[0]) for d in finder.process(image).detections or ()]
-        squares = [(b.xmin * width, b.ymin * height, b.width * width, b.height * height, s) for b, s in found]
-        return _boxes(np.array(squares, np.float64).reshape(-1, 5))
-
-    return detect
-
-
-def _import(module: str, name: str, needed: str, line: str) -> Any:
-    """A library with the part that is ``needed``: newer releases of both come without their models."""
-    import importlib
-
+def _opencv() -> Any:
     try:
-        library = importlib.import_module(module)
+        import cv2
     except ModuleNotFoundError as error:
-        raise ConfigurationError(f"the detector {name} is not installed: {line}") from error
+        raise ConfigurationError(f"the detector yunet needs OpenCV: {install_line('detect')}") from error
     except ImportError as error:  # installed, and a library of the system that it needs is not
-        raise ConfigurationError(f"the detector {name} is installed, but does not load: {error}") from error
-    if not hasattr(library, needed):
-        version = getattr(library, "__version__", "installed here")
-        raise ConfigurationError(f"the detector {name} does not come with release {version} of its library: {line}")
-    return library
+        raise ConfigurationError(f"OpenCV is installed, but does not load: {error}") from error
+    if not hasattr(cv2, "FaceDetectorYN"):
+        raise ConfigurationError(f"OpenCV {cv2.__version__} does not run YuNet: {install_line('detect')}")
+    return cv2
 
 
-def _reduce(image: Image) -> tuple[Image, float]:
-    """The image with its longest side at most ``LONGEST_SIDE``, and its scale."""
+def _reduce(image: Image, longest: int = LONGEST_SIDE, *, enlarge: bool = False) -> tuple[Image, float]:
+    """The image with its longest side at most ``longest``, or just that, and its scale."""
     from PIL import Image
 
-    scale = min(LONGEST_SIDE / max(image.shape[:2]), 1.0)
+    scale = longest / max(image.shape[:2])
+    scale = scale if enlarge else min(scale, 1.0)
     size = max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1)
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)), scale
 
 
-def _boxes(squares: Float64) -> Float64:
+def _boxes(squares: Float64, frame: _Frame) -> Float64:
     """Boxes of the 68 in (n, 4) left, top, width, height, the largest first, each face once; further columns stay."""
     order = np.argsort(-squares[:, 2])
     kept: list[Float64] = []
     for left, top, width, height, *score in squares[order]:
-        centre = np.array([left + width / 2, top + height * (0.5 + SHIFT_DOWN)])
-        half = np.array([width, height]) * SIDE / 2
+        centre = np.array([left + width / 2, top + height * (0.5 + frame.down)])
+        half = np.array([width * frame.width, height * frame.height]) / 2
         box = np.concatenate([centre - half, centre + half, score])
         if all(not _inside(centre, other) for other in kept):
             kept.append(box)

@@ -152,13 +152,23 @@ class LandmarkModule(pl.LightningModule):
         if settings.name == "sgd":
             optimiser = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
         else:
-            # Gradients of fp16 are scaled, which the fused form does by itself and Lightning's clipping does not allow.
-            fused = decayed[0].is_cuda and self.settings.trainer.precision != "fp16"
-            optimiser = torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
+            optimiser = torch.optim.AdamW(groups, lr=settings.lr, fused=self.settings.trainer.precision != "fp16")
         steps = max(int(self.trainer.estimated_stepping_batches), 1)
         per_epoch = max(steps / self.settings.trainer.epochs, 1)
         rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.rate(step, steps, per_epoch))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip the norm and log it, of gradients that are not scaled: Lightning clips none of a fused optimiser."""
+        if gradient_clip_val is None:
+            return
+        if self.settings.trainer.precision == "fp16":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), gradient_clip_val)
+        self.log("gradient_norm", norm)
 
     def rate(self, step: int, steps: int, per_epoch: float) -> float:
         """The learning rate at a step, as a share of the settings' own."""

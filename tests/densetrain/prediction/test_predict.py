@@ -22,7 +22,7 @@ from densegen.sources.photograph import read_photograph
 from densegen.synthetic.corpus import write_corpus
 from densetrain import load
 from densetrain.network.checkpoint import load_regressor
-from densetrain.prediction.predict import Smoother, draw_faces, predict
+from densetrain.prediction.predict import Smoother, draw_faces, look_again, predict
 from densetrain.prediction.results import ImageRecord
 from densetrain.training.fit import fit
 from tests.densetrain.command import call
@@ -198,3 +198,41 @@ def test_a_portrait_in_eight_times_the_pixels_has_the_same_landmarks(
     assert averaged < 2
     monkeypatch.setattr("densegen.geometry.crop.AVERAGED_ABOVE", np.inf)  # two pixels in each direction, as it was
     assert apart() > 2 * averaged
+
+
+class Seeing:
+    """A regressor whose 68 lie in a box that it sees 3 % of its crop to the right of the crop's middle, until it is
+    where the face is: at x = 150."""
+
+    def __init__(self, index: Any, about: Any) -> None:
+        self.index, self.about, self.asked = index, about, list[int]()
+
+    def with_sigma(self, crops: Image) -> tuple[Any, None]:
+        self.asked.append(len(crops))
+        size = self.about.crop_size
+        light = crops[..., 0].astype(np.float64).sum(axis=1)
+        middle = (light * np.arange(size)).sum(axis=1) / light.sum(axis=1)
+        answer = np.zeros((len(crops), len(self.index), 3), np.float32)
+        answer[:, ::2, :2], answer[:, 1::2, :2] = size * 0.2, size * 0.8
+        answer[..., 0] += (middle - size / 2)[:, None] / 2
+        return answer, None
+
+
+def test_a_crop_is_laid_again_until_its_box_rests_and_each_face_by_itself(exported: Path) -> None:
+    """The middle of a bright patch is found by halves: the box that starts far off is looked at more often."""
+    network = load(exported)
+    image = np.zeros((300, 300, 3), np.uint8)
+    image[140:160, 140:160] = 255
+    near, far = np.array([100.0, 100, 200, 200]), np.array([70.0, 100, 170, 200])
+    seeing: Any = Seeing(network.index, network.about)
+    boxes, answer = look_again(seeing, [image, image], np.stack([far, near]), 9)
+    assert seeing.asked[0] == 2
+    assert 1 in seeing.asked
+    for start, box, landmarks in zip((far, near), boxes, answer.landmarks, strict=True):
+        alone: Any = Seeing(network.index, network.about)
+        (only,), of_it = look_again(alone, [image], start[None], 9)
+        np.testing.assert_array_equal(only, box)
+        np.testing.assert_array_equal(of_it.landmarks[0], landmarks)
+    never: Any = Seeing(network.index, network.about)
+    assert (look_again(never, [image], far[None], 0)[0] == far).all()
+    assert never.asked == [1]

@@ -55,7 +55,13 @@ def test_a_compiled_network_is_kept_like_a_plain_one(
         "compile",
         lambda what, **options: compile_plainly(what, backend="eager", fullgraph=options["fullgraph"]),
     )
-    changes = ("trainer.compile=true", "trainer.ema_decay=0.9", "trainer.channels_last=true", "trainer.precision=bf16")
+    changes = (
+        "trainer.compile=true",
+        "trainer.clip=50",
+        "trainer.ema_decay=0.9",
+        "trainer.channels_last=true",
+        "trainer.precision=bf16",
+    )
     made = fit([dataset], tiny(*changes), tmp_path / "run")
     plain = fit([dataset], tiny("trainer.compile=false", *changes[1:]), tmp_path / "plain")
     assert made["val_nme"] == pytest.approx(plain["val_nme"], rel=1e-2)
