@@ -29,7 +29,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
-READY_SETTINGS = ("paper", "demo", "fast-gpu")
+READY_SETTINGS = ("paper", "best", "fast-gpu", "demo")
 """Settings that come with densetrain, by name."""
 
 
@@ -183,8 +183,10 @@ class TrainerSettings(_Settings):
     """Compile the step with ``torch.compile``: minutes at the start, faster steps on a GPU."""
     deterministic: bool = False
     """Refuse operators of a GPU that give other bits from run to run; a CPU is deterministic without it."""
+    sync_batchnorm: bool = False
+    """Whether several processes share the statistics of batch normalisation: for small batches in each."""
     clip: Positive | None = None
-    """Largest norm of the gradient; a larger one is scaled down to it."""
+    """Largest norm of the gradient; a larger one is scaled down to it. The logs have the norm as ``gradient_norm``."""
     accumulate: Count = 1
     """Batches of each process whose gradients one step of the optimiser adds up."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None

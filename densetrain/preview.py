@@ -68,7 +68,7 @@ def draw_held_out(
     tiles: list[Image] = []
     for name, words in worst.items():
         image = reader.image(place[name])
-        predicted, truth = regressor(image[None])[0], shards.keypoints68[place[name]]
+        predicted, truth = regressor(image[None])[0], reader.keypoints68(place[name])
         of_truth = regressor.index.subset("ibug68", predicted) if "ibug68" in regressor.index.subsets else truth
         tiles.append(_compare(image, predicted, of_truth, truth, words))
     reader.close()

@@ -171,7 +171,7 @@ def _write_tar(dataset: ShardSet, rows: Int64, path: Path) -> None:
             for suffix, data in (
                 ("jpg", reader.jpeg(row)),
                 ("landmarks.npy", _npy(reader.landmarks(row))),
-                ("keypoints68.npy", _npy(dataset.keypoints68[row])),
+                ("keypoints68.npy", _npy(reader.keypoints68(row))),
                 ("json", json.dumps(_about(dataset, row)).encode()),
             ):
                 member = tarfile.TarInfo(f"{key}.{suffix}")
@@ -224,7 +224,7 @@ def _write_parquet(dataset: ShardSet, rows: Int64, path: Path) -> None:
                     ["bytes", "path"],
                 ),
                 _nested(pa, landmarks),
-                _nested(pa, dataset.keypoints68[batch]),
+                _nested(pa, np.stack([reader.keypoints68(row) for row in batch])),
                 pa.FixedSizeListArray.from_arrays(pa.array(dataset.pose[batch].ravel()), len(POSE_FIELDS)),
                 pa.array(dataset.flipped[batch]),
             ]

@@ -18,8 +18,8 @@ from densegen.errors import ConfigurationError, FormatError
 
 __all__ = ["OpenedShard", "open_shard", "open_shards"]
 
-_KEPT = ("split", "flipped", "mirrored", "keypoints68", "pose", "expression")
-_READ_LATER = ("image/bytes", "landmarks", "shape", "crop", "image_size")
+_KEPT = ("split", "flipped", "mirrored", "pose")
+_READ_LATER = ("image/bytes", "landmarks", "keypoints68", "shape", "expression", "crop", "image_size")
 _MAPS = ("position_map/bytes", "valid_uv")
 
 
@@ -116,18 +116,17 @@ def open_shard(reader: ShardReader, sha256: str, vertex_index: str, first: int) 
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(f"{reader.path} does not say how it was made: {error}") from error
     arrays = {name: reader.array(name) for name in _KEPT}
-    for name in ("keypoints68", "pose", "expression"):
-        bad = ~np.isfinite(arrays[name]).reshape(len(arrays[name]), -1).all(axis=1)
-        if bad.any():
-            sample = reader.sample_ids[int(np.argmax(bad))]
-            raise FormatError(f"{reader.path}: {name} of {sample} is not finite: run 'densegen verify'")
+    bad = ~np.isfinite(arrays["pose"]).all(axis=1)
+    if bad.any():
+        sample = reader.sample_ids[int(np.argmax(bad))]
+        raise FormatError(f"{reader.path}: pose of {sample} is not finite: run 'densegen verify'")
     with_maps = reader.has_position_maps
     place = ShardPlace(
         path=reader.path,
         first=first,
         sample_ids=reader.sample_ids,
         crop_size=common.crop_size,
-        counts=(counts[0], counts[1]),
+        counts=counts,
         image_offsets=reader.image_offsets,
         position_map_offsets=reader.position_map_offsets if with_maps else None,
         at={name: reader.byte_offset(name) for name in (*_READ_LATER, *(_MAPS if with_maps else ()))},

@@ -19,6 +19,7 @@ from densegen.arrays import Float32, Float64, Image, Int64, Mask
 from densegen.conventions import UV_SIZE
 from densegen.dataset.shards import decode_crop, decode_map
 from densegen.errors import FormatError
+from densegen.ibug68 import KEYPOINTS
 
 __all__ = ["RowReader", "ShardPlace"]
 
@@ -28,7 +29,7 @@ class ShardPlace:
     """Where a shard's samples lie.
 
     first : the number of its first sample in the set
-    counts : landmarks, shape components
+    counts : landmarks, shape components, expression components
     position_map_offsets : None if it holds no position maps
     at : where its datasets begin, in bytes
     """
@@ -37,7 +38,7 @@ class ShardPlace:
     first: int
     sample_ids: Sequence[str]
     crop_size: int
-    counts: tuple[int, int]
+    counts: tuple[int, int, int]
     image_offsets: Int64
     position_map_offsets: Int64 | None
     at: Mapping[str, int]
@@ -99,18 +100,23 @@ class RowReader:
     def landmarks(self, number: int) -> Float32:
         """(N, 3) float32, pixels, crop frame."""
         shard, row = self._place(number)
-        landmarks: Float32 = self._row(shard, row, "landmarks", "<f4", (shard.counts[0], 3))
-        if not np.isfinite(landmarks).all():
-            raise FormatError(f"{shard.name(row)} has landmarks that are not finite: run 'densegen verify'")
-        return landmarks
+        return self._finite(shard, row, "landmarks", "<f4", (shard.counts[0], 3))
+
+    def keypoints68(self, number: int) -> Float32:
+        """(68, 3) float32, pixels, crop frame, iBUG order."""
+        shard, row = self._place(number)
+        return self._finite(shard, row, "keypoints68", "<f4", (KEYPOINTS, 3))
+
+    def expression(self, number: int) -> Float32:
+        """(Ke,) float32, raw coefficients."""
+        shard, row = self._place(number)
+        return self._finite(shard, row, "expression", "<f4", (shard.counts[2],))
 
     def fit(self, number: int) -> tuple[Float32, Float64, tuple[int, int]]:
         """Shape (Ks,) float32, crop (4,) float64, and (height, width) of the photograph."""
         shard, row = self._place(number)
-        shape = self._row(shard, row, "shape", "<f4", (shard.counts[1],))
-        crop = self._row(shard, row, "crop", "<f8", (4,))
-        if not (np.isfinite(shape).all() and np.isfinite(crop).all()):
-            raise FormatError(f"{shard.name(row)} has a fit that is not finite: run 'densegen verify'")
+        shape = self._finite(shard, row, "shape", "<f4", (shard.counts[1],))
+        crop = self._finite(shard, row, "crop", "<f8", (4,))
         height, width = self._row(shard, row, "image_size", "<i4", (2,)).tolist()
         return shape, crop, (height, width)
 
@@ -125,6 +131,12 @@ class RowReader:
     def _place(self, number: int) -> tuple[ShardPlace, int]:
         shard = self.shards[bisect.bisect_right(self._firsts, number) - 1]
         return shard, number - shard.first
+
+    def _finite(self, shard: ShardPlace, row: int, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        values = self._row(shard, row, name, dtype, shape)
+        if not np.isfinite(values).all():
+            raise FormatError(f"{shard.name(row)} has {name} that are not finite: run 'densegen verify'")
+        return values
 
     def _row(self, shard: ShardPlace, row: int, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         size = np.dtype(dtype).itemsize * math.prod(shape)

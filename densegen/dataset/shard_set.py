@@ -115,7 +115,7 @@ class Subset(_Samples):
 class ShardSet(_Samples):
     """All samples of one or several builds: a sequence of :class:`StoredSample`, in the order of the shards.
 
-    A sample is read when it is asked for: two reads from its file and a JPEG to decode, and two more for a stored
+    A sample is read when it is asked for: three reads from its file and a JPEG to decode, and two more for a stored
     position map. Threads may share one, and a copy sent to another process opens its own files. An error in one sample
     does not end an iteration, unless position maps are rendered.
 
@@ -129,9 +129,7 @@ class ShardSet(_Samples):
     flipped : (S,) bool, a mirror image
     mirrored : (S,) bool, mirrored by densegen: ``pose`` is that of the unmirrored fit
     sample_ids : (S,) object, each a str
-    keypoints68 : (S, 68, 3) float32, pixels, crop frame, iBUG order
     pose : (S, 7) float32, ``conventions.POSE_FIELDS``, camera frame; of the unmirrored fit
-    expression : (S, Ke) float32, raw coefficients
     places : for each shard, the file and the byte offsets of its samples
     position_maps : "stored" to read the maps of the shards, a renderer to compute them, None for samples without maps
     """
@@ -146,9 +144,7 @@ class ShardSet(_Samples):
     flipped: Mask
     mirrored: Mask
     sample_ids: npt.NDArray[np.object_]
-    keypoints68: Float32
     pose: Float32
-    expression: Float32
     places: tuple[ShardPlace, ...]
     position_maps: Literal["stored"] | MapRenderer | None = None
 
@@ -160,7 +156,18 @@ class ShardSet(_Samples):
         return self.open()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_reader"}
+        held = ("_reader", "keypoints68", "expression")
+        return {name: value for name, value in self.__dict__.items() if name not in held}
+
+    @cached_property
+    def keypoints68(self) -> Float32:
+        """(S, 68, 3) float32, pixels, crop frame, iBUG order; of all samples, read when it is first asked for."""
+        return np.stack([self._reader.keypoints68(number) for number in range(len(self))])
+
+    @cached_property
+    def expression(self) -> Float32:
+        """(S, Ke) float32, raw coefficients; of all samples, read when it is first asked for."""
+        return np.stack([self._reader.expression(number) for number in range(len(self))])
 
     def _read(self, numbers: Int64) -> Iterator[StoredSample]:
         if isinstance(self.position_maps, MapRenderer):
@@ -182,7 +189,7 @@ class ShardSet(_Samples):
             mirrored=bool(self.mirrored[number]),
             image=self._reader.image(number),
             landmarks=self._reader.landmarks(number),
-            keypoints68=self.keypoints68[number],
+            keypoints68=self._reader.keypoints68(number),
             pose=self.pose[number],
             position_map=position_map,
             valid_uv=valid_uv,
@@ -195,7 +202,7 @@ class ShardSet(_Samples):
 
     def _fit(self, number: int) -> StoredFit:
         shape, crop, size = self._reader.fit(number)
-        fit = Fit(self.pose[number], shape, self.expression[number])
+        fit = Fit(self.pose[number], shape, self._reader.expression(number))
         return StoredFit(fit, Crop.from_array(crop, self.crop_size), size, bool(self.mirrored[number]))
 
     def _take(self, numbers: Int64) -> Subset:
@@ -255,9 +262,7 @@ def open_dataset(folder: str | Path, *more: str | Path, position_maps: bool | Mo
         flipped=joined("flipped").astype(bool),
         mirrored=joined("mirrored").astype(bool),
         sample_ids=np.array([name for place in places for name in place.sample_ids], object),
-        keypoints68=joined("keypoints68").astype(np.float32),
         pose=joined("pose").astype(np.float32),
-        expression=joined("expression").astype(np.float32),
         places=places,
         position_maps=_map_source(opened, position_maps),
     )

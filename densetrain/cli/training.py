@@ -14,7 +14,7 @@ __all__ = ["augmented", "fit", "schema", "settings"]
 
 PATH = click.Path(path_type=Path)
 SETTINGS = click.option(
-    "--settings", "source", help="YAML file, or paper, demo, fast-gpu  [default: every setting's default]"
+    "--settings", "source", help="YAML file, or paper, best, fast-gpu, demo  [default: every setting's default]"
 )
 SET = click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="trainer.epochs=5; may be repeated")
 
@@ -93,7 +93,7 @@ def schema(what: str) -> None:
 @click.argument("source", required=False)
 @SET
 def settings(source: str | None, changes: tuple[str, ...]) -> None:
-    """Print settings, all of them, as YAML: the defaults, those of a file, or paper, demo, fast-gpu.
+    """Print settings, all of them, as YAML: the defaults, those of a file, or paper, best, fast-gpu, demo.
 
     \b
     reads    SOURCE (YAML)

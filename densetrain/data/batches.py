@@ -95,8 +95,9 @@ def hold(shards: ShardSet, rows: Int64) -> Held:
     order = np.sort(rows)
     images, reader = decode_all(shards, order), shards.open()
     landmarks = np.stack([reader.landmarks(int(row)) for row in order])
+    keypoints = np.stack([reader.keypoints68(int(row)) for row in order])
     reader.close()
-    return Held(order, images, torch.from_numpy(landmarks), torch.from_numpy(shards.keypoints68[order]))
+    return Held(order, images, torch.from_numpy(landmarks), torch.from_numpy(keypoints))
 
 
 class BatchDataset(Dataset["Batch | HeldBatch | DensegenError"]):
@@ -130,23 +131,26 @@ class BatchDataset(Dataset["Batch | HeldBatch | DensegenError"]):
             own = self._draws(epoch, number, len(rows)) if self.settings else torch.full((len(rows), 1), weight)
             return HeldBatch(table=torch.cat([places, own], dim=1), rows=rows, epoch=epoch, number=number)
         try:
-            images, landmarks = self._samples(rows)
+            images, landmarks, keypoints = self._samples(rows)
         except DensegenError as error:
             return error
         batch = Batch(images=images, landmarks=landmarks, rows=rows, epoch=epoch, number=number)
         if self.settings is not None:
             batch["draws"] = self._draws(epoch, number, len(rows))
         else:
-            batch["keypoints68"] = torch.from_numpy(self.shards.keypoints68[rows])
+            batch["keypoints68"] = keypoints
             batch["weight"] = torch.full((len(rows),), weight)
         return batch
 
-    def _samples(self, rows: Int64) -> tuple[Tensor, Tensor]:
+    def _samples(self, rows: Int64) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, landmarks and, for validation alone, the 68; as a :class:`Batch` has them."""
         if self.held is not None:
             places = torch.from_numpy(self.held.places(rows))
-            return self.held.images[places], self.held.landmarks[places]
+            return self.held.images[places], self.held.landmarks[places], self.held.keypoints68[places]
         landmarks = np.stack([self.reader.landmarks(int(row)) for row in rows])
-        return torch.from_numpy(self.reader.images(rows)), torch.from_numpy(landmarks)
+        asked = rows if self.settings is None else rows[:0]
+        keypoints = np.array([self.reader.keypoints68(int(row)) for row in asked])
+        return torch.from_numpy(self.reader.images(rows)), torch.from_numpy(landmarks), torch.from_numpy(keypoints)
 
     def _draws(self, epoch: int, number: int, count: int) -> Tensor:
         assert self.settings is not None

@@ -204,7 +204,7 @@ def evaluate_shards(
     if regressor is not None:
         check_belongs(regressor, shards)
     rows, reader = shards.rows(split), shards.open()
-    size = box_size(shards.keypoints68[rows])
+    size = box_size(np.stack([reader.keypoints68(int(row)) for row in rows]))
     # (n, N) distances of every landmark, in 2D and in 3D, pixels of the crop.
     flat, solid = np.empty((len(rows), len(shards.index))), np.empty((len(rows), len(shards.index)))
     for first in range(0, len(rows), BATCH):
@@ -219,6 +219,7 @@ def evaluate_shards(
         flat[first : first + len(batch)] = np.linalg.norm(difference[..., :2], axis=-1)
         solid[first : first + len(batch)] = np.linalg.norm(difference, axis=-1)
         progress(len(batch))
+    expressions = np.stack([reader.expression(int(row)) for row in rows])
     reader.close()
     flat, solid = 100 * flat / size[:, None], 100 * solid / size[:, None]
     errors, yaw_deg = flat.mean(axis=1), yaw_degrees(shards.pose[rows], shards.mirrored[rows])
@@ -239,7 +240,7 @@ def evaluate_shards(
             "dimensions": {"2D": float(flat.mean()), "3D": float(solid.mean())},
             "yaw bin, 3D": _by_bin(solid.mean(axis=1), yaw_deg),
             "region": _by_region(flat, [landmark.region for landmark in shards.index.landmarks]),
-            "expression strength": _by_strength(errors, shards.expression[rows]),
+            "expression strength": _by_strength(errors, expressions),
         },
     )
 

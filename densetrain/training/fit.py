@@ -32,7 +32,7 @@ from densetrain.head_pose import reference_face
 from densetrain.network.checkpoint import BEST, LAST, read_checkpoint
 from densetrain.network.description import CHECKPOINT_KEY, Description
 from densetrain.network.model import load_pretrained
-from densetrain.training.callbacks import Bar, Checkpoints, EpochLines, WarmAverage, WholeFiles
+from densetrain.training.callbacks import Bar, Checkpoints, EpochLines, SameStart, WarmAverage, WholeFiles
 from densetrain.training.module import LandmarkModule
 
 __all__ = ["fit", "make_module", "make_trainer"]
@@ -127,6 +127,7 @@ def make_trainer(
         "max_epochs": trainer.epochs,
         "gradient_clip_val": trainer.clip,
         "accumulate_grad_batches": trainer.accumulate,
+        "sync_batchnorm": trainer.sync_batchnorm,
         "deterministic": trainer.deterministic,
         "benchmark": not trainer.deterministic,
         "use_distributed_sampler": False,
@@ -211,6 +212,13 @@ def _fit(
         f"{len(batches.validation_rows):,} samples: NME of the {len(shards.index)} landmarks, 2D, normalised by "
         "sqrt(w h) of the true 68 points' box"
     )
+    if trainer.world_size > 1:
+        together, lr = (
+            trainer.world_size * settings.data.batch_size * settings.trainer.accumulate,
+            settings.optimiser.lr,
+        )
+        say(f"{trainer.world_size} processes: a step sees {together:,} samples, at the rate {lr} as set")
+    trainer.callbacks.insert(0, SameStart(first_epoch, out))  # type: ignore[attr-defined]
     if first_epoch:
         say(f"goes on after epoch {first_epoch} of {settings.trainer.epochs}")
     prepare: Any = rank_zero_only(_prepare_folder)

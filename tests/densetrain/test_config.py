@@ -45,7 +45,7 @@ def test_a_file_that_is_no_settings_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("[1, 2]")
     with pytest.raises(ConfigurationError, match="holds no keys"):
         read_settings(tmp_path / "list.yaml")
-    with pytest.raises(ConfigurationError, match="does not exist; by name there are paper, demo, fast-gpu"):
+    with pytest.raises(ConfigurationError, match="does not exist; by name there are paper, best, fast-gpu, demo"):
         read_settings(tmp_path / "none.yaml")
 
 

@@ -220,6 +220,25 @@ def test_landmarks_that_are_not_finite_are_named(dataset: Path, tmp_path: Path) 
         open_dataset(tmp_path / "edited").open().landmarks(2)
 
 
+def test_what_is_seldom_needed_is_read_when_it_is_asked_for(dataset: Path, tmp_path: Path) -> None:
+    """To open a set reads neither keypoints nor expressions; a sample's own are its own."""
+    shutil.copytree(dataset, tmp_path / "edited")
+    with h5py.File(tmp_path / "edited/shard-00000.h5", "r+") as file:
+        file["keypoints68"][1, 7, 1] = np.nan
+        file["expression"][2, 0] = np.inf
+    shards = open_dataset(tmp_path / "edited")
+    with pytest.raises(FormatError, match="SYNTH_00000_0.mirror has keypoints68 that are not finite"):
+        shards.open().keypoints68(1)
+    with pytest.raises(FormatError, match="SYNTH/SYNTH_00000_1 has expression that are not finite"):
+        shards.open().expression(2)
+    whole, reader = open_dataset(dataset), shards.open()
+    assert "keypoints68" not in whole.__dict__
+    np.testing.assert_array_equal(whole.keypoints68[5], reader.keypoints68(5))
+    np.testing.assert_array_equal(whole.expression[5], reader.expression(5))
+    assert whole.keypoints68.shape == (32, 68, 3)
+    assert "keypoints68" not in whole.__getstate__()
+
+
 def test_a_photograph_in_two_splits_is_refused(dataset: Path, corpus: Path, manifest: Manifest, tmp_path: Path) -> None:
     """Two builds of the same photographs whose manifests split them differently."""
     split = manifest.split.model_copy(update={"seed": 5, "validation": 0.5})

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -264,3 +266,28 @@ def test_two_runs_do_not_train_into_one_folder(dataset: Path, tmp_path: Path) ->
     (tmp_path / "run").mkdir()
     with FileLock(tmp_path / "run/.lock"), pytest.raises(BuildError, match="another run is training into"):
         fit([dataset], tiny(), tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_machines_that_do_not_share_the_runs_folder_end_at_once(dataset: Path, tmp_path: Path) -> None:
+    """As two machines under torchrun, the first with a checkpoint to go on from: their epochs would not meet."""
+    settings = ("trainer.epochs=4",)
+    fit([dataset], tiny(*settings), tmp_path / "first")
+    kept = torch.load(tmp_path / "first" / LAST, weights_only=True)
+    torch.save(kept | {"epoch": 1}, tmp_path / "first" / LAST)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    processes = [
+        subprocess.Popen(
+            command(dataset, tmp_path / name, *settings), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+            env=os.environ | shared | {"MASTER_PORT": str(port), "RANK": rank, "GROUP_RANK": rank, "NODE_RANK": rank},
+        )
+        for rank, name in (("0", "first"), ("1", "second"))
+    ]  # fmt: skip
+    for process, epoch in zip(processes, (2, 0), strict=True):
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 1, errors
+        assert f"would begin after epoch {epoch}, others after 0 or 2: all machines must share" in errors
+        assert "Traceback" not in errors
