@@ -70,7 +70,7 @@ class AugmentSettings(_Settings):
     brightness: Share = 0.2
     """Largest relative change of all channels together."""
     noise: NotNegative = 6.0
-    """Largest standard deviation of the noise, grey levels."""
+    """Largest standard deviation of the noise of the crop's pixels, grey levels."""
     blur: Share = 0.2
     """Probability of a blurred image."""
     grey: Share = 0.1

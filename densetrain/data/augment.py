@@ -38,7 +38,7 @@ class Draws(NamedTuple):
     flip : (B,), 1 for a mirror image, else 0
     gamma : (B,), exponent of pixels in 0 to 1
     gain : (B, 3), factor of each channel, RGB
-    noise : (B,), standard deviation, grey levels
+    noise : (B,), standard deviation, grey levels, of a pixel of the crop
     blur : (B,), standard deviation, share of the image's side
     grey : (B,), 1 for a grey image, else 0
     patch : (B, P, 4), left, top, right, bottom, shares of the image's side
@@ -151,7 +151,8 @@ def augment(
         picture = _recolour(picture, draws)
         picture = _blur(picture, draws)
         if noise is not None:
-            picture = picture + noise * draws.noise[:, None, None, None]
+            # Of a smaller image's pixel, which is the mean of several of the crop's.
+            picture = picture + noise * (draws.noise * min(size / side, 1.0))[:, None, None, None]
         return _cover(picture, draws).clamp(0, 255), landmarks
 
 

@@ -160,6 +160,8 @@ def test_grey_gamma_gain_noise_and_patches_are_as_drawn() -> None:
     torch.testing.assert_close(made[1, :, 5, 5], 255 * (torch.tensor([100.0, 150.0, 200.0]) / 255) ** 2)
     torch.testing.assert_close(made[2, :, 5, 5], torch.tensor([50.0, 150.0, 240.0]))
     torch.testing.assert_close(made[3] - images[3], 4 * noise[3], atol=1e-3, rtol=0)
+    half = augment(images, torch.zeros(5, 1, 3), draws, size=32, noise=noise[..., :32, :32])[0]
+    torch.testing.assert_close(half[3] - images[3, :, :32, :32], 2 * noise[3, :, :32, :32], atol=1e-3, rtol=0)
     assert made[4, 0].eq(7.0).sum() == 16 * 32
     assert made[4, 0, 16:48, 16:32].eq(7.0).all()
 
