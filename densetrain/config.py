@@ -148,7 +148,9 @@ class ScheduleSettings(_Settings):
     """For ``polynomial``: its exponent."""
     final: Share = 0.0
     """For ``cosine`` and ``polynomial``: the last rate, as a share of ``optimiser.lr``."""
-    input_sizes: dict[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=32, le=1024)]] = {}
+    input_sizes: Annotated[
+        dict[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=32, le=1024)]], Field(max_length=7)
+    ] = {}
     """Sides at which the network is trained from these epochs on, counted from 0: ``{0: 96, 20: 128}``; before the
     first, ``model.input_size``, at which it is always validated and used."""
 

@@ -26,6 +26,8 @@ LINE_COLOUR = (255, 230, 0)
 CAPTION_PX = 24
 SCALE = 2
 """Pictures are drawn at twice the size of a crop."""
+TILE_PX = 512
+"""About the side of an augmented sample's picture."""
 SHOWN_MARGIN = 1.5
 """Side of what is shown of a benchmark's photograph, in units of the face box's."""
 
@@ -44,12 +46,14 @@ def draw_augmented(shards: ShardSet, settings: FitSettings, count: int, path: Pa
     landmarks = torch.from_numpy(np.stack([reader.landmarks(int(row)) for row in rows]))
     reader.close()
     draws = draw(count, settings.augment, torch.Generator().manual_seed(settings.seed))
-    noise = draw_noise(count, shards.crop_size, settings.seed, images.device)
+    size = settings.schedule.input_size(0, settings.model)
+    noise = draw_noise(count, size, settings.seed, images.device)
     mirror = torch.from_numpy(shards.index.mirror)
-    images, landmarks = augment(images, landmarks, draws, mirror=mirror, noise=noise)
+    images, landmarks = augment(images, landmarks, draws, size=size, mirror=mirror, noise=noise)
+    landmarks = (landmarks + 0.5) * (size / shards.crop_size) - 0.5
     pixels = images.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     tiles = [
-        draw_points(image, points, depth_colours(points), scale=2, radius=2.2, rim=1.0)
+        draw_points(image, points, depth_colours(points), scale=max(TILE_PX // size, 1), radius=2.2, rim=1.0)
         for image, points in zip(pixels, landmarks.numpy(), strict=True)
     ]
     write_png(with_depth_bar(contact_sheet(tiles, columns)), path)

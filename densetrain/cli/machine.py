@@ -63,10 +63,18 @@ def _accelerators() -> Iterator[Row]:
 
 
 def _detectors() -> Iterator[Row]:
-    from densetrain.prediction.detect import how_to_get_yunet, yunet_file
+    from densegen.errors import DensegenError
+    from densetrain.prediction.detect import how_to_get_yunet, open_detector, yunet_file
 
     yield "cascade", "frontal faces"
-    yield "yunet", f"nearly all faces: {yunet_file() or how_to_get_yunet()}"
+    if yunet_file() is None:
+        yield "yunet", f"nearly all faces: {how_to_get_yunet()}"
+        return
+    try:
+        open_detector("yunet")
+        yield "yunet", f"nearly all faces: {yunet_file()}"
+    except DensegenError as error:
+        yield "yunet", f"none: {error}"
 
 
 def _weights() -> Iterator[Row]:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 import torch
@@ -226,13 +226,29 @@ class ShardBatches(LightningDataModule):
         self.held: dict[bool, Held] = {}
 
     def setup(self, stage: str) -> None:
-        """Decode what shall be held, in the process that trains, straight to where it shall lie."""
+        """Decode what shall be held, in the process that trains, straight to where it shall lie.
+
+        Raises :class:`ConfigurationError` if the processes would not begin at the same epoch.
+        """
+        assert self.trainer is not None
+        self._check_same_start()
         if self.settings.data.cache == "none":
             return
-        assert self.trainer is not None
         device = self.trainer.strategy.root_device if self.settings.data.cache == "device" else torch.device("cpu")
         self.held[True] = hold(self.shards, self.train_rows).to(device)
         self.held[False] = self.held[True] if self.same else hold(self.shards, self.validation_rows).to(device)
+
+    def _check_same_start(self) -> None:
+        """Each process has looked for an earlier run in the folder that it sees."""
+        assert self.trainer is not None
+        strategy = self.trainer.strategy
+        mine = torch.tensor(self.first_epoch, device=strategy.root_device)
+        least, most = (int(cast("Tensor", strategy.reduce(mine.clone(), reduce_op=op))) for op in ("min", "max"))
+        if least != most:
+            raise ConfigurationError(
+                f"process {self.trainer.global_rank} would begin after epoch {self.first_epoch}, others after {least} "
+                f"or {most}: all machines must share the folder of --out"
+            )
 
     def check_shared_memory(self) -> None:
         """Raise :class:`ConfigurationError` if the batches of the workers do not fit into ``/dev/shm``: a container
@@ -270,7 +286,7 @@ class ShardBatches(LightningDataModule):
         assert self.trainer is not None
         training = bool(self.trainer.training)
         held, table = self.held[training], batch["table"].to(device, non_blocking=True)
-        places, own = table[:, :1].contiguous().view(torch.int32)[:, 0], table[:, 1:]
+        places, own = table.view(torch.int32)[:, 0], table[:, 1:]
         made = Batch(
             images=held.images[places], landmarks=held.landmarks[places],
             rows=batch["rows"], epoch=batch["epoch"], number=batch["number"],
@@ -300,12 +316,18 @@ class ShardBatches(LightningDataModule):
                 on_device=self.settings.data.cache == "device",
             ),
             batch_size=None,
+            collate_fn=as_it_is,
             sampler=self._sampler(rows, shuffle=train),
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(self.settings.seed),
         )  # fmt: skip
+
+
+def as_it_is(batch: Any) -> Any:
+    """Torch would make tensors of the rows."""
+    return batch
 
 
 def _validation_rows(shards: ShardSet, split: str) -> Int64:

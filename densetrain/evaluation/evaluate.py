@@ -27,7 +27,7 @@ from densetrain.evaluation.benchmarks import Benchmark
 from densetrain.evaluation.metrics import BINS, Score, score, yaw_bins
 from densetrain.evaluation.protocol import Protocol
 from densetrain.network.regressor import Regressor
-from densetrain.prediction.detect import Detector, open_detector
+from densetrain.prediction.detect import Detector, better_detector, open_detector
 from densetrain.prediction.predict import REFINE, look_again
 
 __all__ = [
@@ -105,6 +105,7 @@ def evaluate(
     """
     if isinstance(on, ShardSet):
         return evaluate_shards(network, on, split, threshold=threshold, seed=seed, progress=progress)
+    detector = better_detector() if detector == "auto" else detector
     opened = open_detector(detector) if isinstance(detector, str) else detector
     points, missed = predict_benchmark(network, on, opened, progress)
     named = detector if detector is None or isinstance(detector, str) else "given"
@@ -116,7 +117,10 @@ def made_in_words(detector: str | None, missed: int) -> str:
     """What predictions were made from: crops around true boxes, or around a detector's."""
     if detector is None:
         return "crops around the true boxes"
-    return f"crops around the boxes of the detector {detector}, around the true box for {missed:,} not found"
+    return (
+        f"crops around the boxes of the detector {detector}, around the true box for {missed:,} not found, laid again "
+        f"{REFINE} times at most"
+    )
 
 
 def predict_benchmark(

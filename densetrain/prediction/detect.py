@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from densegen.files import read_bytes
 from densegen.remembered import remembered_path
 from densetrain.choices import DetectorName
 
-__all__ = ["Detector", "how_to_get_yunet", "open_detector", "opened_when_asked", "yunet_file"]
+__all__ = ["Detector", "better_detector", "how_to_get_yunet", "open_detector", "opened_when_asked", "yunet_file"]
 
 Detector = Callable[[Image], Float64]
 """(H, W, 3) uint8 RGB -> (n, 4) left, top, right, bottom of the 68 keypoints, pixels, the largest face first; or (n, 5)
@@ -69,9 +69,12 @@ def open_detector(name: DetectorName) -> Detector:
     Raises :class:`ConfigurationError` if the library or the file that it needs is missing, :class:`FormatError` if the
     file is another one.
     """
-    if name == "auto":
-        name = "yunet" if yunet_file() is not None and find_spec("cv2") is not None else "cascade"
-    return {"cascade": _cascade, "yunet": _yunet}[name]()
+    return {"cascade": _cascade, "yunet": _yunet}[better_detector() if name == "auto" else name]()
+
+
+def better_detector() -> Literal["cascade", "yunet"]:
+    """What ``auto`` stands for on this machine."""
+    return "yunet" if yunet_file() is not None and find_spec("cv2") is not None else "cascade"
 
 
 def yunet_file() -> Path | None:
@@ -130,11 +133,13 @@ def _yunet() -> Detector:
     network = read_bytes(path, "network of YuNet", MAX_YUNET_BYTES)
     if (digest := hashlib.sha256(network).hexdigest()) not in YUNET.values():
         raise FormatError(f"{path} is none of YuNet's files that are known: its SHA-256 is {digest[:12]}...")
-    # From the bytes that were looked at.
-    model = cv2.FaceDetectorYN.create(
-        "onnx", np.frombuffer(network, np.uint8), np.empty(0, np.uint8), (320, 320), YUNET_SCORE, YUNET_OVERLAP,
-        YUNET_MOST,
-    )  # fmt: skip
+    try:  # from the bytes that were looked at
+        model = cv2.FaceDetectorYN.create(
+            "onnx", np.frombuffer(network, np.uint8), np.empty(0, np.uint8), (320, 320), YUNET_SCORE, YUNET_OVERLAP,
+            YUNET_MOST,
+        )  # fmt: skip
+    except (TypeError, cv2.error) as error:
+        raise _old_opencv(cv2) from error
 
     def detect(image: Image) -> Float64:
         boxes = np.empty((0, 5))
@@ -160,8 +165,12 @@ def _opencv() -> Any:
     except ImportError as error:  # installed, and a library of the system that it needs is not
         raise ConfigurationError(f"OpenCV is installed, but does not load: {error}") from error
     if not hasattr(cv2, "FaceDetectorYN"):
-        raise ConfigurationError(f"OpenCV {cv2.__version__} does not run YuNet: {install_line('detect')}")
+        raise _old_opencv(cv2)
     return cv2
+
+
+def _old_opencv(cv2: Any) -> ConfigurationError:
+    return ConfigurationError(f"OpenCV {cv2.__version__} does not run YuNet: {install_line('detect')}")
 
 
 def _reduce(image: Image, longest: int = LONGEST_SIDE, *, enlarge: bool = False) -> tuple[Image, float]:

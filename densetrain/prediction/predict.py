@@ -23,7 +23,7 @@ from densetrain.choices import DetectorName, Written
 from densetrain.head_pose import head_pose
 from densetrain.network.regressor import Answer, Regressor, answer_in_images
 from densetrain.prediction.boxes import check_boxes
-from densetrain.prediction.detect import Detector, how_to_get_yunet, open_detector, yunet_file
+from densetrain.prediction.detect import Detector, better_detector, how_to_get_yunet, open_detector
 from densetrain.prediction.face import Face
 from densetrain.prediction.results import as_csv, image_record
 
@@ -121,10 +121,10 @@ def look_again(regressor: Regressor, images: Sequence[Image], boxes: Float64, re
     refine : how often at most a face's crop is laid again, around the 68 that were found, until its box rests: a
         detector's box is only near
     """
+    boxes, moving = np.array(boxes, np.float64), np.arange(len(boxes))
     answer = answer_in_images(regressor, images, boxes)
     if "ibug68" not in regressor.index.subsets:
         return boxes, answer
-    boxes, moving = boxes.copy(), np.arange(len(boxes))
     for _ in range(refine):
         again = box_around(regressor.index.subset("ibug68", answer.landmarks[moving]))
         size = (boxes[moving, 2:] - boxes[moving, :2]).mean(axis=1)
@@ -156,7 +156,7 @@ def detect(detector: Detector, image: Image, name: str) -> tuple[int, Float64]:
         boxes = detector(np.ascontiguousarray(np.rot90(image, turns)))
         if len(boxes):
             return turns, boxes
-    missing = "" if yunet_file() else f". The detector yunet finds more: {how_to_get_yunet()}"
+    missing = "" if better_detector() == "yunet" else f". The detector yunet finds more: {how_to_get_yunet()}"
     raise FormatError(f"{name}: no face found; give its box with --box or --boxes{missing}")
 
 

@@ -20,7 +20,7 @@ from densetrain.head_pose import head_pose
 from densetrain.network.regressor import Regressor
 from densetrain.prediction.detect import Detector
 from densetrain.prediction.face import Face
-from densetrain.prediction.predict import Smoother, draw_faces, find_faces
+from densetrain.prediction.predict import REFINE, Smoother, draw_faces, find_faces
 from densetrain.prediction.results import FrameRecord, image_record
 
 __all__ = ["Filmed", "Follower", "process_video"]
@@ -38,14 +38,14 @@ class Follower:
     Each frame's crop is laid around the last frame's landmarks; if they are lost, the detector is asked again.
 
     start : (4,) box of the face in the first frame, else the detector's
-    refine : how often the crop of a detector's box is laid again
+    refine : how often at most the crop of a detector's box is laid again
 
     Raises :class:`ConfigurationError` if the vertex index has no subset ibug68 to follow.
     """
 
     def __init__(
         self, regressor: Regressor, detector: Detector, *, start: Float64 | None = None,
-        refine: int = 1,
+        refine: int = REFINE,
     ) -> None:  # fmt: skip
         if "ibug68" not in regressor.index.subsets:
             raise ConfigurationError(f"video is followed by the 68, which {regressor.index.name} lacks")

@@ -17,7 +17,7 @@ from densegen.files import replace_file
 from densetrain.errors import TrainingError
 from densetrain.network.model import load_torch
 
-__all__ = ["Bar", "Checkpoints", "EpochLines", "SameStart", "WarmAverage", "WholeFiles"]
+__all__ = ["Bar", "Checkpoints", "EpochLines", "WarmAverage", "WholeFiles"]
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -136,31 +136,6 @@ class WarmAverage(cb.Callback):
                 kept = [value.clone() for value in average]
                 torch._foreach_copy_(average, current)
                 torch._foreach_copy_(current, kept)
-
-
-class SameStart(cb.Callback):
-    """Ends a run whose processes would not begin at the same epoch: each looked into the folder that it has.
-
-    first_epoch : at which this process would begin
-    """
-
-    def __init__(self, first_epoch: int, out: Path) -> None:
-        self.first_epoch, self.out = first_epoch, out
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        least, most = (
-            int(
-                trainer.strategy.reduce(
-                    torch.tensor(self.first_epoch, device=trainer.strategy.root_device), reduce_op=op
-                )
-            )
-            for op in ("min", "max")
-        )
-        if least != most:
-            raise TrainingError(
-                f"process {trainer.global_rank} would begin after epoch {self.first_epoch}, others after {least} or "
-                f"{most}: all machines must share {self.out}"
-            )
 
 
 class EpochLines(cb.Callback):

@@ -32,7 +32,7 @@ from densetrain.head_pose import reference_face
 from densetrain.network.checkpoint import BEST, LAST, read_checkpoint
 from densetrain.network.description import CHECKPOINT_KEY, Description
 from densetrain.network.model import load_pretrained
-from densetrain.training.callbacks import Bar, Checkpoints, EpochLines, SameStart, WarmAverage, WholeFiles
+from densetrain.training.callbacks import Bar, Checkpoints, EpochLines, WarmAverage, WholeFiles
 from densetrain.training.module import LandmarkModule
 
 __all__ = ["fit", "make_module", "make_trainer"]
@@ -218,7 +218,6 @@ def _fit(
             settings.optimiser.lr,
         )
         say(f"{trainer.world_size} processes: a step sees {together:,} samples, at the rate {lr} as set")
-    trainer.callbacks.insert(0, SameStart(first_epoch, out))  # type: ignore[attr-defined]
     if first_epoch:
         say(f"goes on after epoch {first_epoch} of {settings.trainer.epochs}")
     prepare: Any = rank_zero_only(_prepare_folder)
@@ -261,6 +260,10 @@ def _explain(error: Exception, trainer: pl.Trainer) -> None:
         raise TrainingError(
             "a process that decodes images died or found no room in /dev/shm: give the container more (--shm-size, "
             "--ipc=host), or choose data.workers=0 or data.cache=memory"
+        ) from error
+    if isinstance(error, torch.OutOfMemoryError):
+        raise ConfigurationError(
+            "the GPU's memory is full: a smaller data.batch_size, or data.cache=memory instead of device"
         ) from error
     if trainer.world_size > 1 and ("gloo" in text or "NCCL" in text or "peer" in text):
         raise TrainingError("another process stopped: its own error says why") from error

@@ -47,16 +47,13 @@ class LandmarkModule(pl.LightningModule):
         self._outside: dict[str, Any] = {"sample_ids": sample_ids}
         self._watched: list[tuple[Tensor, Int64]] = []
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Weight averaging copies the module: the weights alone, not the names beside them.
-        return dict(super().__getstate__()) | {"_outside": {}, "_watched": []}
-
     def on_fit_start(self) -> None:
         if self.settings.trainer.compile:
             # Without being told, the compiled backward pass of torch 2.14 lays out depthwise layers anew.
             layout = self.settings.trainer.channels_last and self.device.type == "cuda"
             options: dict[str, Any] | None = {"force_layout_optimization": True} if layout else None
-            self._outside["net"] = torch.compile(self.net.of_resized, fullgraph=True, dynamic=False, options=options)
+            torch._dynamo.reset()  # it counts what it has compiled in this process, and gives up at the ninth
+            self._outside["net"] = torch.compile(self.net.of_resized, dynamic=False, options=options)
             self._outside["augment"] = torch.compile(augment, fullgraph=True, dynamic=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -161,11 +158,8 @@ class LandmarkModule(pl.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip the norm and log it, of gradients that are not scaled: Lightning clips none of a fused optimiser."""
+        """Clip the norm and log it; Lightning clips nothing of a fused optimiser."""
         if gradient_clip_val is None:
-            return
-        if self.settings.trainer.precision == "fp16":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), gradient_clip_val)
         self.log("gradient_norm", norm)

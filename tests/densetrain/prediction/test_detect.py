@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import types
@@ -77,6 +78,14 @@ def test_a_library_that_cannot_run_it_is_named(monkeypatch: pytest.MonkeyPatch, 
     older.__version__ = "4.5.1"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "cv2", older)
     with pytest.raises(ConfigurationError, match=r"OpenCV 4.5.1 does not run YuNet: pip install .*\[detect\]"):
+        open_detector("yunet")
+    # From 4.5.4 to 4.8 it takes files alone, not bytes.
+    known = b"a network"
+    (tmp_path / "yunet.onnx").write_bytes(known)
+    monkeypatch.setattr("densetrain.prediction.detect.YUNET", {"yunet.onnx": hashlib.sha256(known).hexdigest()})
+    older.FaceDetectorYN = types.SimpleNamespace(create=lambda model, config, size: None)  # type: ignore[attr-defined]
+    older.error = ValueError  # type: ignore[attr-defined]
+    with pytest.raises(ConfigurationError, match="OpenCV 4.5.1 does not run YuNet"):
         open_detector("yunet")
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ConfigurationError, match=r"needs OpenCV: pip install .*\[detect\]"):
