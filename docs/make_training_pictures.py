@@ -16,7 +16,8 @@ from densetrain.config import read_settings
 from densetrain.evaluation.evaluate import evaluate_shards
 from densetrain.evaluation.report import draw_ced
 from densetrain.network.checkpoint import load_regressor
-from densetrain.prediction.predict import draw_faces, find_faces
+from densetrain.prediction.faces import find_faces
+from densetrain.prediction.predict import draw_faces
 from densetrain.preview import draw_augmented
 from densetrain.training.fit import fit
 

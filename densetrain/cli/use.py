@@ -122,7 +122,7 @@ class _Asked:
     @property
     def refine_detected(self) -> int:
         """How often at most the crop is laid again around what was found in a detector's box, which is only near."""
-        from densetrain.prediction.predict import REFINE
+        from densetrain.prediction.faces import REFINE
 
         return REFINE if self.refine is None else self.refine
 

@@ -28,7 +28,7 @@ from densetrain.evaluation.metrics import BINS, Score, score, yaw_bins
 from densetrain.evaluation.protocol import Protocol
 from densetrain.network.regressor import Regressor
 from densetrain.prediction.detect import Detector, better_detector, open_detector
-from densetrain.prediction.predict import REFINE, look_again
+from densetrain.prediction.faces import REFINE, look_again
 
 __all__ = [
     "Result",

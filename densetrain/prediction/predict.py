@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,33 +14,27 @@ from densegen.drawing import KEYPOINT_COLOUR, depth_colours, draw_points, png_by
 from densegen.errors import ConfigurationError, FormatError, SampleError
 from densegen.files import is_leftover, write_many
 from densegen.fitting.reconstruction import Reconstructor
-from densegen.geometry.crop import box_around
 from densegen.index.formats.mesh import mesh_bytes
 from densegen.sources.fits import fit_bytes
 from densegen.sources.photograph import read_photograph
 from densetrain.choices import DetectorName, Written
-from densetrain.head_pose import head_pose
-from densetrain.network.regressor import Answer, Regressor, answer_in_images
+from densetrain.network.regressor import Regressor
 from densetrain.prediction.boxes import check_boxes
-from densetrain.prediction.detect import Detector, better_detector, how_to_get_yunet, open_detector
+from densetrain.prediction.detect import Detector, open_detector
 from densetrain.prediction.face import Face
+from densetrain.prediction.faces import REFINE, detect, find_faces, turn_back
 from densetrain.prediction.results import as_csv, image_record
 
 __all__ = [
-    "REFINE",
     "VIDEO_SUFFIXES",
     "Face",
     "Smoother",
-    "detect",
     "draw_faces",
-    "find_faces",
     "free_stem",
     "list_images",
-    "look_again",
     "passed_over",
     "predict",
     "read_image",
-    "turn_back",
     "write_faces",
 ]
 
@@ -50,12 +43,6 @@ VIDEO_SUFFIXES = (
     ".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".3gp", ".ts", ".mts", ".wmv", ".mpg", ".mpeg", ".mjpeg", ".gif",
 )  # fmt: skip
 OTHER_SUFFIXES = (".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl")
-
-REFINE = 2
-"""How often at most the crop of a detector's box is laid again."""
-
-RESTS = 0.01
-"""A box rests if none of its sides moves by more than this share of its size."""
 
 MAX_DRAWN = 100_000_000
 """Larger pictures are drawn at their own size, bytes."""
@@ -90,100 +77,6 @@ def passed_over(inputs: tuple[Path, ...]) -> dict[str, int]:
 def _visible(folder: Path) -> list[Path]:
     # macOS puts a ._NAME beside each NAME on disks of other systems.
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def find_faces(
-    regressor: Regressor, image: Image, boxes: Float64, *, refine: int = 0,
-    reference: Float64 | None = None,
-) -> list[Face]:  # fmt: skip
-    """The landmarks of the faces in (n, 4) boxes of an (H, W, 3) uint8 RGB image, or in (n, 5) with their scores.
-
-    refine : see :func:`look_again`
-    """
-    if not len(boxes):
-        return []
-    boxes, scores = boxes[:, :4], list(map(float, boxes[:, 4])) if boxes.shape[1] > 4 else [None] * len(boxes)
-    boxes, answer = look_again(regressor, [image] * len(boxes), boxes, refine)
-    has68 = "ibug68" in regressor.index.subsets
-    landmarks, nothing = answer.landmarks, [None] * len(boxes)
-    keypoints = regressor.index.subset("ibug68", landmarks) if has68 else nothing
-    poses = nothing if reference is None else list(head_pose(landmarks, reference))
-    distances = nothing if answer.flip_distance is None else list(map(float, answer.flip_distance))
-    sigmas = nothing if answer.sigma_px is None else list(answer.sigma_px)
-    parts = zip(boxes, landmarks, keypoints, poses, distances, sigmas, scores, strict=True)
-    return [Face(*one) for one in parts]
-
-
-def look_again(regressor: Regressor, images: Sequence[Image], boxes: Float64, refine: int) -> tuple[Float64, Answer]:
-    """What a network says of n faces, each in an image of its own or in the same, and the boxes it was last asked in.
-
-    boxes : (n, 4) left, top, right, bottom, pixels; n > 0
-    refine : how often at most a face's crop is laid again, around the 68 that were found, until its box rests: a
-        detector's box is only near
-    """
-    boxes, moving = np.array(boxes, np.float64), np.arange(len(boxes))
-    answer = answer_in_images(regressor, images, boxes)
-    if "ibug68" not in regressor.index.subsets:
-        return boxes, answer
-    for _ in range(refine):
-        again = box_around(regressor.index.subset("ibug68", answer.landmarks[moving]))
-        size = (boxes[moving, 2:] - boxes[moving, :2]).mean(axis=1)
-        # A face that got lost keeps the box that it had.
-        plausible = np.all(again[:, 2:] - again[:, :2] >= 8, axis=1)
-        moved = plausible & (np.abs(again - boxes[moving]).max(axis=1) >= RESTS * size)
-        moving, again = moving[moved], again[moved]
-        if not len(moving):
-            break
-        boxes[moving] = again
-        better = answer_in_images(regressor, [images[place] for place in moving], again)
-        for kept, new in zip(
-            (answer.landmarks, answer.sigma_px, answer.flip_distance),
-            (better.landmarks, better.sigma_px, better.flip_distance),
-            strict=True,
-        ):
-            if kept is not None and new is not None:
-                kept[moving] = new
-    return boxes, answer
-
-
-def detect(detector: Detector, image: Image, name: str) -> tuple[int, Float64]:
-    """By how many quarter turns to the left an image is turned until the detector finds faces in it, 0 first, and
-    their boxes in the turned image.
-
-    Raises :class:`FormatError` if it finds none at all.
-    """
-    for turns in (0, 2, 1, 3):
-        boxes = detector(np.ascontiguousarray(np.rot90(image, turns)))
-        if len(boxes):
-            return turns, boxes
-    missing = "" if better_detector() == "yunet" else f". The detector yunet finds more: {how_to_get_yunet()}"
-    raise FormatError(f"{name}: no face found; give its box with --box or --boxes{missing}")
-
-
-def turn_back(faces: list[Face], turns: int, image: Image, reference: Float64 | None) -> list[Face]:
-    """The faces that were found in ``np.rot90(image, turns)``, in pixels of the image itself."""
-    height, width = image.shape[:2]
-    # Of a turned image's place (x, y, 1): where it was.
-    back = {
-        0: [[1, 0, 0], [0, 1, 0]],
-        1: [[0, -1, width - 1], [1, 0, 0]],
-        2: [[-1, 0, width - 1], [0, -1, height - 1]],
-        3: [[0, 1, 0], [-1, 0, height - 1]],
-    }[turns]
-    matrix = np.array(back, np.float32)
-
-    def moved(points: Float32) -> Float32:
-        places: Float32 = np.concatenate([points[:, :2] @ matrix[:, :2].T + matrix[:, 2], points[:, 2:]], axis=1)
-        return places
-
-    found = []
-    for face in faces:
-        landmarks = moved(face.landmarks)
-        keypoints = None if face.keypoints68 is None else moved(face.keypoints68)
-        pose = None if reference is None else head_pose(landmarks[None], reference)[0]
-        box = box_around(moved(face.box.reshape(2, 2).astype(np.float32)))
-        found.append(replace(face, box=box, landmarks=landmarks, keypoints68=keypoints, pose_deg=pose))
-    return found
 
 
 def predict(

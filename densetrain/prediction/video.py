@@ -20,7 +20,8 @@ from densetrain.head_pose import head_pose
 from densetrain.network.regressor import Regressor
 from densetrain.prediction.detect import Detector
 from densetrain.prediction.face import Face
-from densetrain.prediction.predict import REFINE, Smoother, draw_faces, find_faces
+from densetrain.prediction.faces import REFINE, find_faces
+from densetrain.prediction.predict import Smoother, draw_faces
 from densetrain.prediction.results import FrameRecord, image_record
 
 __all__ = ["Filmed", "Follower", "process_video"]

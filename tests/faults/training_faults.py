@@ -23,7 +23,8 @@ from densetrain.network import export as exporter
 from densetrain.network.checkpoint import load_regressor
 from densetrain.network.export import export
 from densetrain.network.model import load_torch
-from densetrain.prediction.predict import find_faces, read_image, write_faces
+from densetrain.prediction.faces import find_faces
+from densetrain.prediction.predict import read_image, write_faces
 from densetrain.training.fit import fit
 from tests.densetrain.conftest import tiny
 from tests.faults.injection import ESCAPED, Kind, digests, run_with_fault

@@ -17,7 +17,7 @@ from densegen.arrays import Float64, Image
 from densegen.errors import ConfigurationError, FormatError
 from densetrain.prediction.detect import CASCADE_FRAME, YUNET_FRAME, _boxes, open_detector, yunet_file
 from densetrain.prediction.face import Face
-from densetrain.prediction.predict import detect, turn_back
+from densetrain.prediction.faces import detect, turn_back
 
 # The box of her 68 keypoints in scikit-image's portrait, read off the picture by eye: brows to chin, jaw to jaw.
 ASTRONAUT = np.array([181.0, 91.0, 268.0, 184.0])

@@ -22,7 +22,8 @@ from densegen.sources.photograph import read_photograph
 from densegen.synthetic.corpus import write_corpus
 from densetrain import load
 from densetrain.network.checkpoint import load_regressor
-from densetrain.prediction.predict import Smoother, draw_faces, look_again, predict
+from densetrain.prediction.faces import look_again
+from densetrain.prediction.predict import Smoother, draw_faces, predict
 from densetrain.prediction.results import ImageRecord
 from densetrain.training.fit import fit
 from tests.densetrain.command import call

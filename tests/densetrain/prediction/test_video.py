@@ -10,7 +10,7 @@ import pytest
 
 from densegen.errors import FormatError
 from densetrain.network.checkpoint import load_regressor
-from densetrain.prediction.predict import find_faces
+from densetrain.prediction.faces import find_faces
 from densetrain.prediction.video import Filmed, Follower, process_video
 from tests.densetrain.command import call, fails
 
