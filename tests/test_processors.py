@@ -122,7 +122,7 @@ from densegen.index.vertex_index import read_index
 
 recipe = Recipe(face_model(), read_index(find_data_file("vertex_index_520.yaml")))
 fit, image = make_portrait(0, 0)
-recipe.depth.smallest_z(recipe.model.coefficients(fit.shape, fit.expression), fit.pose)
+recipe.faces([fit])
 position_map.render_fixed_point(recipe.uv_table, 0 * recipe.model.mean)
 recipe.landmarks.gather(recipe.model.mean), warp(image, Crop(0.9, 0, 0)), warp(image, Crop(0.3, 0, 0))
 exec(FIT)

@@ -61,40 +61,47 @@ def unpack_map(packed: bytes, shape: tuple[int, int, int]) -> npt.NDArray[np.uin
 def _differences(numbers: Any) -> Any:
     """Each number minus its left and upper neighbours plus the one between them, modulo 2^16, signs folded."""
     height, width, channels = numbers.shape
-    out = np.empty(numbers.shape, np.uint16)
+    lines = numbers.reshape(height, width * channels)
+    out = np.empty(lines.shape, np.uint16)
+    down = np.empty(width * channels, np.uint16)
+    above = np.zeros(width * channels, np.uint16)
     for r in range(height):
-        for c in range(width):
-            for k in range(channels):
-                value = np.int32(numbers[r, c, k])
-                if r > 0:
-                    value -= np.int32(numbers[r - 1, c, k])
-                if c > 0:
-                    value -= np.int32(numbers[r, c - 1, k])
-                if r > 0 and c > 0:
-                    value += np.int32(numbers[r - 1, c - 1, k])
-                signed = np.int32(np.int16(value))
-                out[r, c, k] = np.uint16((signed << 1) ^ (signed >> 31))
-    return out
+        line, folded = lines[r], out[r]
+        for n in range(len(line)):
+            down[n] = line[n] - above[n]
+        for n in range(channels):
+            folded[n] = _fold(down[n])
+        for n in range(channels, len(line)):
+            folded[n] = _fold(np.uint16(down[n] - down[n - channels]))
+        above = line
+    return out.reshape(numbers.shape)
+
+
+@kernel
+def _fold(number: Any) -> Any:
+    """Zigzag: 0, -1, 1, -2, … of 16 bits become 0, 1, 2, 3, …"""
+    signed = np.int16(number)
+    return np.uint16(np.int16(signed << 1) ^ np.int16(signed >> 15))
 
 
 @kernel
 def _sums(differences: Any) -> Any:
     """The reverse of :func:`_differences`."""
     height, width, channels = differences.shape
-    out = np.empty(differences.shape, np.uint16)
+    lines = differences.reshape(height, width * channels)
+    out = np.empty(lines.shape, np.uint16)
+    down = np.empty(width * channels, np.uint16)
+    above = np.zeros(width * channels, np.uint16)
     for r in range(height):
-        for c in range(width):
-            for k in range(channels):
-                folded = np.int32(differences[r, c, k])
-                value = (folded >> 1) ^ -(folded & 1)
-                if r > 0:
-                    value += np.int32(out[r - 1, c, k])
-                if c > 0:
-                    value += np.int32(out[r, c - 1, k])
-                if r > 0 and c > 0:
-                    value -= np.int32(out[r - 1, c - 1, k])
-                out[r, c, k] = np.uint16(value)
-    return out
+        line, result = lines[r], out[r]
+        for n in range(len(line)):
+            down[n] = (line[n] >> np.uint16(1)) ^ np.uint16(-(line[n] & np.uint16(1)))
+        for n in range(channels, len(line)):
+            down[n] += down[n - channels]
+        for n in range(len(line)):
+            result[n] = down[n] + above[n]
+        above = result
+    return out.reshape(differences.shape)
 
 
 @kernel
@@ -115,8 +122,7 @@ def _shuffle_bits(numbers: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
     """(16, n / 8) uint8 planes of the bits of n numbers, lowest first: byte i of a plane holds those of numbers 8 i to
     8 i + 7, lowest first.
     """
-    halves = np.stack([numbers.astype(np.uint8), (numbers >> np.uint16(8)).astype(np.uint8)])
-    planes: npt.NDArray[np.uint8] = _planes(halves.view("<u8"))
+    planes: npt.NDArray[np.uint8] = _planes(_halves(numbers).view("<u8"))
     return planes
 
 
@@ -129,15 +135,29 @@ def _unshuffle_bits(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
 
 
 @kernel
+def _halves(numbers: Any) -> Any:
+    """(2, n) uint8: the lower and the upper halves of n uint16."""
+    out = np.empty((2, len(numbers)), np.uint8)
+    lower, upper = out[0], out[1]
+    for n in range(len(numbers)):
+        lower[n], upper[n] = np.uint8(numbers[n]), np.uint8(numbers[n] >> np.uint16(8))
+    return out
+
+
+@kernel
 def _planes(squares: Any) -> Any:
+    """Loops over one row after another, which the compiler turns into vector instructions."""
     halves, groups = squares.shape
     out = np.empty((8 * halves, groups), np.uint8)
+    turned = np.empty(groups, np.uint64)
     for half in range(halves):
+        square = squares[half]
         for group in range(groups):
-            square = _transposed(squares[half, group])
-            for plane in range(8):
-                out[8 * half + plane, group] = np.uint8(square & np.uint64(255))
-                square >>= np.uint64(8)
+            turned[group] = _transposed(square[group])
+        for plane in range(8):
+            bits, shift = out[8 * half + plane], np.uint64(8 * plane)
+            for group in range(groups):
+                bits[group] = np.uint8(turned[group] >> shift)
     return out
 
 

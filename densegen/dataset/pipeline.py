@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -27,7 +28,7 @@ from densegen.sources.fits import Fit, read_fit
 from densegen.sources.manifest import FlipPolicy
 from densegen.sources.photograph import read_photograph
 
-__all__ = ["BATCH", "Recipe", "check_components", "make_samples", "mesh_in_image", "samples_of_fit"]
+__all__ = ["BATCH", "Face", "Recipe", "check_components", "make_samples", "mesh_in_image", "samples_of_fit"]
 
 BATCH = 16
 """Fits whose vertices are computed together, strip by strip of the basis; a vertex's bits do not depend on it."""
@@ -81,10 +82,24 @@ class Recipe:
             uv_table=self.uv_table.among(self.needed) if self.position_maps else None,
         )
 
-    def vertices(self, fits: Sequence[Fit]) -> Float32:
-        """(B, n, 3) float32, model frame: the needed vertices of B fits."""
-        coefficients = [self.model.coefficients(fit.shape, fit.expression) for fit in fits]
-        return combine(np.stack(coefficients), self.basis)
+    def faces(self, fits: Sequence[Fit]) -> list[Face]:
+        """The faces of some fits, computed together."""
+        if not fits:
+            return []
+        coefficients = np.stack([self.model.coefficients(fit.shape, fit.expression) for fit in fits])
+        grounds = self.depth.smallest_z(coefficients, np.stack([fit.pose for fit in fits]))
+        return [Face(*face) for face in zip(combine(coefficients, self.basis), grounds.tolist(), strict=True)]
+
+
+class Face(NamedTuple):
+    """What samples need of a fit's mesh.
+
+    vertices : (n, 3) float32, model frame and units: the needed ones, see :attr:`Recipe.needed`
+    ground : smallest z of the whole posed mesh, pixels
+    """
+
+    vertices: Float32
+    ground: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,35 +129,33 @@ def make_samples(entries: Sequence[FitEntry], recipe: Recipe) -> Iterator[tuple[
     for start in range(0, len(entries), BATCH):
         batch = entries[start : start + BATCH]
         fits = [_read_checked(entry, recipe.model) for entry in batch]
-        readable = [fit for fit in fits if isinstance(fit, Fit)]
-        vertices = iter(recipe.vertices(readable)) if readable else iter(())
+        faces = iter(recipe.faces([fit for fit in fits if isinstance(fit, Fit)]))
         for entry, fit in zip(batch, fits, strict=True):
             if isinstance(fit, SampleError):
                 yield entry, fit
                 continue
-            needed = next(vertices)
+            face = next(faces)
             try:
-                yield entry, samples_of_fit(entry, fit, read_photograph(entry.image), needed, recipe)
+                yield entry, samples_of_fit(entry, fit, read_photograph(entry.image), face, recipe)
             except SampleError as error:
                 yield entry, error
 
 
-def samples_of_fit(entry: FitEntry, fit: Fit, photograph: Image, vertices: Float32, recipe: Recipe) -> list[Sample]:
+def samples_of_fit(entry: FitEntry, fit: Fit, photograph: Image, face: Face, recipe: Recipe) -> list[Sample]:
     """The sample of one fit and, with ``flip="mirror"``, its mirror image with a crop of its own.
 
     photograph : (H, W, 3) uint8, RGB
-    vertices : (n, 3) float32, model frame and units, one face of :meth:`Recipe.vertices`
+    face : one of :meth:`Recipe.faces`
     Raises :class:`SampleError` if the face lies outside the photograph or has no extent.
     """
-    points_image = pose_vertices(vertices, fit.pose, photograph.shape[0])
+    points_image = pose_vertices(face.vertices, fit.pose, photograph.shape[0])
     keypoints_image = points_image[recipe.among_needed.keypoints68]
     _check_in_picture(keypoints_image, photograph)
-    ground = recipe.depth.smallest_z(recipe.model.coefficients(fit.shape, fit.expression), fit.pose)
     samples = []
     for mirror in (False, True) if recipe.flip == "mirror" else (False,):
         jittered = entry.split != "test"
         generator = crop_generator(recipe.seed, entry.sample_id, mirror or entry.flipped) if jittered else None
-        crop = place_crop(keypoints_image, recipe.crop, generator).on_ground(ground)
+        crop = place_crop(keypoints_image, recipe.crop, generator).on_ground(face.ground)
         samples.append(_sample(entry, fit, photograph, points_image, crop, recipe, mirror=mirror))
     return samples
 

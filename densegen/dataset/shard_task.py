@@ -79,7 +79,7 @@ def _reject(entry: FitEntry, error: SampleError) -> Reject:
 def _recipe(model_path: Path, index_path: Path, configuration_text: str) -> Recipe:
     """The recipe of a build, made once a process."""
     configuration = BuildConfiguration.model_validate_json(configuration_text)
-    model, index = read_model(model_path), read_index(index_path)
+    model, index = read_model(model_path, mapped=True), read_index(index_path)
     if (model.fingerprint, index.fingerprint) != (configuration.model, configuration.vertex_index):
         raise BuildError(f"{model_path} or {index_path} changed while the build was running: start it again")
     settings = configuration.settings

@@ -11,16 +11,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from densegen.arrays import Float32, Float64, Int32
 from densegen.face.morphable_model import MorphableModel, combine
 from densegen.geometry.kernels import kernel
-from densegen.geometry.pose import image_transform, transform
+from densegen.geometry.pose import image_transform
 
 __all__ = ["DepthSearch", "make_depth_search"]
 
-PATCH = 96
-"""Vertices in a patch; the fastest of 48, 64, 96 and 128 on the Basel model."""
+PATCH = 64
+"""Vertices in a patch; on the Basel model as fast as 48 and 96."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,36 +43,57 @@ class DepthSearch:
     size: Float64
     _basis_of: dict[int, Float32] = field(default_factory=dict)
 
-    def smallest_z(self, coefficients: Float32, pose: Float32) -> float:
-        """The smallest z of the posed mesh: ``pose_vertices(model.vertices(…), pose, …)[:, 2].min()``, image frame.
+    def smallest_z(self, coefficients: Float32, poses: Float32) -> Float64:
+        """The smallest z of B posed meshes: ``pose_vertices(model.vertices(…), pose, …)[:, 2].min()``, image frame.
 
-        coefficients : (K,) float32, raw shape and expression coefficients, see :meth:`MorphableModel.coefficients`
-        pose : (7,) float32, see ``conventions.POSE_FIELDS``
-        returns : pixels
+        A face's most promising patch is looked at first; after it, all whose bound lies below what that one has.
+
+        coefficients : (B, K) float32, raw shape and expression coefficients, see :meth:`MorphableModel.coefficients`
+        poses : (B, 7) float32, see ``conventions.POSE_FIELDS``
+        returns : (B,) float64, pixels
         """
-        matrix, offset = image_transform(pose, 0)
-        direction = matrix[:, 2].astype(np.float64)
-        middles = transform(combine(coefficients[None], self.middle_basis)[0], matrix, offset)[:, 2]
-        amounts = np.abs(coefficients.astype(np.float64))
-        bounds = middles - _depths_below(self.offsets, self.reach, direction, amounts)
-        bounds -= self._rounding(direction, float(offset[2]), amounts)
-        smallest = np.inf
-        for patch in np.argsort(bounds, kind="stable"):
-            if bounds[patch] > smallest:
-                break
-            vertices = combine(coefficients[None], self._patch_basis(int(patch)))[0]
-            smallest = min(smallest, float(transform(vertices, matrix, offset)[:, 2].min()))
+        towards = np.empty((len(poses), 4), np.float32)  # z = x a + y b + z c + d
+        for face, pose in enumerate(poses):
+            matrix, offset = image_transform(pose, 0)
+            towards[face, :3], towards[face, 3] = matrix[:, 2], offset[2]
+        bounds = self._bounds(coefficients, towards)
+        smallest = np.full(len(poses), np.inf)
+        first = bounds.argmin(axis=1)
+        for patch in np.unique(first):
+            self._look(patch, np.flatnonzero(first == patch), coefficients, towards, smallest)
+        bounds[np.arange(len(poses)), first] = np.inf
+        closest = (bounds - smallest[:, None]).min(axis=0)
+        for patch in np.argsort(closest, kind="stable")[: np.count_nonzero(closest <= 0)]:
+            self._look(patch, np.flatnonzero(bounds[:, patch] <= smallest), coefficients, towards, smallest)
         return smallest
 
-    def _rounding(self, direction: Float64, offset: float, amounts: Float64) -> float:
-        """An upper bound on the rounding errors of two depths together.
+    def _bounds(self, coefficients: Float32, towards: Float32) -> Float64:
+        """(B, P): no vertex of a patch has a smaller depth; pixels.
 
-        Each depth is a float32 sum of K + 4 terms. Its error is below ``(K + 4) eps`` times the sum of the terms' sizes
-        (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 4.2).
+        With c the coefficients, b the components and d the direction of depth, a vertex v differs from the middle m of
+        its patch by ``d (mean_v - mean_m) + sum_k c_k d (b_kv - b_km)``, and the sum is at most
+        ``|d| sum_k |c_k| reach_k``.
+
+        The last term bounds the rounding errors of two depths together. Each depth is a float32 sum of K + 4 terms. Its
+        error is below ``(K + 4) eps`` times the sum of the terms' sizes (Higham, Accuracy and Stability of Numerical
+        Algorithms, 2002, section 4.2).
         """
-        terms = (amounts * self.size[:-1]).sum() + self.size[-1]
-        largest = float(np.sqrt((direction**2).sum())) * terms + abs(offset)
-        return float(2 * (len(self.size) + 8) * np.finfo(np.float32).eps * largest)
+        directions, amounts = towards[:, :3].astype(np.float64), np.abs(coefficients.astype(np.float64))
+        length = np.sqrt((directions**2).sum(axis=1))
+        largest = length * (amounts @ self.size[:-1] + self.size[-1]) + np.abs(towards[:, 3])
+        rounding = 2 * (len(self.size) + 8) * np.finfo(np.float32).eps * largest
+        middles = _depths(combine(coefficients, self.middle_basis), towards)
+        below = (amounts @ self.reach) * length[:, None] - _deepest(self.offsets, directions)
+        bounds: Float64 = middles - below - rounding[:, None]
+        return bounds
+
+    def _look(
+        self, patch: int, faces: npt.NDArray[np.int64], coefficients: Float32, towards: Float32, smallest: Float64
+    ) -> None:
+        """Lower ``smallest`` of some faces to what a patch of theirs has."""
+        if len(faces):
+            depths = _depths(combine(coefficients[faces], self._patch_basis(int(patch))), towards[faces])
+            smallest[faces] = np.minimum(smallest[faces], depths.min(axis=1))
 
     def _patch_basis(self, patch: int) -> Float32:
         """The basis of a patch, kept: the same few patches hold the rearmost vertex of most faces."""
@@ -87,7 +109,7 @@ def make_depth_search(model: MorphableModel) -> DepthSearch:
     centres = mean[patches].mean(axis=1, keepdims=True)
     nearest = ((mean[patches] - centres) ** 2).sum(axis=2).argmin(axis=1)
     middles = patches[np.arange(len(patches)), nearest]
-    basis = model.basis[:-1].reshape(-1, model.vertex_count, 3)
+    basis = (*model.shape_basis, *model.expression_basis)
     reach, size = np.empty((len(basis), len(patches))), np.empty(len(basis) + 1)
     for k, component in enumerate(basis):
         component = component.astype(np.float64)
@@ -122,22 +144,28 @@ def _cut(points: Float32) -> Int32:
 
 
 @kernel
-def _depths_below(offsets: Any, reach: Any, direction: Any, amounts: Any) -> Any:
-    """(P,) how far a patch's vertices can lie below its middle one.
+def _depths(vertices: Any, towards: Any) -> Any:
+    """(B, n) float32 depths of (B, n, 3) vertices, as :func:`~densegen.geometry.pose.transform` computes them."""
+    faces, count, _ = vertices.shape
+    out = np.empty((faces, count), np.float32)
+    for face in range(faces):
+        c, f, i, r = towards[face]
+        for n in range(count):
+            out[face, n] = vertices[face, n, 0] * c + vertices[face, n, 1] * f + vertices[face, n, 2] * i + r
+    return out
 
-    With c the coefficients, b the components and d the direction of depth, a vertex v differs from the middle m of its
-    patch by ``d (mean_v - mean_m) + sum_k c_k d (b_kv - b_km)``, and the sum is at most ``|d| sum_k |c_k| reach_k``.
-    """
+
+@kernel
+def _deepest(offsets: Any, directions: Any) -> Any:
+    """(B, P) the smallest product of a direction and the offsets of a patch, at most 0: the middle's own."""
     patches, size, _ = offsets.shape
-    length = np.sqrt(direction[0] ** 2 + direction[1] ** 2 + direction[2] ** 2)
-    below = np.zeros(patches)
-    for k in range(len(amounts)):
-        for patch in range(patches):
-            below[patch] += amounts[k] * reach[k, patch]
+    deepest = np.zeros((len(directions), patches))
     for patch in range(patches):
-        deepest = 0.0
-        for n in range(size):
-            away = offsets[patch, n]
-            deepest = min(deepest, away[0] * direction[0] + away[1] * direction[1] + away[2] * direction[2])
-        below[patch] = below[patch] * length - deepest
-    return below
+        for face in range(len(directions)):
+            x, y, z = directions[face]
+            lowest = 0.0
+            for n in range(size):
+                away = offsets[patch, n, 0] * x + offsets[patch, n, 1] * y + offsets[patch, n, 2] * z
+                lowest = away if away < lowest else lowest
+            deepest[face, patch] = lowest
+    return deepest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -201,9 +202,11 @@ class MorphableModel:
         return vertices
 
     def basis_at(self, vertices: Int32) -> Float32:
-        """(Ks + Ke + 1, 3 n) float32: the columns of :attr:`basis` that belong to n vertices."""
-        columns = 3 * np.asarray(vertices, np.int64)[:, None] + np.arange(3)
-        return np.ascontiguousarray(self.basis[:, columns.ravel()])
+        """(Ks + Ke + 1, 3 n) float32: the columns of :attr:`basis` that belong to n vertices; without making it."""
+        at = np.empty((len(self.shape_basis) + len(self.expression_basis) + 1, len(vertices), 3), np.float32)
+        for row, component in enumerate((*self.shape_basis, *self.expression_basis, self.mean)):
+            np.take(component, vertices, axis=0, out=at[row], mode="clip")
+        return at.reshape(len(at), -1)
 
 
 _STORED_AS = {
@@ -211,6 +214,9 @@ _STORED_AS = {
     "expression_std": "F32", "triangles": "I32", "keypoints68": "I32", "uv": "F64",
 }  # fmt: skip
 """The arrays of a model, in the order in which its fingerprint counts them, by safetensors' names of their types."""
+
+_BASES = ("shape_basis", "expression_basis")
+"""Nearly all of a model's bytes: 140 MiB of the Basel model."""
 
 _ABOUT = "densegen"
 
@@ -318,8 +324,11 @@ def write_model(model: MorphableModel, path: Path) -> None:
     write_bytes(path, save(arrays, metadata={_ABOUT: about.model_dump_json()}))
 
 
-def read_model(path: str | Path) -> MorphableModel:
+def read_model(path: str | Path, *, mapped: bool = False) -> MorphableModel:
     """Read a model file that ``densegen model build``, ``model convert`` or ``synth`` wrote.
+
+    mapped : leave both bases in the file, for processes that need few of their numbers and share what they read; the
+        file must not be written to meanwhile (densegen puts a new one in its place)
 
     Raises :class:`ConfigurationError` if it does not exist, :class:`FormatError` if it is none, has another schema
     version, or its arrays contradict each other.
@@ -338,7 +347,9 @@ def read_model(path: str | Path) -> MorphableModel:
             for name, stored_as in _STORED_AS.items():  # before memory is taken for them
                 if (dtype := file.get_slice(name).get_dtype()) != stored_as:
                     raise FormatError(f"{path.name} is damaged: {name} is {dtype}; make it again")
-            arrays: dict[str, Any] = {name: file.get_tensor(name) for name in _STORED_AS}
+            in_file = _BASES if mapped else ()
+            arrays: dict[str, Any] = {name: file.get_tensor(name) for name in _STORED_AS if name not in in_file}
+            arrays |= {name: _mapped(path, name) for name in in_file}
     except (OSError, SafetensorError) as error:
         raise FormatError(f"{path.name} is not a readable model file: {' '.join(str(error).split())}") from error
     model = MorphableModel(
@@ -352,6 +363,14 @@ def read_model(path: str | Path) -> MorphableModel:
     if model.fingerprint != about.fingerprint:
         raise FormatError(f"{path.name} is damaged: its numbers do not match its fingerprint; make it again")
     return model
+
+
+def _mapped(path: Path, name: str) -> Float32:
+    """An array of a safetensors file that its library has found whole."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        about = json.loads(file.read(length))[name]
+    return np.memmap(path, "<f4", "r", 8 + length + about["data_offsets"][0], tuple(about["shape"]))
 
 
 def _refuse_others(path: Path) -> None:

@@ -71,7 +71,12 @@ class Crop:
 
     def apply(self, points_image: Float32) -> Float32:
         """(..., 3) float32 points from the image frame to the crop frame, pixels."""
-        return points_image * np.float32(self.scale) + np.array([self.tx, self.ty, self.tz], np.float32)
+        points: Float32 = _scale_and_shift(
+            np.ascontiguousarray(points_image, np.float32).reshape(-1, 3),
+            np.float32(self.scale),
+            np.array([self.tx, self.ty, self.tz], np.float32),
+        )
+        return points.reshape(points_image.shape)
 
     def invert(self, points_crop: Float32) -> Float32:
         """(..., 3) float32 points from the crop frame back to the image frame, pixels."""
@@ -183,6 +188,18 @@ def warp(image: Image, crop: Crop, *, mirror: bool = False) -> Image:
         return averaged
     result: Image = _warp(image, columns, rows)
     return result
+
+
+@kernel
+def _scale_and_shift(points: Any, scale: Any, shift: Any) -> Any:
+    """NumPy's broadcasting takes twenty times as long."""
+    out = np.empty_like(points)
+    x, y, z = shift
+    for n in range(len(points)):
+        out[n, 0] = points[n, 0] * scale + x
+        out[n, 1] = points[n, 1] * scale + y
+        out[n, 2] = points[n, 2] * scale + z
+    return out
 
 
 @kernel

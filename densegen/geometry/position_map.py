@@ -148,23 +148,50 @@ def _render(
     steps_per_px: Any,
     out: Any,
 ) -> bool:
-    """Fill ``out``; False if a position does not fit. ``last`` is the crop's last pixel, ``out``'s is its own."""
-    width = out.shape[1]
-    for n in range(len(vertices)):
-        i, j, k = vertices[n]
-        a, b, c = weights[n]
-        row, column = places[n] // width, places[n] % width
+    """Fill ``out``; False if a position does not fit. ``last`` is the crop's last pixel, ``out``'s is its own.
+
+    Some positions at a time, in loops without branches, which the compiler turns into vector instructions; unsigned
+    indices are not tested for negative ones.
+    """
+    width = np.uint32(out.shape[1])
+    positions, steps = np.empty((256, 3), np.float32), np.empty((256, 3), np.uint16)
+    for start in range(0, len(vertices), 256):
+        count = min(256, len(vertices) - start)
+        for n in range(count):
+            i, j, k = (
+                np.uint32(vertices[start + n, 0]),
+                np.uint32(vertices[start + n, 1]),
+                np.uint32(vertices[start + n, 2]),
+            )
+            a, b, c = weights[start + n]
+            positions[n, 0] = a * mesh[i, 0] + b * mesh[j, 0] + c * mesh[k, 0]
+            positions[n, 1] = a * mesh[i, 1] + b * mesh[j, 1] + c * mesh[k, 1]
+            positions[n, 2] = a * mesh[i, 2] + b * mesh[j, 2] + c * mesh[k, 2]
         if mirror:
-            column = width - 1 - column
-        for axis in range(3):
-            position = a * mesh[i, axis] + b * mesh[j, axis] + c * mesh[k, axis]
-            if mirror and axis == 0:
-                position = last - position
-            steps = np.rint((position - offset) * steps_per_px)
-            if not 0 <= steps <= 65535:
-                return False
-            out[row, column, axis] = np.uint16(steps)
+            for n in range(count):
+                positions[n, 0] = last - positions[n, 0]
+        if not _to_steps(positions[:count].reshape(-1), offset, steps_per_px, steps[:count].reshape(-1)):
+            return False
+        for n in range(count):
+            place = np.uint32(places[start + n])
+            row = place // width
+            column = place - row * width
+            if mirror:
+                column = width - np.uint32(1) - column
+            out[row, column, 0] = steps[n, 0]
+            out[row, column, 1] = steps[n, 1]
+            out[row, column, 2] = steps[n, 2]
     return True
+
+
+@kernel
+def _to_steps(positions: Any, offset: Any, steps_per_px: Any, out: Any) -> bool:
+    outside = np.uint32(0)
+    for n in range(len(positions)):
+        step = np.rint((positions[n] - offset) * steps_per_px)
+        outside |= np.uint32(not (np.float32(0) <= step <= np.float32(65535)))  # NaN is outside, too
+        out[n] = np.uint16(np.int32(step))
+    return outside == 0
 
 
 @kernel

@@ -30,7 +30,7 @@ PICTURE = np.random.default_rng(0).integers(0, 255, (450, 450, 3), dtype=np.uint
 def samples_of(
     fit: Fit, recipe: Recipe, entry: FitEntry = ENTRY, picture: npt.NDArray[np.uint8] = PICTURE
 ) -> list[Sample]:
-    return samples_of_fit(entry, fit, picture, recipe.vertices([fit])[0], recipe)
+    return samples_of_fit(entry, fit, picture, recipe.faces([fit])[0], recipe)
 
 
 @pytest.fixture(scope="module")

@@ -23,13 +23,18 @@ def test_the_smallest_depth_is_that_of_the_whole_mesh_to_the_last_bit(
     search: DepthSearch, model: MorphableModel, spread: float
 ) -> None:
     rng = np.random.default_rng(0)
+    coefficients, poses, smallest = [], [], []
     for _ in range(40):
         shape = (spread * rng.normal(size=len(model.shape_basis))).astype(np.float32)
         expression = (spread * rng.normal(size=len(model.expression_basis))).astype(np.float32)
         angles, shift = rng.uniform(-np.pi, np.pi, 3), rng.uniform(-500, 500, 3)
         pose = np.array([*angles, *shift, rng.uniform(1e-4, 2e-2)], np.float32)
         whole = pose_vertices(model.vertices(shape, expression), pose, 450)[:, 2]
-        assert search.smallest_z(model.coefficients(shape, expression), pose) == whole.min()
+        coefficients.append(model.coefficients(shape, expression)), poses.append(pose), smallest.append(whole.min())
+    found = search.smallest_z(np.stack(coefficients), np.stack(poses))
+    assert np.array_equal(found, smallest)
+    one_by_one = [search.smallest_z(c[None], p[None])[0] for c, p in zip(coefficients, poses, strict=True)]
+    assert np.array_equal(one_by_one, smallest)
 
 
 def test_no_depth_lies_below_the_bound_of_its_patch_and_few_patches_are_looked_at(
@@ -40,5 +45,5 @@ def test_no_depth_lies_below_the_bound_of_its_patch_and_few_patches_are_looked_a
     expression = np.zeros(len(model.expression_basis), np.float32)
     for yaw in np.linspace(-1.5, 1.5, 31):
         pose = np.array([0, yaw, 0, 0, 0, 0, 1e-3], np.float32)
-        search.smallest_z(model.coefficients(shape, expression), pose)
+        search.smallest_z(model.coefficients(shape, expression)[None], pose[None])
     assert len(search._basis_of) < len(search.patches) / 2

@@ -132,3 +132,13 @@ def test_counts_that_users_meet_are_named() -> None:
     assert count_words(53490) == "53490 (the raw Basel Face Model 2009)"
     assert "PRNet" in count_words(43867)
     assert count_words(12) == "12"
+
+
+def test_a_mapped_model_is_the_same_model(model: MorphableModel, tmp_path: Path) -> None:
+    write_model(model, tmp_path / "model.safetensors")
+    mapped = read_model(tmp_path / "model.safetensors", mapped=True)
+    assert isinstance(mapped.shape_basis, np.memmap)
+    assert mapped.fingerprint == model.fingerprint
+    vertices = np.array([0, 7, model.vertex_count - 1], np.int32)
+    columns = (3 * vertices[:, None] + np.arange(3)).ravel()
+    assert np.array_equal(mapped.basis_at(vertices), model.basis[:, columns])
