@@ -46,6 +46,8 @@ class DataSettings(_Settings):
     """Processes that decode images, for each training process."""
     cache: Literal["none", "memory", "device"] = "none"
     """``memory`` keeps the decoded images in memory, ``device`` on the accelerator; both are made once."""
+    window: Count | None = None
+    """Shards that are shuffled together: a network disk then reads a few files at a time. None shuffles all samples."""
     limit: Count | None = None
     """Only the first so many training samples."""
     validate_on: Literal["train", "validation", "test"] = "validation"
@@ -195,6 +197,8 @@ class TrainerSettings(_Settings):
     """Decay of the averaged weights, which are validated and kept; smaller in the first steps."""
     patience: Count | None = None
     """Epochs without a better validation NME before training stops."""
+    save_steps: Count | None = None
+    """Write last.ckpt every so many steps, too, for epochs of hours: a run goes on from there to the same bits."""
     keep_every: Count | None = None
     """Keep a checkpoint every so many epochs, beside the best and the last."""
 

@@ -67,7 +67,7 @@ def draw_held_out(
 
     worst : what stands on the tile of each sample, by its id
     """
-    place = {str(name): row for row, name in enumerate(shards.sample_ids)}
+    place = {name: row for row, name in enumerate(shards.sample_ids)}
     reader = shards.open()
     tiles: list[Image] = []
     for name, words in worst.items():

@@ -24,6 +24,7 @@ from densegen.dataset.build_record import BuildConfiguration, DatasetManifest, S
 from densegen.dataset.card import REJECTS, format_rejects, write_card
 from densegen.dataset.map_codec import zstd_codec
 from densegen.dataset.pipeline import check_components
+from densegen.dataset.sample_index import gather_samples, write_samples
 from densegen.dataset.shard_task import ShardTask, build_shard
 from densegen.errors import BuildError, ConfigurationError, SampleError
 from densegen.executors import open_pool
@@ -78,8 +79,8 @@ class Plan:
         )
 
 
-MAX_SHARDS = 100_000
-"""Their names have five digits."""
+MAX_SHARDS = 10_000_000
+"""A build of more is a mistake; names have five digits, and more from the 100,000th on."""
 
 
 class Progress(Protocol):
@@ -241,8 +242,10 @@ def _finish(plan: Plan, folder: BuildFolder, records: list[ShardRecord]) -> Data
             f"every one of the {len(plan.entries)} fits was set aside: there is nothing to write; the first, "
             f"{first.sample_id}: {first.reason}: {first.message}"
         )
-    # The card reads the shards: if the folder was taken away meanwhile, nothing is left in its place.
-    write_card(folder.path, plan.manifest, manifest, plan.index, plan.model.name)
+    # The shards are read: if the folder was taken away meanwhile, nothing is left in its place.
+    samples = gather_samples(folder.path, manifest.filled)
+    write_card(folder.path, plan.manifest, manifest, samples, plan.index, plan.model.name)
+    write_samples(samples, folder.path)
     write_text(folder.path / REJECTS, format_rejects(manifest.rejects))
     folder.finish(manifest)
     return manifest

@@ -61,7 +61,7 @@ class ShardRecord(_Record):
     """A finished shard: which one, how large, and what was set aside."""
 
     number: Count
-    file: Annotated[str, Field(pattern=r"^shard-\d{5}\.h5$")]
+    file: Annotated[str, Field(pattern=r"^shard-\d{5,8}\.h5$")]
     fits: Count
     samples: Count
     bytes: Count
@@ -114,6 +114,11 @@ class DatasetManifest(_Record):
     def rejects(self) -> list[Reject]:
         """Every fit that was set aside, in the dataset's order."""
         return [reject for record in self.shards for reject in record.rejects]
+
+    @property
+    def filled(self) -> list[ShardRecord]:
+        """The shards that hold samples: from a shard all fits may have been set aside."""
+        return [record for record in self.shards if record.samples]
 
     @property
     def bytes(self) -> int:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import simplejpeg
 
 from densegen.arrays import Float64, Image
 from densegen.console import as_markdown, counted, front_matter, one_line
-from densegen.conventions import FRAMES, YAW_EDGES_DEG
+from densegen.conventions import FRAMES, SPLITS, YAW_EDGES_DEG
 from densegen.dataset.build_record import DatasetManifest, Reject
-from densegen.dataset.shards import ShardReader
+from densegen.dataset.row_reader import RowReader, ShardPlace
+from densegen.dataset.sample_index import SampleIndex
 from densegen.drawing import contact_sheet, depth_colours, draw_points, with_depth_bar, write_png
 from densegen.files import replace_file, write_text
 from densegen.geometry.pose import yaw_degrees
@@ -44,28 +45,22 @@ def format_rejects(rejects: list[Reject]) -> str:
     return text.getvalue()
 
 
-def write_card(out: Path, dataset: Manifest, manifest: DatasetManifest, index: VertexIndex, model_name: str) -> None:
+def write_card(
+    out: Path,
+    dataset: Manifest,
+    manifest: DatasetManifest,
+    samples: SampleIndex,
+    index: VertexIndex,
+    model_name: str,
+) -> None:
     """Write ``README.md`` and its two pictures into the folder of a finished build."""
-    shards = [out / record.file for record in manifest.shards]
-    yaw, splits, groups = _statistics(shards)
+    yaw = np.abs(yaw_degrees(samples.pose))
+    splits = {name: int((samples.split == n).sum()) for n, name in enumerate(SPLITS) if (samples.split == n).any()}
+    groups = {name: len(np.unique(samples.group[samples.split == SPLITS.index(name)])) for name in splits}
     _draw_histogram(yaw, out / YAW_HISTOGRAM)
-    write_png(with_depth_bar(contact_sheet(_tiles(shards, manifest.samples), SHEET_COLUMNS)), out / CONTACT_SHEET)
+    places = samples.places(out, manifest.filled, 0)
+    write_png(with_depth_bar(contact_sheet(_tiles(places, manifest.samples), SHEET_COLUMNS)), out / CONTACT_SHEET)
     write_text(out / "README.md", _text(dataset, manifest, index, model_name, yaw, splits, groups))
-
-
-def _statistics(shards: list[Path]) -> tuple[Float64, dict[str, int], dict[str, int]]:
-    """|yaw| of every sample in degrees, samples a split, source photographs a split."""
-    yaws: list[Float64] = []
-    splits: dict[str, int] = {}
-    groups: dict[str, set[str]] = {}
-    for path in shards:
-        with ShardReader(path) as shard:
-            if len(shard):
-                yaws.append(np.abs(yaw_degrees(shard.array("pose"))))
-            for split, group in zip(shard.splits, shard.groups, strict=True):
-                splits[split] = splits.get(split, 0) + 1
-                groups.setdefault(split, set()).add(group)
-    return np.concatenate(yaws), splits, {split: len(names) for split, names in groups.items()}
 
 
 def _draw_histogram(yaw: Float64, path: Path) -> None:
@@ -81,19 +76,14 @@ def _draw_histogram(yaw: Float64, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
 
 
-def _tiles(shards: list[Path], samples: int) -> list[Image]:
+def _tiles(places: Sequence[ShardPlace], samples: int) -> list[Image]:
     """Overlays of samples spread evenly over the dataset; neighbours in the file are often one photograph."""
     count = min(SHEET_COLUMNS * SHEET_ROWS, samples)
-    wanted = {round(position) for position in np.linspace(0, samples - 1, count)}
-    tiles, first = [], 0
-    for path in shards:
-        with ShardReader(path) as shard:
-            for row in (n - first for n in sorted(wanted) if first <= n < first + len(shard)):
-                points = shard.array("landmarks")[row]
-                image = simplejpeg.decode_jpeg(shard.jpeg(row), "RGB")
-                tiles.append(draw_points(image, points, depth_colours(points), scale=2, radius=2.2, rim=1.0))
-            first += len(shard)
-    return tiles
+    wanted = sorted({round(position) for position in np.linspace(0, samples - 1, count)})
+    reader = RowReader(places)
+    pairs = [(reader.image(number), reader.landmarks(number)) for number in wanted]
+    reader.close()
+    return [draw_points(image, points, depth_colours(points), scale=2, radius=2.2, rim=1.0) for image, points in pairs]
 
 
 def _text(

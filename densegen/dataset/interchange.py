@@ -112,7 +112,7 @@ def export_dataset(
 
 
 def _plan(dataset: ShardSet, format: Format, size: int) -> list[_Part]:
-    if len({_key(str(name)) for name in dataset.sample_ids}) < len(dataset):
+    if len({_key(name) for name in dataset.sample_ids}) < len(dataset):
         raise ConfigurationError(
             "two samples have the same name once '/' and '.' are replaced: they cannot be told apart"
         )
@@ -155,7 +155,7 @@ def _key(sample_id: str) -> str:
 
 def _about(dataset: ShardSet, row: int) -> dict[str, Any]:
     return {
-        "sample_id": str(dataset.sample_ids[row]),
+        "sample_id": dataset.sample_ids[row],
         "split": SPLITS[dataset.split[row]],
         "flipped": bool(dataset.flipped[row]),
         "pose": dataset.pose[row].tolist(),
@@ -167,7 +167,7 @@ def _write_tar(dataset: ShardSet, rows: Int64, path: Path) -> None:
     reader = dataset.open()
     with path.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for row in rows.tolist():
-            key = _key(str(dataset.sample_ids[row]))
+            key = _key(dataset.sample_ids[row])
             for suffix, data in (
                 ("jpg", reader.jpeg(row)),
                 ("landmarks.npy", _npy(reader.landmarks(row))),
@@ -215,11 +215,11 @@ def _write_parquet(dataset: ShardSet, rows: Int64, path: Path) -> None:
         for batch in _batches(rows, 256):
             landmarks = np.stack([reader.landmarks(row) for row in batch])
             columns = [
-                pa.array([str(dataset.sample_ids[row]) for row in batch]),
+                pa.array([dataset.sample_ids[row] for row in batch]),
                 pa.StructArray.from_arrays(
                     [
                         pa.array([reader.jpeg(row) for row in batch], pa.binary()),
-                        pa.array([f"{_key(str(dataset.sample_ids[row]))}.jpg" for row in batch]),
+                        pa.array([f"{_key(dataset.sample_ids[row])}.jpg" for row in batch]),
                     ],
                     ["bytes", "path"],
                 ),

@@ -28,6 +28,7 @@ __all__ = ["RowReader", "ShardPlace"]
 class ShardPlace:
     """Where a shard's samples lie.
 
+    bytes : of the file, as the build's manifest has it
     first : the number of its first sample in the set
     counts : landmarks, shape components, expression components
     position_map_offsets : None if it holds no position maps
@@ -35,6 +36,7 @@ class ShardPlace:
     """
 
     path: Path
+    bytes: int
     first: int
     sample_ids: Sequence[str]
     crop_size: int
@@ -158,11 +160,17 @@ class RowReader:
 
     def _file(self, shard: ShardPlace) -> _Descriptor:
         with self._lock:
-            file = self._files.get(shard.first) or _Descriptor(shard.path)
+            file = self._files.get(shard.first) or self._opened(shard)
             self._files[shard.first] = file
             self._files.move_to_end(shard.first)
             if len(self._files) > MAX_OPEN:
                 self._files.popitem(last=False)
+        return file
+
+    def _opened(self, shard: ShardPlace) -> _Descriptor:
+        file = _Descriptor(shard.path)
+        if (size := os.fstat(file.number).st_size) != shard.bytes:
+            raise FormatError(f"{shard.path} has {size:,} bytes, its manifest says {shard.bytes:,}")
         return file
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -16,10 +15,12 @@ import numpy.typing as npt
 
 from densegen.arrays import Float32, Image, Int64, Mask, UInt8
 from densegen.conventions import SPLITS
-from densegen.dataset.opened_shards import OpenedShard, open_shards
+from densegen.dataset.build_record import ShardRecord, read_dataset_manifest
 from densegen.dataset.pipeline import BATCH
 from densegen.dataset.rebuild import MapRenderer, StoredFit, check_model
 from densegen.dataset.row_reader import RowReader, ShardPlace
+from densegen.dataset.sample_index import SampleIndex, Texts, open_samples, shards_fingerprint
+from densegen.dataset.shards import ShardReader
 from densegen.errors import ConfigurationError, FormatError
 from densegen.face.morphable_model import MorphableModel
 from densegen.geometry.crop import Crop
@@ -128,7 +129,7 @@ class ShardSet(_Samples):
     split : (S,) uint8, position in ``conventions.SPLITS``
     flipped : (S,) bool, a mirror image
     mirrored : (S,) bool, mirrored by densegen: ``pose`` is that of the unmirrored fit
-    sample_ids : (S,) object, each a str
+    sample_ids : S texts
     pose : (S, 7) float32, ``conventions.POSE_FIELDS``, camera frame; of the unmirrored fit
     places : for each shard, the file and the byte offsets of its samples
     position_maps : "stored" to read the maps of the shards, a renderer to compute them, None for samples without maps
@@ -143,7 +144,7 @@ class ShardSet(_Samples):
     split: UInt8
     flipped: Mask
     mirrored: Mask
-    sample_ids: npt.NDArray[np.object_]
+    sample_ids: Texts
     pose: Float32
     places: tuple[ShardPlace, ...]
     position_maps: Literal["stored"] | MapRenderer | None = None
@@ -184,7 +185,7 @@ class ShardSet(_Samples):
         mapped = self._stored_map(number) if self.position_maps == "stored" else rendered
         position_map, valid_uv = mapped or (None, None)
         return StoredSample(
-            sample_id=str(self.sample_ids[number]),
+            sample_id=self.sample_ids[number],
             split=SPLITS[self.split[number]],
             mirrored=bool(self.mirrored[number]),
             image=self._reader.image(number),
@@ -236,48 +237,109 @@ def open_dataset(folder: str | Path, *more: str | Path, position_maps: bool | Mo
     position_maps : give samples their position maps, too: ``True`` reads those that the build stored, a model renders
         them anew, as the build would have; iterating renders several at once and is several times faster than ``[n]``
 
-    Raises :class:`FormatError` if a shard is damaged or has another size than its manifest says,
-    :class:`ConfigurationError` if the builds hold no samples, differ in vertex index, crop size, margin or number of
-    expression components, have put a photograph into different splits, are given twice, hold no position maps, or were
-    made with another model.
+    Raises :class:`FormatError` if a shard is missing or damaged, :class:`ConfigurationError` if the builds hold no
+    samples, differ in vertex index, crop size, margin or number of expression components, have put a photograph into
+    different splits, are given twice, hold no position maps, or were made with another model.
     """
-    opened = open_shards([Path(one) for one in (folder, *more)])
-    common, text, places = opened[0].common, opened[0].vertex_index, tuple(one.place for one in opened)
-    index = parse_index(text, f"the vertex index of {places[0].path}")
-    for place in places:
-        if (count := place.counts[0]) != len(index):
-            raise FormatError(f"{place.path} has {count} landmarks, its vertex index {len(index)}")
+    folders = [Path(one) for one in (folder, *more)]
+    _check_different(folders)
+    opened, places = list[SampleIndex](), list[ShardPlace]()
+    all_records = list[ShardRecord]()
+    for path in folders:
+        records = read_dataset_manifest(path).filled
+        opened.append(open_samples(path, records))
+        places += opened[-1].places(path, records, sum(map(len, opened[:-1])))
+        all_records += records
+    _check_alike(opened, folders)
+    _check_splits(opened, folders, places)
+    about = opened[0].about
+    index = parse_index(about.vertex_index, f"the vertex index of {folders[0]}")
+    for path, one in zip(folders, opened, strict=True):
+        if (count := one.about.counts[0]) != len(index):
+            raise FormatError(f"{path}: samples have {count} landmarks, their vertex index {len(index)}")
 
     def joined(name: str) -> npt.NDArray[Any]:
-        return np.concatenate([one.arrays[name] for one in opened])
+        arrays = [getattr(one, name) for one in opened]
+        return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
     return ShardSet(
         index=index,
-        index_text=text,
-        crop_size=common.crop_size,
-        margin=common.margin,
-        datasets=tuple(dict.fromkeys(one.dataset for one in opened)),
-        fingerprint=hashlib.sha256("".join(one.sha256 for one in opened).encode()).hexdigest(),
-        split=joined("split").astype(np.uint8),
-        flipped=joined("flipped").astype(bool),
-        mirrored=joined("mirrored").astype(bool),
-        sample_ids=np.array([name for place in places for name in place.sample_ids], object),
-        pose=joined("pose").astype(np.float32),
-        places=places,
-        position_maps=_map_source(opened, position_maps),
+        index_text=about.vertex_index,
+        crop_size=about.crop_size,
+        margin=about.margin,
+        datasets=tuple(dict.fromkeys(one.about.dataset for one in opened)),
+        fingerprint=shards_fingerprint(all_records),
+        split=joined("split"),
+        flipped=joined("flipped"),
+        mirrored=joined("mirrored"),
+        sample_ids=Texts.joined([one.sample_ids for one in opened]),
+        pose=joined("pose"),
+        places=tuple(places),
+        position_maps=_map_source(opened, folders, position_maps),
+    )
+
+
+def _check_different(folders: Sequence[Path]) -> None:
+    """A build given twice would count each of its samples twice."""
+    resolved = [folder.resolve() for folder in folders]
+    for folder, path in zip(folders, resolved, strict=True):
+        if resolved.count(path) > 1:
+            raise ConfigurationError(f"{folder} is given twice")
+
+
+def _check_alike(opened: Sequence[SampleIndex], folders: Sequence[Path]) -> None:
+    """Builds of one set share what a network's answers depend on."""
+
+    def shared(one: SampleIndex) -> dict[str, str | int | float]:
+        return {
+            "vertex index": one.about.vertex_index_fingerprint,
+            "crop size": one.about.crop_size,
+            "margin": one.about.margin,
+            "number of expression components": one.about.counts[2],
+        }
+
+    mine = shared(opened[0])
+    for path, one in zip(folders[1:], opened[1:], strict=True):
+        for name, theirs in shared(one).items():
+            if theirs != mine[name]:
+                raise ConfigurationError(
+                    f"{path} has another {name} than {folders[0]}: {str(theirs)[:12]}, not {str(mine[name])[:12]}; "
+                    "train on builds that share it"
+                )
+
+
+def _check_splits(opened: Sequence[SampleIndex], folders: Sequence[Path], places: Sequence[ShardPlace]) -> None:
+    """A photograph that one build trains on and another validates on would make the validation worthless."""
+    group = np.concatenate([one.group for one in opened])
+    split = np.concatenate([one.split for one in opened])
+    order = np.argsort(group, kind="stable")
+    apart = (group[order][1:] == group[order][:-1]) & (split[order][1:] != split[order][:-1])
+    if not apart.any():
+        return
+    at = int(np.argmax(apart))
+    build_of = np.repeat(np.arange(len(opened)), [len(one) for one in opened])
+    first, second = (int(order[at + n]) for n in (0, 1))
+    place = next(place for place in reversed(places) if place.first <= first)
+    with ShardReader(place.path) as reader:
+        name = reader.groups[first - place.first]
+    here, there = (folders[build_of[n]] for n in (second, first))
+    raise ConfigurationError(
+        f"the photograph {name} of {opened[build_of[first]].about.dataset} is in {SPLITS[split[second]]} in {here}, in "
+        f"{SPLITS[split[first]]} in {there}: build both with the same split, or give manifests of different "
+        "photographs different names"
     )
 
 
 def _map_source(
-    opened: Sequence[OpenedShard], position_maps: bool | MorphableModel
+    opened: Sequence[SampleIndex], folders: Sequence[Path], position_maps: bool | MorphableModel
 ) -> Literal["stored"] | MapRenderer | None:
     if isinstance(position_maps, MorphableModel):
-        for one in opened:
-            check_model(one.place.path, *one.model, position_maps)
+        for path, one in zip(folders, opened, strict=True):
+            check_model(path, one.about.model_name, one.about.model_fingerprint, position_maps)
         return MapRenderer(position_maps)
     if not position_maps:
         return None
-    if lacking := [one.place.path for one in opened if one.place.position_map_offsets is None]:
+    if lacking := [path for path, one in zip(folders, opened, strict=True) if not one.about.has_position_maps]:
         raise ConfigurationError(
             f"{lacking[0]} holds no position maps: build with --position-maps, or give the model to render them"
         )

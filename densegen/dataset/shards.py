@@ -34,7 +34,10 @@ from densegen.errors import ConfigurationError, FormatError
 from densegen.files import stays_below
 from densegen.ibug68 import KEYPOINTS
 
-__all__ = ["Sample", "ShardHeader", "ShardReader", "decode_crop", "decode_map", "encode_shard"]
+__all__ = [
+    "LARGEST_MAP", "MAX_CROP_SIZE", "Sample", "ShardHeader", "ShardReader", "decode_crop", "decode_map", "encode_shard",
+    "largest_image",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,6 +147,11 @@ _ATTRIBUTES = {
 MAX_CROP_SIZE = 4096
 LARGEST_MAP = 2 * (2 * UV_SIZE * UV_SIZE * 3)
 """Bytes; Zstandard adds a hundredth at most to what it cannot make smaller."""
+
+
+def largest_image(crop_size: int) -> int:
+    """Bytes: JPEG never takes four a pixel, but for its tables."""
+    return 4 * crop_size**2 + 65_536
 
 
 def encode_shard(samples: Iterable[Sample], header: ShardHeader) -> bytes:
@@ -376,8 +384,7 @@ class ShardReader:
     @cached_property
     def image_offsets(self) -> Int64:
         """(S + 1,) int64; raises :class:`FormatError` if they lead out of the images, or to one larger than can be."""
-        # JPEG never takes four bytes a pixel, but for its tables.
-        return self._offsets("image", 4 * self.attributes["crop_size"] ** 2 + 65_536)
+        return self._offsets("image", largest_image(self.attributes["crop_size"]))
 
     @cached_property
     def position_map_offsets(self) -> Int64:

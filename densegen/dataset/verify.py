@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from densegen.conventions import MIRROR_SUFFIX, landmark_range_px
 from densegen.dataset.build_record import DatasetManifest, ShardRecord, read_dataset_manifest
 from densegen.dataset.card import CONTACT_SHEET, REJECTS, YAW_HISTOGRAM, format_rejects
+from densegen.dataset.sample_index import SAMPLES, gather_samples, write_samples
 from densegen.dataset.shards import ShardReader
 from densegen.errors import FormatError, VerificationError
 from densegen.files import sha256_of
@@ -53,12 +55,23 @@ def verify_dataset(folder: str | Path, advance: Callable[[int], None] = lambda s
         problems += _check_file(path, record) or _check_inside(path, record, manifest, ids, split_of)
         advance(record.samples)
     problems += _check_beside(folder, manifest)
+    if not problems and not _says_the_same(folder, manifest):
+        problems.append(
+            f"{SAMPLES} is missing, or does not say what the shards say: the same 'densegen build' makes it"
+        )
     if len(ids) != manifest.samples and not problems:
         problems.append(f"the shards hold {len(ids)} samples, the manifest says {manifest.samples}")
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise VerificationError("; ".join(problems[:5]) + more)
     return manifest
+
+
+def _says_the_same(folder: Path, manifest: DatasetManifest) -> bool:
+    """Whether the file that sets are opened by is the one that the shards make."""
+    with TemporaryDirectory() as own:
+        write_samples(gather_samples(folder, manifest.filled), Path(own))
+        return (folder / SAMPLES).is_file() and sha256_of(folder / SAMPLES) == sha256_of(Path(own) / SAMPLES)
 
 
 def _check_beside(folder: Path, manifest: DatasetManifest) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,7 @@ from densegen.geometry.kernels import kernel
 from densegen.geometry.uv import mirror_from_uv, uv_pixels
 from densegen.ibug68 import KEYPOINTS
 from densegen.records import first_problem
+from densegen.tensors import map_tensors
 
 __all__ = [
     "BASEL_RAW_VERTICES",
@@ -328,7 +328,7 @@ def read_model(path: str | Path, *, mapped: bool = False) -> MorphableModel:
     """Read a model file that ``densegen model build``, ``model convert`` or ``synth`` wrote.
 
     mapped : leave both bases in the file, for processes that need few of their numbers and share what they read; the
-        file must not be written to meanwhile (densegen puts a new one in its place)
+        file must not be written to meanwhile, see :func:`~densegen.tensors.map_tensors`
 
     Raises :class:`ConfigurationError` if it does not exist, :class:`FormatError` if it is none, has another schema
     version, or its arrays contradict each other.
@@ -349,7 +349,7 @@ def read_model(path: str | Path, *, mapped: bool = False) -> MorphableModel:
                     raise FormatError(f"{path.name} is damaged: {name} is {dtype}; make it again")
             in_file = _BASES if mapped else ()
             arrays: dict[str, Any] = {name: file.get_tensor(name) for name in _STORED_AS if name not in in_file}
-            arrays |= {name: _mapped(path, name) for name in in_file}
+            arrays |= map_tensors(path, dict.fromkeys(in_file, "F32"))[0]
     except (OSError, SafetensorError) as error:
         raise FormatError(f"{path.name} is not a readable model file: {' '.join(str(error).split())}") from error
     model = MorphableModel(
@@ -363,14 +363,6 @@ def read_model(path: str | Path, *, mapped: bool = False) -> MorphableModel:
     if model.fingerprint != about.fingerprint:
         raise FormatError(f"{path.name} is damaged: its numbers do not match its fingerprint; make it again")
     return model
-
-
-def _mapped(path: Path, name: str) -> Float32:
-    """An array of a safetensors file that its library has found whole."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        about = json.loads(file.read(length))[name]
-    return np.memmap(path, "<f4", "r", 8 + length + about["data_offsets"][0], tuple(about["shape"]))
 
 
 def _refuse_others(path: Path) -> None:

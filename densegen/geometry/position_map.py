@@ -185,7 +185,7 @@ def _render(
 
 
 @kernel
-def _to_steps(positions: Any, offset: Any, steps_per_px: Any, out: Any) -> bool:
+def _to_steps(positions: Any, offset: Any, steps_per_px: Any, out: Any) -> Any:
     outside = np.uint32(0)
     for n in range(len(positions)):
         step = np.rint((positions[n] - offset) * steps_per_px)

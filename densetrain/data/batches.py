@@ -6,10 +6,10 @@ the batches r, r + R, ..., so R processes see in a step what one process sees th
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
@@ -23,12 +23,11 @@ from densegen.dataset.shard_set import ShardSet
 from densegen.errors import ConfigurationError, DensegenError
 from densetrain.config import FitSettings
 from densetrain.data.augment import draw
+from densetrain.data.held import SHARED_MEMORY, Held, Together, hold
 
-__all__ = ["Batch", "BatchDataset", "BatchSampler", "Held", "ShardBatches", "decode_all", "hold", "step_seed"]
-
-SHARED_MEMORY = Path("/dev/shm")
-DECODED_TOGETHER = 64
-"""Images that a thread decodes before it asks for more."""
+__all__ = [
+    "Batch", "BatchDataset", "BatchSampler", "FinishedError", "ShardBatches", "Windows", "epoch_order", "step_seed",
+]  # fmt: skip
 
 
 class Batch(TypedDict):
@@ -64,40 +63,6 @@ class HeldBatch(TypedDict):
     rows: Int64
     epoch: int
     number: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Held:
-    """Samples in memory, or on a device, with what a batch takes from them.
-
-    rows : (R,) int64, of the shard set, ascending
-    images : (R, S, S, 3) uint8
-    landmarks : (R, N, 3) float32
-    keypoints68 : (R, 68, 3) float32
-    """
-
-    rows: Int64
-    images: Tensor
-    landmarks: Tensor
-    keypoints68: Tensor
-
-    def to(self, device: torch.device) -> Held:
-        return Held(self.rows, *(part.to(device) for part in (self.images, self.landmarks, self.keypoints68)))
-
-    def places(self, rows: Int64) -> Int64:
-        """(B,) int64: where these rows are held."""
-        places: Int64 = np.searchsorted(self.rows, rows)
-        return places
-
-
-def hold(shards: ShardSet, rows: Int64) -> Held:
-    """Samples, their images decoded once, in memory."""
-    order = np.sort(rows)
-    images, reader = decode_all(shards, order), shards.open()
-    landmarks = np.stack([reader.landmarks(int(row)) for row in order])
-    keypoints = np.stack([reader.keypoints68(int(row)) for row in order])
-    reader.close()
-    return Held(order, images, torch.from_numpy(landmarks), torch.from_numpy(keypoints))
 
 
 class BatchDataset(Dataset["Batch | HeldBatch | DensegenError"]):
@@ -171,21 +136,51 @@ def step_seed(seed: int, epoch: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, epoch, number]).generate_state(1, np.uint32)[0])
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Windows:
+    """What of a set is shuffled together.
+
+    firsts : (M,) int64, the first sample of each shard, ascending
+    size : shards in a window
+    """
+
+    firsts: Int64
+    size: int
+
+
+def epoch_order(rows: Int64, windows: Windows | None, seed: int, epoch: int) -> Int64:
+    """The rows, ascending, in the order of an epoch, a function of seed and epoch: all shuffled, or the shards
+    shuffled, and then the samples of each window of whole shards.
+    """
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
+    if windows is None:
+        return rows[generator.permutation(len(rows))]
+    starts = np.append(np.searchsorted(rows, windows.firsts), len(rows))
+    shards = generator.permutation(np.flatnonzero(np.diff(starts)))  # those that hold rows
+    order = []
+    for first in range(0, len(shards), windows.size):
+        window = np.concatenate([rows[starts[n] : starts[n + 1]] for n in shards[first : first + windows.size]])
+        order.append(window[generator.permutation(len(window))])
+    return np.concatenate(order)
+
+
 class BatchSampler(Sampler[Any]):
     """The keys of an epoch's batches for this process.
 
     shuffle : another order every epoch, and the last, smaller batch is left out (unless it is the only one);
         otherwise all samples in order, with batches of weight 0 if the processes would not come out even
+    windows : what is shuffled together, see :func:`epoch_order`
     epoch : asked when an epoch's first batch is. Being told (Lightning's ``set_epoch``) comes too late in a resumed
         run, whose workers have fetched ahead by then.
+    skip : epoch and number of steps that an earlier run has made of it
     """
 
     def __init__(
         self, rows: Int64, batch_size: int, seed: int, *, shuffle: bool, rank: int = 0, world: int = 1,
-        epoch: Callable[[], int] = lambda: 0,
+        windows: Windows | None = None, epoch: Callable[[], int] = lambda: 0, skip: tuple[int, int] = (0, 0),
     ) -> None:  # fmt: skip
         self.all_rows, self.batch_size, self.seed, self.shuffle = rows, batch_size, seed, shuffle
-        self.rank, self.world, self.epoch = rank, world, epoch
+        self.rank, self.world, self.windows, self.epoch, self.skip = rank, world, windows, epoch, skip
         full = len(rows) // batch_size
         if shuffle:
             self.total = max(full, 1)
@@ -205,49 +200,72 @@ class BatchSampler(Sampler[Any]):
     def __iter__(self) -> Iterator[tuple[int, int, Int64, float]]:
         rows, epoch = self.all_rows, self.epoch()
         if self.shuffle:
-            key = np.random.SeedSequence([self.seed, epoch])
-            rows = rows[np.random.Generator(np.random.PCG64(key)).permutation(len(rows))]
-        for step in range(self.steps):
+            rows = epoch_order(rows, self.windows, self.seed, epoch)
+        for step in range(self.skip[1] if epoch == self.skip[0] else 0, self.steps):
             number = step * self.world + self.rank
             there = number < self.total
             first = (number if there else 0) * self.batch_size
             yield epoch, number, rows[first : first + self.batch_size], 1.0 if there else 0.0
 
 
-class ShardBatches(LightningDataModule):
-    """The loaders of a training run that starts at ``first_epoch``; under several processes each gets its part."""
+class FinishedError(Exception):
+    """An earlier run has made all epochs."""
 
-    def __init__(self, shards: ShardSet, settings: FitSettings, first_epoch: int = 0) -> None:
+
+class ShardBatches(LightningDataModule):
+    """The loaders of a training run; under several processes each gets its part.
+
+    begin : the epoch to start at, and the number of its steps that an earlier run has made
+    finished : whether there is nothing left to train, as far as this process sees
+    """
+
+    def __init__(
+        self, shards: ShardSet, settings: FitSettings, begin: tuple[int, int] = (0, 0), *, finished: bool = False
+    ) -> None:
         super().__init__()
-        self.shards, self.settings, self.first_epoch = shards, settings, first_epoch
+        self.shards, self.settings, self.begin, self.finished = shards, settings, begin, finished
         self.train_rows = shards.rows("train")[: settings.data.limit]
         self.same = settings.data.validate_on == "train"
         self.validation_rows = self.train_rows if self.same else _validation_rows(shards, settings.data.validate_on)
         self.held: dict[bool, Held] = {}
 
     def setup(self, stage: str) -> None:
-        """Decode what shall be held, in the process that trains, straight to where it shall lie.
+        """Decode what shall be held, once a machine.
 
-        Raises :class:`ConfigurationError` if the processes would not begin at the same epoch.
+        Raises :class:`ConfigurationError` if the processes would not begin at the same step, :class:`FinishedError`
+        if all agree that there is nothing left to train.
         """
         assert self.trainer is not None
         self._check_same_start()
+        if self.finished:
+            raise FinishedError
         if self.settings.data.cache == "none":
             return
         device = self.trainer.strategy.root_device if self.settings.data.cache == "device" else torch.device("cpu")
-        self.held[True] = hold(self.shards, self.train_rows).to(device)
-        self.held[False] = self.held[True] if self.same else hold(self.shards, self.validation_rows).to(device)
+        self.held[True] = hold(self.shards, self.train_rows, self._together()).to(device)
+        if self.same:
+            self.held[False] = self.held[True]
+        else:
+            self.held[False] = hold(self.shards, self.validation_rows, self._together()).to(device)
+
+    def _together(self) -> Together | None:
+        trainer = self.trainer
+        assert trainer is not None
+        if trainer.world_size == 1 or trainer.num_devices == 1:
+            return None
+        name = trainer.strategy.broadcast(secrets.token_hex(8))
+        return Together(trainer.local_rank == 0, f"{name}-{trainer.node_rank}", trainer.strategy.barrier)
 
     def _check_same_start(self) -> None:
         """Each process has looked for an earlier run in the folder that it sees."""
         assert self.trainer is not None
         strategy = self.trainer.strategy
-        mine = torch.tensor(self.first_epoch, device=strategy.root_device)
-        least, most = (int(cast("Tensor", strategy.reduce(mine.clone(), reduce_op=op))) for op in ("min", "max"))
+        mine = torch.tensor([*self.begin, self.finished], device=strategy.root_device)
+        least, most = (cast("Tensor", strategy.reduce(mine.clone(), reduce_op=op)).tolist() for op in ("min", "max"))
         if least != most:
             raise ConfigurationError(
-                f"process {self.trainer.global_rank} would begin after epoch {self.first_epoch}, others after {least} "
-                f"or {most}: all machines must share the folder of --out"
+                f"process {self.trainer.global_rank} would begin after epoch {self.begin[0]} and {self.begin[1]} "
+                f"steps, others after epoch {least[0]} or {most[0]}: all machines must share the folder of --out"
             )
 
     def check_shared_memory(self) -> None:
@@ -302,10 +320,15 @@ class ShardBatches(LightningDataModule):
         assert trainer is not None
         return BatchSampler(
             rows, self.settings.data.batch_size, self.settings.seed, shuffle=shuffle, rank=trainer.global_rank,
-            world=trainer.world_size,
+            world=trainer.world_size, windows=self._windows(), skip=self.begin,
             # A resumed trainer asks for its first batches before it has counted up to its epoch.
-            epoch=lambda: max(trainer.current_epoch, self.first_epoch),
+            epoch=lambda: max(trainer.current_epoch, self.begin[0]),
         )  # fmt: skip
+
+    def _windows(self) -> Windows | None:
+        firsts = [place.first for place in self.shards.places]
+        size = self.settings.data.window
+        return None if size is None else Windows(np.array(firsts, np.int64), size)
 
     def _loader(self, rows: Int64, *, train: bool) -> DataLoader[Any]:
         # What is held is gathered faster than it could be sent from another process.
@@ -337,50 +360,3 @@ def _validation_rows(shards: ShardSet, split: str) -> Int64:
         raise ConfigurationError(
             f"{error}; data.validate_on=train is for a network that shall learn its training samples by heart"
         ) from error
-
-
-def decode_all(shards: ShardSet, rows: Int64) -> Tensor:
-    """(R, S, S, 3) uint8: the images of ``rows``, decoded once.
-
-    Raises :class:`ConfigurationError` before anything is decoded if they do not fit into the free memory.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    size = shards.crop_size
-    needed, free = len(rows) * size * size * 3, _free_memory()
-    if free is not None and needed > 0.9 * free:
-        raise ConfigurationError(
-            f"data.cache needs {needed / 1e9:.1f} GB for {len(rows):,} images, {free / 1e9:.1f} GB are free: "
-            "choose data.cache=none"
-        )
-    images = torch.empty((len(rows), size, size, 3), dtype=torch.uint8)
-    reader = shards.open()
-    target = images.numpy()
-
-    def decode(first: int) -> None:
-        for number in range(first, min(first + DECODED_TOGETHER, len(rows))):
-            reader.image(int(rows[number]), target[number])
-
-    with ThreadPoolExecutor() as threads:  # the decoder works outside the interpreter's lock
-        list(threads.map(decode, range(0, len(rows), DECODED_TOGETHER)))
-    reader.close()
-    return images
-
-
-def _free_memory() -> int | None:
-    """Bytes that this process can still take, if the system says so: of the machine, or of its container."""
-    free = [int(line.split()[1]) * 1024 for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvailable:")]
-    group = Path("/sys/fs/cgroup")
-    limits, used = _lines(group / "memory.max"), _lines(group / "memory.current")
-    if limits and used and limits[0].isdigit():
-        # Files that were read count as used, and are dropped when memory is asked for.
-        cached = [int(line.split()[1]) for line in _lines(group / "memory.stat") if line.startswith("inactive_file ")]
-        free.append(int(limits[0]) - int(used[0]) + sum(cached))
-    return min(free, default=None)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return []

@@ -237,7 +237,7 @@ def evaluate_shards(
         ),
         made="the shards' own crops" if regressor is not None else "no image",
         score=score(errors, yaw_deg, threshold=threshold, seed=seed),
-        names=[str(name) for name in shards.sample_ids[rows]],
+        names=[shards.sample_ids[row] for row in rows],
         errors=[float(e) for e in errors],
         yaw_deg=[float(y) for y in yaw_deg],
         groups={

@@ -44,13 +44,23 @@ class WholeFiles(TorchCheckpointIO):
 class Checkpoints(cb.ModelCheckpoint):
     """Checkpoints at an epoch's very end, when its validation is over: training goes on from there as if it had not
     stopped, also in a folder that was moved.
+
+    steps : write one every so many steps, too
     """
 
-    def __init__(self, folder: Path, filename: str, **options: Any) -> None:
+    def __init__(self, folder: Path, filename: str, steps: int | None = None, **options: Any) -> None:
         super().__init__(
             dirpath=folder, filename=filename, save_on_train_epoch_end=True, auto_insert_metric_name=False,
             enable_version_counter=False, **options,
         )  # fmt: skip
+
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        step = trainer.global_step
+        due = self.steps is not None and step % self.steps == 0 and step != self._last_global_step_saved
+        if due and not trainer.is_last_batch:  # the epoch's end is near, and says more
+            self._save_checkpoint(trainer, str(Path(str(self.dirpath)) / f"{self.filename}.ckpt"))
 
     @property
     def state_key(self) -> str:

@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from densegen.files import only_one, remove_leftovers, write_text
 from densegen.records import read_yaml
 from densetrain.config import FitSettings, read_settings
 from densetrain.data.augment import check_flips
-from densetrain.data.batches import ShardBatches
+from densetrain.data.batches import FinishedError, ShardBatches
 from densetrain.errors import TrainingError
 from densetrain.head_pose import reference_face
 from densetrain.network.checkpoint import BEST, LAST, read_checkpoint
@@ -105,7 +105,7 @@ def make_trainer(
     several = (devices if isinstance(devices, int) else 1) * nodes > 1 or "LOCAL_RANK" in os.environ
     watchers: list[cb.Callback] = [
         Checkpoints(out, Path(BEST).stem, monitor="val_nme"),
-        Checkpoints(out, Path(LAST).stem),
+        Checkpoints(out, Path(LAST).stem, steps=trainer.save_steps),
         cb.LearningRateMonitor(logging_interval="step"),
         EpochLines(say),
     ]
@@ -198,15 +198,20 @@ def _fit(
     shards: ShardSet, settings: FitSettings, out: Path, *, progress: bool, say: Callable[[str], None]
 ) -> dict[str, float]:
     earlier = _earlier_run(out, settings, shards)
-    # Checkpoints are written at an epoch's end.
-    first_epoch = 0 if earlier is None else int(earlier["epoch"]) + 1
-    if earlier is not None and (first_epoch >= settings.trainer.epochs or _stopped_early(earlier)):
-        say(f"{out}: trained already, {first_epoch} epochs; best.ckpt has the lowest validation NME")
-        return {}
-    module = make_module(shards, settings, start=earlier is None, say=say)
-    batches = ShardBatches(shards, settings, first_epoch)
-    batches.check_shared_memory()
+    begin = (0, 0) if earlier is None else _steps_made(earlier)
+    finished = earlier is not None and (begin[0] >= settings.trainer.epochs or _stopped_early(earlier))
     trainer = make_trainer(settings, out, progress=progress, say=say)
+    if finished:
+        say(f"{out}: trained already, {begin[0]} epochs; best.ckpt has the lowest validation NME")
+        if trainer.world_size == 1:
+            return {}
+    module = make_module(shards, settings, start=earlier is None, say=say)
+    batches = ShardBatches(shards, settings, begin, finished=finished)
+    batches.check_shared_memory()
+    if finished:  # as far as this process sees; the others are asked
+        with suppress(FinishedError):
+            trainer.fit(module, batches)
+        return {}
     say(
         f"{len(batches.train_rows):,} samples to train on; validation on the split {settings.data.validate_on}, "
         f"{len(batches.validation_rows):,} samples: NME of the {len(shards.index)} landmarks, 2D, normalised by "
@@ -218,8 +223,9 @@ def _fit(
             settings.optimiser.lr,
         )
         say(f"{trainer.world_size} processes: a step sees {together:,} samples, at the rate {lr} as set")
-    if first_epoch:
-        say(f"goes on after epoch {first_epoch} of {settings.trainer.epochs}")
+    if earlier is not None:
+        steps = f" and {begin[1]:,} steps" if begin[1] else ""
+        say(f"goes on after epoch {begin[0]} of {settings.trainer.epochs}{steps}")
     prepare: Any = rank_zero_only(_prepare_folder)
     prepare(out, settings, is_new=earlier is None)
     try:
@@ -269,6 +275,17 @@ def _explain(error: Exception, trainer: pl.Trainer) -> None:
         raise TrainingError("another process stopped: its own error says why") from error
     if "more than 1 value per channel" in text:
         raise ConfigurationError("batch normalisation needs more than one value: a larger data.batch_size") from error
+
+
+def _steps_made(checkpoint: dict[str, Any]) -> tuple[int, int]:
+    """Finished epochs, and the steps that were made of the next one."""
+    epoch = int(checkpoint["epoch"])
+    try:
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        is_whole, steps = bool(progress["is_last_batch"]), int(progress["current"]["processed"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError("the last checkpoint does not say how far it is: choose another folder") from error
+    return (epoch + 1, 0) if is_whole else (epoch, steps)  # at an epoch's end it is written when all is done
 
 
 def _stopped_early(checkpoint: dict[str, Any]) -> bool:
@@ -327,6 +344,7 @@ def _quieten() -> None:
         ".*Trying to infer the `batch_size`.*",
         ".*isinstance.treespec, LeafSpec.*",
         ".*GPU available but not used.*",
+        ".*resuming from a checkpoint that ended before the epoch ended.*",  # our batches go on from there
         ".*AMP with fp16 is not supported on CPU.*",  # refused, in our own words
     ):
         warnings.filterwarnings("ignore", remark)

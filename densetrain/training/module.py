@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +37,7 @@ class LandmarkModule(pl.LightningModule):
 
     mirror: Tensor
 
-    def __init__(self, about: Description, index: VertexIndex, sample_ids: np.ndarray | None = None) -> None:
+    def __init__(self, about: Description, index: VertexIndex, sample_ids: Sequence[str] | None = None) -> None:
         super().__init__()
         self.about = about
         self.settings: FitSettings = about.settings

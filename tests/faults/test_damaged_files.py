@@ -19,9 +19,10 @@ import simplejpeg
 import yaml
 from PIL import Image
 
+from densegen.dataset.build_record import ShardRecord
 from densegen.dataset.map_codec import pack_map
-from densegen.dataset.opened_shards import open_shard
 from densegen.dataset.row_reader import RowReader
+from densegen.dataset.sample_index import gather_samples
 from densegen.dataset.shards import ShardReader, encode_shard
 from densegen.errors import DensegenError
 from densegen.face.morphable_model import MorphableModel, read_model, write_model
@@ -75,9 +76,10 @@ def read_shard(path: Path) -> None:
 def read_rows(path: Path) -> None:
     """As :func:`~densegen.dataset.shard_set.open_dataset` reads, past HDF5."""
     with ShardReader(path) as shard:
-        opened = open_shard(shard, "", shard.vertex_index, 0)
-    rows = RowReader([opened.place])
-    for number in range(len(opened.place.sample_ids)):
+        count = len(shard)
+    record = ShardRecord.model_construct(file=path.name, samples=count, bytes=path.stat().st_size, sha256="")
+    rows = RowReader(gather_samples(path.parent, [record]).places(path.parent, [record], 0))
+    for number in range(count):
         _ = rows.jpeg(number), rows.landmarks(number), rows.fit(number), rows.position_map(number)
     rows.close()
 

@@ -48,7 +48,7 @@ def test_a_build_holds_every_sample_and_verifies(dataset: Path, plan: Plan) -> N
     assert f"morphable model {plan.model.name}" in card
     assert (dataset / "rejected.csv").read_text() == "sample_id,image,reason,message\n"
     left = {path.name for path in dataset.iterdir() if path.suffix != ".h5"}
-    assert left == {"README.md", "rejected.csv", "manifest.json", "contact_sheet.png", "yaw.png"}
+    assert left == {"README.md", "rejected.csv", "manifest.json", "samples.safetensors", "contact_sheet.png", "yaw.png"}
 
 
 def test_two_processes_write_the_same_bytes(dataset: Path, plan: Plan, tmp_path: Path) -> None:

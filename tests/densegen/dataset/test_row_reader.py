@@ -22,7 +22,7 @@ def test_few_files_are_open_at_a_time(dataset: Path, monkeypatch: pytest.MonkeyP
     with ThreadPoolExecutor(8) as threads:
         read = threads.map(samples.__getitem__, [*range(32)] * 6)
         assert [sample.sample_id for sample in read] == list(samples.sample_ids) * 6
-    assert len(os.listdir("/proc/self/fd")) <= before + 2
+    assert len(os.listdir("/proc/self/fd")) <= before + 2 + 1  # and what all samples share
     del samples, read
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= before

@@ -135,7 +135,7 @@ def test_position_maps_need_the_builds_own_model(
     dataset: Path, model: MorphableModel, corpus: Path, tmp_path: Path, manifest: Manifest
 ) -> None:
     other = dataclasses.replace(model, shape_mean=model.shape_mean + 1)
-    with pytest.raises(ConfigurationError, match=r"shard-00000\.h5 was made with densegen procedural face"):
+    with pytest.raises(ConfigurationError, match="was made with densegen procedural face"):
         open_dataset(dataset, position_maps=other)
     settings, _ = choose_settings(manifest, limit=2)
     build(plan_build(manifest, corpus, settings=settings), tmp_path / "out")

@@ -14,12 +14,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from densegen.dataset.build import Plan, build, plan_build
+from densegen.dataset.sample_index import SAMPLES
 from densegen.dataset.shard_set import ShardSet, open_dataset
 from densegen.dataset.shards import ShardReader
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import find_data_file
 from densegen.sources.manifest import BuildSettings, Manifest
-from densetrain.data.batches import BatchDataset, BatchSampler, ShardBatches, as_it_is, decode_all, hold
+from densetrain.data.batches import BatchDataset, BatchSampler, ShardBatches, Windows, as_it_is, epoch_order
+from densetrain.data.held import decode_all, hold
 from tests.densetrain.conftest import edit_manifest, tiny
 
 
@@ -52,6 +54,31 @@ def test_an_epochs_order_is_a_function_of_seed_and_epoch() -> None:
     assert len(one) == 6
     seen = [row for _, batch, _ in one for row in batch]
     assert len(set(seen)) == len(seen) == 48
+
+
+def test_shards_are_shuffled_and_samples_within_a_window_of_them() -> None:
+    firsts = np.arange(0, 100, 5)
+    rows = np.setdiff1d(np.arange(100), np.arange(40, 45))  # of one shard nothing is trained on
+    windows = Windows(firsts, size=4)
+    order = epoch_order(rows, windows, seed=3, epoch=7)
+    assert np.array_equal(np.sort(order), rows)
+    for start in range(0, len(order), 20):
+        window = order[start : start + 20]
+        assert len(set(window // 5)) == (4 if len(window) == 20 else 3)
+        assert not np.array_equal(np.sort(window), window)
+    assert np.array_equal(order, epoch_order(rows, windows, seed=3, epoch=7))
+    for seed, epoch in ((4, 7), (3, 8)):
+        assert not np.array_equal(order, epoch_order(rows, windows, seed, epoch))
+
+
+def test_a_sampler_goes_on_within_an_epoch() -> None:
+    rows = np.arange(50)
+    for rank in range(2):
+        whole = BatchSampler(rows, 4, seed=3, shuffle=True, rank=rank, world=2)
+        rest = BatchSampler(rows, 4, seed=3, shuffle=True, rank=rank, world=2, skip=(5, 2))
+        assert keys(rest, 5) == keys(whole, 5)[2:]
+        assert keys(rest, 6) == keys(whole, 6)
+        assert len(rest) == len(whole)
 
 
 def test_processes_share_the_batches_that_one_process_would_see() -> None:
@@ -112,18 +139,20 @@ def test_a_corrupt_image_is_an_error_that_names_shard_and_sample(dataset: Path, 
 def test_a_file_cut_while_it_is_read_is_an_error(dataset: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(dataset, broken)
-    shards = open_dataset(broken)
+    reader = open_dataset(broken).open()
+    assert reader.landmarks(2).shape == (520, 3)
     with (broken / "shard-00000.h5").open("r+b") as file:
         file.truncate(2000)
     with pytest.raises(FormatError, match="behind the end of its file"):
-        shards.open().landmarks(3)
+        reader.landmarks(3)
 
 
 def test_damaged_and_mixed_sets_are_refused(
     dataset: Path, plan: Plan, corpus: Path, manifest: Manifest, tmp_path: Path
 ) -> None:
     def copy(name: str) -> Path:
-        shutil.copytree(dataset, tmp_path / name)
+        """Without the file by which a set is opened: each shard is looked at."""
+        shutil.copytree(dataset, tmp_path / name, ignore=shutil.ignore_patterns(SAMPLES))
         return tmp_path / name
 
     missing = copy("missing")
@@ -191,12 +220,12 @@ def _pose(file: h5py.File) -> None:
         (lambda file: _replace(file, "landmarks", np.zeros((4, 520, 3))), "landmarks is float64"),
         (
             lambda file: _replace(file, "landmarks", np.zeros((4, 68, 3), np.float32)),
-            "has 68 landmarks, its vertex index",
+            "was not made by the build that its manifest names",
         ),
         (lambda file: _replace(file, "keypoints68", np.zeros((4, 60, 3), np.float32)), "keypoints68 is float32"),
         (lambda file: _replace(file, "split", np.zeros(3, np.uint8)), "split is uint8"),
         (_split, "split names one of 3, not number 9"),
-        (_margin, "has another margin than .*: 3.0, not 1.5"),
+        (_margin, "was not made by the build that its manifest names"),
         (_pose, "pose of SYNTH/SYNTH_00000_2.mirror is not finite"),
     ],
     ids=["offset", "offsets", "type", "landmarks", "keypoints", "short", "split", "margin", "pose"],
@@ -204,7 +233,7 @@ def _pose(file: h5py.File) -> None:
 def test_a_shard_that_is_not_as_the_schema_says_is_refused(
     dataset: Path, tmp_path: Path, edit: Any, words: str
 ) -> None:
-    shutil.copytree(dataset, tmp_path / "edited")
+    shutil.copytree(dataset, tmp_path / "edited", ignore=shutil.ignore_patterns(SAMPLES))
     path = tmp_path / "edited/shard-00001.h5"
     with h5py.File(path, "r+") as file:
         edit(file)
@@ -266,7 +295,7 @@ def _half_an_index() -> str:
 def test_a_cache_that_does_not_fit_is_refused_before_it_is_made(
     shards: ShardSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("densetrain.data.batches._free_memory", lambda: 1_000_000)
+    monkeypatch.setattr("densetrain.data.held._free_memory", lambda: 1_000_000)
     with pytest.raises(ConfigurationError, match="data.cache needs"):
         decode_all(shards, shards.rows("train"))
 

@@ -21,6 +21,7 @@ from densegen.sources.manifest import BuildSettings, Manifest
 from densetrain.data.batches import ShardBatches
 from densetrain.network.checkpoint import BEST, LAST, load_regressor, read_checkpoint
 from densetrain.training.fit import fit, make_module
+from densetrain.training.module import LandmarkModule
 from tests.densetrain.conftest import TINY, tiny
 
 
@@ -65,6 +66,54 @@ def test_killed_and_resumed_gives_the_same_weights(dataset: Path, tmp_path: Path
     fit([dataset], tiny(*changes), cut)
     assert same(weights(tmp_path / "whole"), weights(cut))
     assert read_checkpoint(cut / LAST)["epoch"] == 5
+
+
+@pytest.mark.slow
+def test_stopped_within_an_epoch_it_goes_on_from_its_last_step(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = (
+        "trainer.epochs=3",
+        "trainer.ema_decay=0.9",
+        "trainer.save_steps=3",
+        "data.batch_size=2",
+        "data.window=2",
+    )
+    fit([dataset], tiny(*changes), tmp_path / "whole")
+    steps = len(open_dataset(dataset).rows("train")) // 2
+    step, made, lasts = LandmarkModule.training_step, list[int](), steps + 5  # into the second epoch
+
+    def failing(self: LandmarkModule, batch: Any, number: int) -> torch.Tensor:
+        made.append(number)
+        if len(made) == lasts:
+            raise OSError(5, "the power is gone")
+        return step(self, batch, number)
+
+    monkeypatch.setattr(LandmarkModule, "training_step", failing)
+    with pytest.raises(OSError, match="the power is gone"):
+        fit([dataset], tiny(*changes), tmp_path / "cut")
+    said: list[str] = []
+    at, lasts = made[-1], 0
+    made.clear()
+    fit([dataset], tiny(*changes), tmp_path / "cut", say=said.append)
+    assert any(line.startswith("goes on after epoch 1 of 3 and ") for line in said)
+    assert 0 < made[0] <= at
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    assert same(weights(tmp_path / "whole", BEST), weights(tmp_path / "cut", BEST))
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_what_is_decoded_learn_the_same(dataset: Path, tmp_path: Path) -> None:
+    changes = ("trainer.epochs=2", "trainer.devices=2", "data.batch_size=4", "data.workers=0")
+    for cache in ("none", "memory"):
+        made = subprocess.run(
+            command(dataset, tmp_path / cache, *changes, f"data.cache={cache}"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert made.returncode == 0, made.stderr
+    assert same(weights(tmp_path / "none"), weights(tmp_path / "memory"))
 
 
 @pytest.mark.slow
@@ -269,9 +318,10 @@ def test_two_runs_do_not_train_into_one_folder(dataset: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_machines_that_do_not_share_the_runs_folder_end_at_once(dataset: Path, tmp_path: Path) -> None:
-    """As two machines under torchrun, the first with a checkpoint to go on from: their epochs would not meet."""
-    settings = ("trainer.epochs=4",)
+@pytest.mark.parametrize("epochs", [2, 4])
+def test_machines_that_do_not_share_the_runs_folder_end_at_once(dataset: Path, tmp_path: Path, epochs: int) -> None:
+    """As two machines under torchrun, the first with a run to go on from, or a finished one: they would not meet."""
+    settings = (f"trainer.epochs={epochs}",)
     fit([dataset], tiny(*settings), tmp_path / "first")
     kept = torch.load(tmp_path / "first" / LAST, weights_only=True)
     torch.save(kept | {"epoch": 1}, tmp_path / "first" / LAST)
@@ -289,5 +339,5 @@ def test_machines_that_do_not_share_the_runs_folder_end_at_once(dataset: Path, t
     for process, epoch in zip(processes, (2, 0), strict=True):
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 1, errors
-        assert f"would begin after epoch {epoch}, others after 0 or 2: all machines must share" in errors
+        assert f"would begin after epoch {epoch} and 0 steps, others after epoch 0 or 2: all machines" in errors
         assert "Traceback" not in errors

@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from densegen.dataset.shard_set import ShardSet, open_dataset
 from densegen.errors import ConfigurationError
 from densetrain.config import FitSettings
-from densetrain.data.batches import BatchDataset, ShardBatches, hold
+from densetrain.data.batches import BatchDataset, ShardBatches
+from densetrain.data.held import hold
 from densetrain.evaluation.evaluate import evaluate_shards
 from densetrain.network.checkpoint import LAST, load_regressor
 from densetrain.training.callbacks import WarmAverage

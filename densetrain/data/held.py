@@ -1,0 +1,185 @@
+"""Samples that are decoded once and held: in memory, which the processes of a machine share, or on a device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from densegen.arrays import Int64
+from densegen.dataset.shard_set import ShardSet
+from densegen.errors import ConfigurationError
+from densegen.ibug68 import KEYPOINTS
+
+__all__ = ["SHARED_MEMORY", "Held", "Together", "decode_all", "hold"]
+
+SHARED_MEMORY = Path("/dev/shm")
+DECODED_TOGETHER = 64
+"""Images that a thread decodes before it asks for more."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """Samples in memory, or on a device, with what a batch takes from them.
+
+    rows : (R,) int64, of the shard set, ascending
+    images : (R, S, S, 3) uint8
+    landmarks : (R, N, 3) float32
+    keypoints68 : (R, 68, 3) float32
+    """
+
+    rows: Int64
+    images: Tensor
+    landmarks: Tensor
+    keypoints68: Tensor
+
+    def to(self, device: torch.device) -> Held:
+        return Held(self.rows, *(part.to(device) for part in (self.images, self.landmarks, self.keypoints68)))
+
+    def places(self, rows: Int64) -> Int64:
+        """(B,) int64: where these rows are held."""
+        places: Int64 = np.searchsorted(self.rows, rows)
+        return places
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """The processes of a training run on this machine, which need the same samples.
+
+    first : whether this is the one that decodes
+    name : the same in all of them, and no other's
+    barrier : waits for all processes of the run
+    """
+
+    first: bool
+    name: str
+    barrier: Callable[[], object]
+
+
+def hold(shards: ShardSet, rows: Int64, together: Together | None = None) -> Held:
+    """Samples, their images decoded once: by the first process of several, if the machine has room for what they share.
+
+    Raises :class:`ConfigurationError` before anything is decoded if they do not fit into the free memory.
+    """
+    order = np.sort(rows)
+    with _room(_shapes(shards, len(order)), together) as (held, is_mine):
+        if is_mine:
+            _fill(shards, order, *held)
+    landmarks, keypoints, images = held
+    return Held(order, images, landmarks, keypoints)
+
+
+def decode_all(shards: ShardSet, rows: Int64) -> Tensor:
+    """(R, S, S, 3) uint8: the images of ``rows``, decoded once; raises what :func:`hold` raises."""
+    size = shards.crop_size
+    _check_free(len(rows) * size * size * 3)
+    images = torch.empty((len(rows), size, size, 3), dtype=torch.uint8)
+    _decode(shards, rows, images)
+    return images
+
+
+def _shapes(shards: ShardSet, count: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    """Landmarks, keypoints and images; what needs to begin at whole numbers first."""
+    size = shards.crop_size
+    return [
+        ((count, len(shards.index), 3), torch.float32),
+        ((count, KEYPOINTS, 3), torch.float32),
+        ((count, size, size, 3), torch.uint8),
+    ]
+
+
+@contextmanager
+def _room(
+    shapes: Sequence[tuple[tuple[int, ...], torch.dtype]], together: Together | None
+) -> Iterator[tuple[list[Tensor], bool]]:
+    """Memory for tensors, and whether this process is to fill it; with others, it is filled when the block ends."""
+    sizes = [int(np.prod(shape)) * dtype.itemsize for shape, dtype in shapes]
+    whole = _shared(sum(sizes), together)
+    is_mine = whole is None or together is None or together.first
+    if whole is None:
+        _check_free(sum(sizes))
+        whole = torch.empty(sum(sizes), dtype=torch.uint8)
+    parts = torch.split(whole, sizes)
+    yield [part.view(dtype).view(shape) for part, (shape, dtype) in zip(parts, shapes, strict=True)], is_mine
+    if together is not None:
+        together.barrier()
+
+
+def _shared(size: int, together: Together | None) -> Tensor | None:
+    """Bytes that all processes of this machine see; None if it has no room for them.
+
+    The file has no name any more when the first byte is written: nothing is left of it when the last process ends.
+    """
+    if together is None:
+        return None
+    path = SHARED_MEMORY / f"densetrain-{together.name}"
+    if together.first and SHARED_MEMORY.is_dir():
+        with path.open("xb") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)  # or a full disk would end the process that writes
+            except OSError:
+                path.unlink()
+    together.barrier()
+    try:
+        shared = torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8) if path.exists() else None
+    finally:
+        together.barrier()
+        if together.first:
+            path.unlink(missing_ok=True)
+    return shared
+
+
+def _fill(shards: ShardSet, rows: Int64, landmarks: Tensor, keypoints: Tensor, images: Tensor) -> None:
+    reader = shards.open()
+    for place, row in enumerate(rows):
+        landmarks[place] = torch.from_numpy(reader.landmarks(int(row)).copy())
+        keypoints[place] = torch.from_numpy(reader.keypoints68(int(row)).copy())
+    reader.close()
+    _decode(shards, rows, images)
+
+
+def _decode(shards: ShardSet, rows: Int64, images: Tensor) -> None:
+    reader = shards.open()
+    target = images.numpy()
+
+    def decode(first: int) -> None:
+        for number in range(first, min(first + DECODED_TOGETHER, len(rows))):
+            reader.image(int(rows[number]), target[number])
+
+    with ThreadPoolExecutor() as threads:  # the decoder works outside the interpreter's lock
+        list(threads.map(decode, range(0, len(rows), DECODED_TOGETHER)))
+    reader.close()
+
+
+def _check_free(needed: int) -> None:
+    free = _free_memory()
+    if free is not None and needed > 0.9 * free:
+        raise ConfigurationError(
+            f"data.cache needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: choose data.cache=none"
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes that this process can still take, if the system says so: of the machine, or of its container."""
+    free = [int(line.split()[1]) * 1024 for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvailable:")]
+    group = Path("/sys/fs/cgroup")
+    limits, used = _lines(group / "memory.max"), _lines(group / "memory.current")
+    if limits and used and limits[0].isdigit():
+        # Files that were read count as used, and are dropped when memory is asked for.
+        cached = [int(line.split()[1]) for line in _lines(group / "memory.stat") if line.startswith("inactive_file ")]
+        free.append(int(limits[0]) - int(used[0]) + sum(cached))
+    return min(free, default=None)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []

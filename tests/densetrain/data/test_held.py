@@ -1,0 +1,53 @@
+"""Samples that are decoded once."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from densegen.dataset.shard_set import ShardSet
+from densetrain.data import held
+from densetrain.data.held import Held, Together, hold
+
+
+def by_two(shards: ShardSet) -> list[Held]:
+    barrier = threading.Barrier(2, timeout=60)
+    rows = shards.rows("train")
+    with ThreadPoolExecutor(2) as threads:
+        asked = [threads.submit(hold, shards, rows, Together(n == 0, "test-held", barrier.wait)) for n in range(2)]
+        return [future.result() for future in asked]
+
+
+@pytest.mark.skipif(not held.SHARED_MEMORY.is_dir(), reason="needs shared memory")
+def test_two_processes_decode_once_and_leave_nothing(shards: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, fill = [], held._fill
+    monkeypatch.setattr(held, "_fill", lambda *arguments: (calls.append(1), fill(*arguments)))
+    alone = hold(shards, shards.rows("train"))
+    assert calls.pop() == 1
+    one, two = by_two(shards)
+    assert calls == [1]
+    for name in ("images", "landmarks", "keypoints68"):
+        assert torch.equal(getattr(one, name), getattr(alone, name))
+        assert torch.equal(getattr(two, name), getattr(alone, name))
+    one.images[0] += 1  # the same memory
+    assert torch.equal(two.images[0], one.images[0])
+    assert not list(held.SHARED_MEMORY.glob("densetrain-test-held*"))
+
+
+def test_without_room_to_share_each_process_decodes(
+    shards: ShardSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(held, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(held.os, "posix_fallocate", refuse)
+    one, two = by_two(shards)
+    assert torch.equal(one.images, two.images)
+    assert one.images.data_ptr() != two.images.data_ptr()
+    assert not list(tmp_path.iterdir())
