@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -208,11 +209,35 @@ def build(
             folder.begin()
             with open_pool(min(jobs, len(missing)), scheduler) as pool:
                 for record in pool.run(build_shard, missing):
+                    if scheduler is not None:
+                        _check_shared(folder, plan.shards[record.number], record)
                     records[record.number] = record
                     folder.keep(record)
                     progress.advance(record.fits, len(record.rejects))
                     _check_rejects(plan, records.values())
         return _finish(plan, folder, [records[task.number] for task in tasks])
+
+
+ARRIVES_S = 60
+"""How long a shard of another machine may take until it is seen here: network disks keep what they know for a while."""
+
+
+def _check_shared(folder: BuildFolder, entries: Sequence[FitEntry], record: ShardRecord) -> None:
+    """Raise :class:`BuildError` if a worker did not see files that this machine sees, or wrote to another folder."""
+    entry_of = {entry.sample_id: entry for entry in entries}
+    for reject in record.rejects:
+        entry = entry_of[reject.sample_id]
+        path = {"fit-missing": entry.fit, "image-missing": entry.image}.get(reject.reason)
+        if path is not None and path.is_file():
+            (folder.path / record.file).unlink(missing_ok=True)
+            raise BuildError(f"a worker does not see {path}, which is there: all machines must see the same paths")
+    until = time.monotonic() + ARRIVES_S
+    while not (folder.path / record.file).is_file():
+        if time.monotonic() > until:
+            raise BuildError(
+                f"a worker wrote {record.file} where it is not seen here: all machines must share {folder.path}"
+            )
+        time.sleep(0.1)
 
 
 def _check_rejects(plan: Plan, records: Iterable[ShardRecord]) -> None:

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from densegen.dataset.build import Plan, build
+from densegen.dataset.build import Plan, Silent, build
 from densegen.errors import BuildError
 from densegen.executors import INLINE, open_pool
 from tests.densegen.dataset.builds import digests
@@ -52,6 +59,73 @@ def test_a_cluster_of_workers_with_threads_writes_the_same_bytes(dataset: Path, 
     ):
         warnings.simplefilter("ignore")
         build(plan, tmp_path / "out", scheduler=cluster.scheduler_address)
+    assert digests(tmp_path / "out") == digests(dataset)
+
+
+@contextmanager
+def cluster(folder: Path, *workers: dict[str, str]) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A scheduler and workers as processes of their own, with more environment variables each."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+    python, quiet = [sys.executable, "-W", "ignore"], {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    scheduler = ["-m", "distributed.cli.dask_scheduler", "--port", address.split(":")[-1], "--no-dashboard"]
+    worker = ["-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+    processes = [subprocess.Popen([*python, *scheduler], cwd=folder, **quiet)]
+    try:
+        time.sleep(1)
+        processes += [
+            subprocess.Popen([*python, *worker], cwd=folder, env=os.environ | more, **quiet) for more in workers
+        ]
+        yield address, processes[1:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_that_loses_a_worker_writes_the_same_bytes(dataset: Path, plan: Plan, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+
+    class Killer(Silent):
+        def advance(self, done: int, set_aside: int = 0) -> None:
+            workers[0].kill()
+
+    with cluster(tmp_path, {}, {}) as (address, workers):
+        build(plan, tmp_path / "out", scheduler=address, progress=Killer())
+        assert workers[0].wait() == -9
+        assert workers[1].poll() is None
+    assert digests(tmp_path / "out") == digests(dataset)
+
+
+BLIND = """
+from pathlib import Path
+from densegen.sources import photograph
+real = Path.read_bytes
+def read_bytes(path):
+    if path.suffix == ".jpg":
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+    return real(path)
+Path.read_bytes = read_bytes
+photograph.file_size = lambda path: 1000
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_worker_that_does_not_see_the_photographs_ends_the_build(plan: Plan, dataset: Path, tmp_path: Path) -> None:
+    """Its fits would be set aside as missing, and the set would be smaller without a word."""
+    pytest.importorskip("distributed")
+    (tmp_path / "sitecustomize.py").write_text(BLIND)
+    blind = cluster(tmp_path, {"PYTHONPATH": str(tmp_path)})
+    with (
+        blind as (address, _),
+        pytest.raises(BuildError, match="a worker does not see .*jpg, which is there: all mach"),
+    ):
+        build(plan, tmp_path / "out", scheduler=address)
+    build(plan, tmp_path / "out")
     assert digests(tmp_path / "out") == digests(dataset)
 
 
