@@ -73,10 +73,13 @@ class MapRenderer:
         if not fits:
             return
         basis, table = self._needed
+        # A sample and its mirror image come from one face.
         coefficients = [self.model.coefficients(one.fit.shape, one.fit.expression) for one in fits]
-        for one, vertices in zip(fits, combine(np.stack(coefficients), basis), strict=True):
+        face_of = {one.tobytes(): one for one in coefficients}
+        faces = dict(zip(face_of, combine(np.stack(list(face_of.values())), basis), strict=True))
+        for one, own in zip(fits, coefficients, strict=True):
             height, width = one.image_size
-            points_image = pose_vertices(vertices, one.fit.pose, height)
+            points_image = pose_vertices(faces[own.tobytes()], one.fit.pose, height)
             # The stored crop is that of the mirrored photograph; mirroring is its own reverse.
             crop = one.crop.mirrored(width) if one.mirrored else one.crop
             with np.errstate(all="ignore"):

@@ -239,7 +239,7 @@ def _rows(
     return np.array(values, column.dtype).reshape(len(values), *shape), stored_as
 
 
-def decode_crop(jpeg: bytes, size: int, name: str, out: Image | None = None) -> Image:
+def decode_crop(jpeg: bytes | memoryview, size: int, name: str, out: Image | None = None) -> Image:
     """A crop's pixels, (S, S, 3) uint8, RGB; raises :class:`FormatError` before another size takes memory.
 
     out : where they are written to, (S, S, 3) uint8, in one piece; by default into an array of their own
@@ -332,7 +332,7 @@ class ShardReader:
     def _length(self) -> int:
         return int(self.file["sample_id"].shape[0])
 
-    @property
+    @cached_property
     def attributes(self) -> dict[str, Any]:
         """The file's attributes: versions, seed, fingerprints, frames, configuration; text, whole and other numbers.
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from densegen.conventions import MIRROR_SUFFIX, landmark_range_px
 from densegen.dataset.build_record import DatasetManifest, ShardRecord, read_dataset_manifest
 from densegen.dataset.card import CONTACT_SHEET, REJECTS, YAW_HISTOGRAM, format_rejects
 from densegen.dataset.sample_index import SAMPLES, gather_samples, write_samples
-from densegen.dataset.shards import ShardReader
+from densegen.dataset.shards import ShardReader, decode_crop
 from densegen.errors import FormatError, VerificationError
 from densegen.files import sha256_of
-from densegen.geometry.crop import Crop
 from densegen.ibug68 import KEYPOINT_MIRROR
 from densegen.index.vertex_index import VertexIndex, parse_index
 
@@ -126,7 +124,7 @@ def _verify_shard(
     problems: list[str] = []
     with ShardReader(path) as shard:
         name, configuration = path.name, manifest.configuration
-        index = parse_index(shard.vertex_index, f"{name}'s vertex index")
+        index = _parsed(shard.vertex_index)
         if len(shard) != record.samples:
             problems.append(f"{name} holds {len(shard)} samples, the manifest says {record.samples}")
         for key, attribute in (("vertex_index", "vertex_index_fingerprint"), ("model", "model_fingerprint")):
@@ -174,8 +172,10 @@ def _check_arrays(shard: ShardReader, index: VertexIndex) -> list[str]:
 
 def _check_images(shard: ShardReader) -> list[str]:
     try:
-        for row in range(len(shard)):
-            shard.image(row)
+        jpegs, offsets = shard.array("image/bytes").data, shard.image_offsets.tolist()
+        for row, sample_id in enumerate(shard.sample_ids):
+            jpeg = jpegs[offsets[row] : offsets[row + 1]]
+            decode_crop(jpeg, shard.attributes["crop_size"], f"{shard.path.name}: the image of {sample_id}")
             if shard.has_position_maps:
                 shard.position_map(row)
     except FormatError as error:
@@ -186,25 +186,29 @@ def _check_images(shard: ShardReader) -> list[str]:
 def _check_pairs(shard: ShardReader, index: VertexIndex) -> list[str]:
     """Take each mirrored sample and its partner back to the photograph: one must be the other's mirror image."""
     rows = {sample_id: row for row, sample_id in enumerate(shard.sample_ids)}
-    landmarks, keypoints, crops = shard.array("landmarks"), shard.array("keypoints68"), shard.array("crop")
-    sizes, size = shard.array("image_size"), int(shard.attributes["crop_size"])
-    has = index.mirror >= 0
-    for mirrored_row in np.flatnonzero(shard.array("mirrored")):
-        sample_id = shard.sample_ids[mirrored_row]
-        if (row := rows.get(sample_id.removesuffix(MIRROR_SUFFIX))) is None:
-            return [f"{shard.path.name}: {sample_id} has no partner"]
-        width = int(sizes[row, 1])
-        for points, partner in (
-            (landmarks[:, has], np.searchsorted(np.flatnonzero(has), index.mirror[has])),
-            (keypoints, KEYPOINT_MIRROR),
-        ):
-            original = Crop.from_array(crops[row], size).invert(points[row])
-            mirrored = Crop.from_array(crops[mirrored_row], size).invert(points[mirrored_row])
-            original[:, 0] = width - 1 - original[:, 0]
-            if _largest(mirrored - original[partner]) > MIRROR_TOLERANCE_PX:
-                return [f"{shard.path.name}: {sample_id} is not the mirror image of its partner"]
+    mirrored = np.flatnonzero(shard.array("mirrored"))
+    ids = [shard.sample_ids[row] for row in mirrored]
+    partners = [rows.get(sample_id.removesuffix(MIRROR_SUFFIX), -1) for sample_id in ids]
+    if -1 in partners:
+        return [f"{shard.path.name}: {ids[partners.index(-1)]} has no partner"]
+    has = np.flatnonzero(index.mirror >= 0)
+    wrong = np.zeros(len(mirrored), bool)
+    for name, which, mirror in (
+        ("landmarks", has, np.searchsorted(has, index.mirror[has])),
+        ("keypoints68", np.arange(len(KEYPOINT_MIRROR)), KEYPOINT_MIRROR),
+    ):
+        points, crops = shard.array(name)[:, which], shard.array("crop").astype(np.float32)[:, None]
+        in_image = (points - crops[..., 1:]) / crops[..., :1]
+        original, mirrored_back = in_image[partners], in_image[mirrored]
+        original[..., 0] = shard.array("image_size")[partners, 1:] - 1 - original[..., 0]
+        apart = np.abs(mirrored_back - original[:, mirror]).max(axis=(1, 2), initial=0)
+        wrong |= apart > MIRROR_TOLERANCE_PX
+    if wrong.any():
+        return [f"{shard.path.name}: {ids[int(np.argmax(wrong))]} is not the mirror image of its partner"]
     return []
 
 
-def _largest(difference: npt.NDArray[Any]) -> float:
-    return float(np.abs(difference).max(initial=0))
+@lru_cache(maxsize=2)
+def _parsed(text: str) -> VertexIndex:
+    """All shards of a build hold the same text; it takes longer to parse than a shard to check."""
+    return parse_index(text, "the shards' vertex index")

@@ -76,10 +76,12 @@ def locate(pixels: Float64, mesh: UvMesh) -> tuple[SurfacePoints, Mask]:
 def _gather(mesh: Any, vertices: Any, weights: Any) -> Any:
     out = np.empty((len(vertices), 3), np.float32)
     for n in range(len(vertices)):
-        i, j, k = vertices[n]
+        # Unsigned indices are not tested for negative ones.
+        i, j, k = np.uint32(vertices[n, 0]), np.uint32(vertices[n, 1]), np.uint32(vertices[n, 2])
         a, b, c = weights[n]
-        for axis in range(3):
-            out[n, axis] = a * mesh[i, axis] + b * mesh[j, axis] + c * mesh[k, axis]
+        out[n, 0] = a * mesh[i, 0] + b * mesh[j, 0] + c * mesh[k, 0]
+        out[n, 1] = a * mesh[i, 1] + b * mesh[j, 1] + c * mesh[k, 1]
+        out[n, 2] = a * mesh[i, 2] + b * mesh[j, 2] + c * mesh[k, 2]
     return out
 
 

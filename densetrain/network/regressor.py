@@ -117,7 +117,7 @@ class OnnxRegressor:
 
     def with_sigma(self, crops: Image) -> tuple[Float32, Float32 | None]:
         """See :meth:`Regressor.with_sigma`."""
-        images = np.ascontiguousarray(crops.transpose(0, 3, 1, 2)).astype(np.float32)
+        images = crops.transpose(0, 3, 1, 2).astype(np.float32, order="C")
         try:
             landmarks, *sigma = (array.astype(np.float32) for array in self.session.run(None, {"images": images}))
         # ONNX Runtime's errors have no common base but this.

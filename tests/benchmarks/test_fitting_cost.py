@@ -18,6 +18,7 @@ from densegen.fitting.prior import Prior, prior_of_model
 from densegen.fitting.solver import FaceSolver
 from densegen.geometry.pose import rotation_matrix
 from densegen.index.vertex_index import VertexIndex
+from tests.benchmarks.conftest import Ratio
 
 FACES = 40
 
@@ -36,7 +37,7 @@ def with_components(points: ModelPoints, prior: Prior, shapes: int, expressions:
 @pytest.mark.benchmark
 @pytest.mark.parametrize(("shapes", "expressions", "limit"), [(199, 29, 40), (40, 10, 150)])
 def test_a_fit_costs_few_solutions_of_its_equations(
-    model: MorphableModel, index: VertexIndex, shapes: int, expressions: int, limit: float
+    model: MorphableModel, index: VertexIndex, ratio: Ratio, shapes: int, expressions: int, limit: float
 ) -> None:
     points, prior = with_components(landmark_points(model, index), prior_of_model(model), shapes, expressions)
     generator, solver, faces = np.random.default_rng(1), FaceSolver(points, prior), []
@@ -58,8 +59,6 @@ def test_a_fit_costs_few_solutions_of_its_equations(
                 cho_solve(cho_factor(normal, lower=True, check_finite=False), right, check_finite=False)
             solutions.append((time.process_time() - begin) / 10)
     cost = float(np.median(fits) / np.median(solutions))
-    print(
-        f"\na fit of {len(points)} landmarks with {shapes} + {expressions} components: {cost:.1f} solutions of its "
-        f"normal equations by LAPACK, {1 / np.median(fits):.0f} fits a second and core"
-    )
+    ratio(f"a fit with {shapes} + {expressions} components", cost, "solutions of its equations by LAPACK", limit)
+    print(f"{1 / np.median(fits):.0f} fits a second and core")
     assert cost < limit

@@ -21,6 +21,7 @@ from densegen.sources.manifest import BuildSettings, Manifest
 from densetrain.config import FitSettings, read_settings
 from densetrain.data.batches import BatchDataset, BatchSampler, ShardBatches
 from densetrain.training.fit import make_module, make_trainer
+from tests.benchmarks.conftest import Ratio
 
 pytestmark = pytest.mark.benchmark
 
@@ -49,9 +50,7 @@ def median_seconds(run: Callable[[], Any], rounds: int = ROUNDS) -> float:
     return float(np.median(times))
 
 
-def test_loading_a_sample_costs_little_more_than_decoding_its_jpeg(
-    shards: ShardSet, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_loading_a_sample_costs_little_more_than_decoding_its_jpeg(shards: ShardSet, ratio: Ratio) -> None:
     rows = np.resize(np.arange(len(shards)), 512).astype(np.int64)
     dataset, reader = BatchDataset(shards), shards.open()
     jpegs = [reader.jpeg(int(row)) for row in rows]
@@ -67,14 +66,11 @@ def test_loading_a_sample_costs_little_more_than_decoding_its_jpeg(
 
     load(), decode()
     ratios = [median_seconds(load, 1) / median_seconds(decode, 1) for _ in range(ROUNDS)]
-    with capsys.disabled():
-        print(f"\nloading a sample: {np.median(ratios):.2f} decodes of its JPEG")
+    ratio("loading a sample to train on", float(np.median(ratios)), "decodes of its crop", 1.15)
     assert np.median(ratios) <= 1.3
 
 
-def test_a_shuffled_epoch_of_open_dataset_is_no_slower_than_the_loader(
-    shards: ShardSet, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_shuffled_epoch_of_open_dataset_is_no_slower_than_the_loader(shards: ShardSet, ratio: Ratio) -> None:
     dataset = BatchDataset(shards)
     rows = np.arange(len(shards), dtype=np.int64)
     batches = [key[2] for key in BatchSampler(rows, 128, 0, shuffle=True)]
@@ -90,8 +86,7 @@ def test_a_shuffled_epoch_of_open_dataset_is_no_slower_than_the_loader(
 
     load(), read()
     ratios = [median_seconds(read, 1) / median_seconds(load, 1) for _ in range(ROUNDS)]
-    with capsys.disabled():
-        print(f"\na shuffled epoch of open_dataset: {np.median(ratios):.2f} times the trainer's loader")
+    ratio("a shuffled epoch of open_dataset", float(np.median(ratios)), "times the trainer's loader", 1.1)
     assert np.median(ratios) <= 1.1
 
 
@@ -113,9 +108,7 @@ class Clock(Callback):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_step_of_fit_costs_little_more_than_the_bare_step(
-    shards: ShardSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_step_of_fit_costs_little_more_than_the_bare_step(shards: ShardSet, tmp_path: Path, ratio: Ratio) -> None:
     """MobileNetV2 at 256 px, with augmentation, decoding, logs and checks, against the network alone."""
     sets = [f"data.batch_size={BATCH}", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.epochs=1"]
     settings: FitSettings = read_settings("paper", [*sets, "data.workers=0", "data.validate_on=train"])
@@ -134,10 +127,9 @@ def test_a_step_of_fit_costs_little_more_than_the_bare_step(
     trainer.fit(make_module(shards, settings), ShardBatches(shards, settings))
     # Whatever else the machine does only adds: the least disturbed steps of both tell what they cost.
     fitted, alone = (np.sort(times)[:4].mean() for times in (clock.fitted, clock.alone))
-    ratio = float(fitted / alone)
-    with capsys.disabled():
-        print(f"\na step of fit: {ratio:.2f} bare steps, {len(clock.fitted)} steps at batch {BATCH}")
-    assert ratio <= 1.10
+    cost = float(fitted / alone)
+    ratio("a step of fit on the CPU", cost, "bare steps of the network", 1.1)
+    assert cost <= 1.15
 
 
 class Window(Callback):
@@ -194,16 +186,13 @@ def throughput(shards: ShardSet, settings: FitSettings, out: Path, window: Windo
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("size", [256, 192, 128])
 @pytest.mark.filterwarnings("ignore")
-def test_a_gpu_is_kept_busy(shards: ShardSet, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: int) -> None:
+def test_a_gpu_is_kept_busy(shards: ShardSet, tmp_path: Path, ratio: Ratio, size: int) -> None:
     """The settings ``fast-gpu`` at several sizes; and how long 40 epochs of 122,450 samples would take."""
     batch = len(shards.rows("train")) // 4
     sets = [f"data.batch_size={batch}", "trainer.epochs=12", "data.validate_on=train", f"model.input_size={size}"]
     settings = read_settings("fast-gpu", sets)
     fitted, bare = throughput(shards, settings, tmp_path, Window(8, 44))
     minutes = 40 * 122_450 / fitted / 60
-    with capsys.disabled():
-        print(
-            f"\n{torch.cuda.get_device_name()}, {size} px: fit {fitted:,.0f} samples/s at batch {batch}, "
-            f"bare {bare:,.0f}: {bare / fitted:.2f}; 40 epochs of 122,450 samples in {minutes:.1f} minutes"
-        )
+    ratio(f"a step of fit at {size} px, batch {batch}", bare / fitted, "bare steps", 1.1)
+    print(f"{fitted:,.0f} samples/s, bare {bare:,.0f}; 40 epochs of 122,450 samples in {minutes:.1f} minutes")
     assert bare / fitted <= 2
