@@ -40,6 +40,8 @@ PATH = click.Path(path_type=Path)
 @click.option("--webcam", type=click.IntRange(0, 99), help="number of a webcam; Ctrl-C ends the recording")
 @click.option("--smooth/--no-smooth", default=True, show_default=True, help="landmarks of video over time")
 @click.option("--limit", type=click.IntRange(1), help="only so many frames of video")
+@click.option("--drop-above", type=click.FloatRange(0, min_open=True), metavar="PERCENT",
+              help="leave out found faces whose expected NME is larger; needs --flip-test")  # fmt: skip
 @click.option("--flip-test", is_flag=True, help="average with the landmarks of the mirrored crop, at twice the cost")
 @click.option("--device", default="cpu", show_default=True, help="torch's name of it")
 def predict(
@@ -61,7 +63,7 @@ def predict(
     from densegen.remembered import remembered_model
     from densetrain.network.regressor import open_regressor
     from densetrain.prediction.boxes import Boxes
-    from densetrain.prediction.predict import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_images, passed_over
+    from densetrain.prediction.predict import IMAGE_SUFFIXES, VIDEO_SUFFIXES, check_drop, list_images, passed_over
 
     if onnx is None and not paths:
         raise click.UsageError("give a RUN, or --onnx")
@@ -87,6 +89,7 @@ def predict(
         raise click.UsageError("--write fit needs a --model, and a --model is for --write fit")
     boxes = Boxes.read(asked.box, asked.boxes_file)
     regressor = open_regressor(onnx or paths[0], device, flip_test=flip_test)
+    check_drop(regressor, asked.drop_above)
     job = _Job(asked, regressor, landmark_triangles(regressor.index), boxes, inputs)
     remove_leftovers(asked.out, untouched_s=3600)
     failed = []
@@ -113,6 +116,7 @@ class _Asked:
     boxes_file: Path | None
     detector: DetectorName
     refine: int | None
+    drop_above: float | None
     outputs: tuple[Written, ...]
     model_path: Path | None
     prior_path: Path | None
@@ -151,7 +155,7 @@ class _Job:
         image = read_image(path)
         faces = find(
             self.regressor, image, self.boxes.of(path), detector=self.detect,
-            refine=self.asked.refine, name=path.name,
+            refine=self.asked.refine, drop_above=self.asked.drop_above, name=path.name,
         )  # fmt: skip
         outputs = self.asked.outputs or ("png", "json")
         made = write_faces(faces, image, path.name, stem, outputs, self.triangles, self.regressor, self.reconstructor)

@@ -33,6 +33,9 @@ class Description(BaseModel):
     shards_fingerprint : SHA-256 over the shards that it was trained on
     sigma_scale : factor on the network's standard deviations, so that they are right on the validation samples; None
         for a network that says none
+    flip_line : the expected NME of a face, percent, of all landmarks in 2D, where the two answers of a flip test lie d
+        percent apart, is ``flip_line[0] + flip_line[1] * d``, by the validation samples; None if the index is not
+        closed under the mirror
     validation_nme : percent, of all landmarks in 2D, at the checkpoint's epoch; see ``LandmarkModule``
     """
 
@@ -50,6 +53,7 @@ class Description(BaseModel):
     datasets: tuple[str, ...] = ()
     shards_fingerprint: str = ""
     sigma_scale: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    flip_line: tuple[float, float] | None = None
     validation_nme: float | None = None
 
     @property

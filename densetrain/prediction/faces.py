@@ -42,7 +42,9 @@ def find_faces(
     poses = nothing if reference is None else list(head_pose(landmarks, reference))
     distances = nothing if answer.flip_distance is None else list(map(float, answer.flip_distance))
     sigmas = nothing if answer.sigma_px is None else list(answer.sigma_px)
-    parts = zip(boxes, landmarks, keypoints, poses, distances, sigmas, scores, strict=True)
+    line = regressor.about.flip_line
+    expected = [None if d is None or line is None else max(line[0] + line[1] * d, 0.0) for d in distances]
+    parts = zip(boxes, landmarks, keypoints, poses, distances, sigmas, scores, expected, strict=True)
     return [Face(*one) for one in parts]
 
 

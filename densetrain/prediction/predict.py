@@ -18,7 +18,7 @@ from densegen.index.formats.mesh import mesh_bytes
 from densegen.sources.fits import fit_bytes
 from densegen.sources.photograph import read_photograph
 from densetrain.choices import DetectorName, Written
-from densetrain.network.regressor import Regressor
+from densetrain.network.regressor import FlipTested, Regressor
 from densetrain.prediction.boxes import check_boxes
 from densetrain.prediction.detect import Detector, open_detector
 from densetrain.prediction.face import Face
@@ -29,6 +29,7 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "Face",
     "Smoother",
+    "check_drop",
     "draw_faces",
     "free_stem",
     "list_images",
@@ -81,7 +82,8 @@ def _visible(folder: Path) -> list[Path]:
 
 def predict(
     network: Regressor, image: Image | str | Path, boxes: npt.ArrayLike | None = None, *,
-    detector: DetectorName | Detector = "auto", refine: int | None = None, name: str = "the image",
+    detector: DetectorName | Detector = "auto", refine: int | None = None, drop_above: float | None = None,
+    name: str = "the image",
 ) -> list[Face]:  # fmt: skip
     """The faces of an image and their landmarks, in pixels of the image.
 
@@ -92,11 +94,14 @@ def predict(
         looks again at the image upside down and on its sides
     refine : how often at most the crop is laid again, around the 68 that were found; by default ``REFINE`` times for
         detected boxes, and never for given ones
+    drop_above : leaves out found faces whose expected NME is above this, percent: what is no face has a large one;
+        needs a network with a flip test
     name : of an image that is no file, for errors
 
-    Raises :class:`FormatError` if the image cannot be read or the detector finds no face, :class:`ConfigurationError`
-    if the detector is not installed, and ``ValueError`` if ``boxes`` are not boxes.
+    Raises :class:`FormatError` if the image cannot be read or no face is found, :class:`ConfigurationError` if the
+    detector is not installed or the network does not say what to expect, and ``ValueError`` if ``boxes`` are not boxes.
     """
+    check_drop(network, drop_above)
     if isinstance(image, str | Path):
         name, image = Path(image).name, read_image(Path(image))
     if boxes is not None:
@@ -106,7 +111,19 @@ def predict(
     turns, given = detect(opened, image, name)
     times, turned = REFINE if refine is None else refine, np.ascontiguousarray(np.rot90(image, turns))
     faces = find_faces(network, turned, given, refine=times, reference=network.about.reference)
+    if drop_above is not None and not (faces := [f for f in faces if (f.expected_nme or 0) <= drop_above]):
+        raise FormatError(f"{name}: of what was found nothing is expected to be within {drop_above:g} %")
     return turn_back(faces, turns, image, network.about.reference) if turns else faces
+
+
+def check_drop(network: Regressor, drop_above: float | None) -> None:
+    """Raise :class:`ConfigurationError` if faces are to be left out by what a network does not say."""
+    if drop_above is None:
+        return
+    if not isinstance(network, FlipTested):
+        raise ConfigurationError("to leave out faces by their expected NME needs a flip test: --flip-test")
+    if network.about.flip_line is None:
+        raise ConfigurationError(f"{network.name} does not say what NME to expect: train it with this densetrain")
 
 
 def read_image(path: Path) -> Image:
@@ -133,6 +150,11 @@ def draw_faces(image: Image, faces: list[Face], triangles: Int64 | None, *, scal
             edges = np.unique(np.sort(triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1), axis=0)
             for a, b in edges:
                 pen.line([tuple(points[a]), tuple(points[b])], fill=MESH_COLOUR, width=1)
+        if face.expected_nme is not None:
+            corner = tuple((face.box[:2] * scale).clip(2).tolist())
+            pen.text(
+                corner, f"{face.expected_nme:.1f} %", fill="white", stroke_fill="black", stroke_width=2, font_size=16
+            )
     drawn = np.asarray(canvas, np.uint8)
     for face in faces:
         places = (face.landmarks + 0.5) * scale - 0.5

@@ -46,6 +46,9 @@ class FaceRecord(_Record):
     """Null if the network knows no reference face."""
     flip_distance_percent: float | None
     """How far the answers to the crop and to its mirror image lie apart, in the unit of NME; null without flip test."""
+    expected_nme_percent: float | None
+    """What NME to expect of the landmarks, by the flip distance, as it is on the validation samples; null without flip
+    test."""
     sigma_px: list[float] | None
     """(N) standard deviation of each landmark, pixels of the image; null if the network states none."""
     landmarks: list[Point]
@@ -125,6 +128,7 @@ def _face_record(face: Face) -> FaceRecord:
         score=None if face.score is None else round(face.score, 4),
         pose_deg=pose,
         flip_distance_percent=None if face.flip_distance is None else round(face.flip_distance, 3),
+        expected_nme_percent=None if face.expected_nme is None else round(face.expected_nme, 2),
         sigma_px=None if face.sigma_px is None else np.round(face.sigma_px, 3).tolist(),
         landmarks=np.round(face.landmarks.astype(np.float64), 3).tolist(),
         keypoints68=None if keypoints is None else np.round(keypoints.astype(np.float64), 3).tolist(),

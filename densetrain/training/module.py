@@ -44,6 +44,8 @@ class LandmarkModule(pl.LightningModule):
         self.net = LandmarkNet(self.settings.model, len(index), about.crop_size)
         self.loss = LandmarkLoss(self.settings.loss, index)
         self.register_buffer("mirror", torch.from_numpy(index.mirror), persistent=False)
+        self._closed = index.mirror_closed
+        self._flip_line: tuple[float, float] | None = None
         self._outside: dict[str, Any] = {"sample_ids": sample_ids}
         self._watched: list[tuple[Tensor, Int64]] = []
 
@@ -117,9 +119,27 @@ class LandmarkModule(pl.LightningModule):
         }
         if self.settings.model.uncertainty:
             values["val_squared_sigmas"] = squared_sigmas(predicted, truth, answer[..., 3])
+        if self._closed:
+            distance, error = self._flip_test(batch, predicted.float(), size)
+            values["val_nme_flip_test"] = error
+            values |= {"flip_distance": distance, "flip_squares": distance**2, "flip_products": distance * error}
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + (value.to(self._exact) * weight).sum()
         self._sums["count"] = self._sums.get("count", 0.0) + weight.to(self._exact).sum()
+
+    def _flip_test(self, batch: Batch, predicted: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) how far the two answers of a flip test lie apart, and how far off their mean is; percent, 2D.
+
+        size : (B,) sqrt(w h) of the box of the true 68
+        """
+        back = self(self._images(batch).flip(-1))[..., :3].float()[:, self.mirror]
+        back[..., 0] = self.about.crop_size - 1 - back[..., 0]
+        mean = 0.5 * (predicted + back)
+        apart, off = (
+            100 * difference[..., :2].norm(dim=2).mean(dim=1) / size
+            for difference in (predicted - back, mean - batch["landmarks"])
+        )
+        return apart, off
 
     def on_validation_epoch_start(self) -> None:
         self._raise_if_not_finite()
@@ -128,8 +148,13 @@ class LandmarkModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         sums = {name: self._sum_over_processes(value) for name, value in self._sums.items()}
+        if self._closed:
+            self._flip_line = _line(*(
+                float(sums[name] / sums["count"])
+                for name in ("flip_distance", "val_nme_flip_test", "flip_squares", "flip_products")
+            ))  # fmt: skip
         for name, value in sums.items():
-            if name != "count":
+            if name.startswith("val_"):
                 # Single precision is what loggers and checkpoints of every device hold.
                 mean = (value / sums["count"]).float()
                 if not bool(mean.isfinite()):
@@ -186,6 +211,7 @@ class LandmarkModule(pl.LightningModule):
         about = self.about.model_copy(
             update={
                 "validation_nme": None if nme is None else float(nme),
+                "flip_line": self._flip_line,
                 "sigma_scale": None if squares is None else math.sqrt(float(squares)),
                 "mean_landmarks": tuple(map(tuple, self.net.mean_landmarks.double().cpu().numpy().round(3).tolist())),
             }
@@ -209,3 +235,12 @@ class LandmarkModule(pl.LightningModule):
                     f"the loss is not finite in epoch {self.current_epoch}, for {int(bad.sum())} of {len(losses)} "
                     f"samples, the first {names}: {ADVICE}"
                 )
+
+
+def _line(x: float, y: float, xx: float, xy: float) -> tuple[float, float]:
+    """The straight line of least squares, from the means of x, y, x^2 and x y: its height at 0, and its slope, which
+    is not below 0.
+    """
+    spread = xx - x * x
+    slope = max((xy - x * y) / spread, 0.0) if spread > 1e-12 else 0.0
+    return y - slope * x, slope

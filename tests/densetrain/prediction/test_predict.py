@@ -15,6 +15,7 @@ from skimage.transform import resize
 
 from densegen.arrays import Float64, Image
 from densegen.dataset.build import build, plan_build
+from densegen.errors import ConfigurationError, FormatError
 from densegen.geometry.crop import box_around, crop_of_box, warp
 from densegen.geometry.flip import flip_points
 from densegen.sources.fits import read_fit
@@ -132,7 +133,31 @@ def test_two_answers_of_a_flip_test_say_how_far_they_are_apart(exported: Path, c
     one, mirrored = network(np.stack([image, image[:, ::-1]]))
     other = flip_points(mirrored)[network.index.mirror]
     apart = np.linalg.norm((crop.invert(one) - crop.invert(other))[:, :2], axis=1).mean()
-    assert face["flip_distance_percent"] == pytest.approx(100 * apart / np.sqrt(210 * 230), abs=2e-3)
+    distance = 100 * apart / np.sqrt(210 * 230)
+    assert face["flip_distance_percent"] == pytest.approx(distance, abs=2e-3)
+    assert network.about.flip_line is not None
+    height, slope = network.about.flip_line
+    assert face["expected_nme_percent"] == pytest.approx(height + slope * distance, abs=1e-2)
+
+
+def test_faces_are_left_out_by_what_is_expected_of_them(exported: Path, corpus: Path, tmp_path: Path) -> None:
+    network, image = load(exported / "model.onnx", flip_test=True), corpus / "SYNTH/SYNTH_00000_0.jpg"
+
+    def detector(image: Any) -> Any:
+        return np.array([[120.0, 110, 330, 340], [20, 20, 60, 60]])
+
+    faces = predict(network, image, detector=detector, refine=0)
+    expected = sorted(face.expected_nme for face in faces if face.expected_nme is not None)
+    assert len(expected) == 2
+    between = sum(expected) / 2
+    (kept,) = predict(network, image, detector=detector, refine=0, drop_above=between)
+    assert kept.expected_nme == expected[0]
+    with pytest.raises(FormatError, match="nothing is expected to be within"):
+        predict(network, image, detector=detector, refine=0, drop_above=expected[0] / 2)
+    with pytest.raises(ConfigurationError, match="needs a flip test"):
+        predict(load(exported / "model.onnx"), image, detector=detector, drop_above=between)
+    given = predict(network, image, [[20, 20, 60, 60]], drop_above=expected[0] / 2)
+    assert len(given) == 1  # what a person gives stays
 
 
 def test_a_prediction_is_a_record_of_its_schema(exported: Path, corpus: Path, tmp_path: Path) -> None:

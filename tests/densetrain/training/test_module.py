@@ -8,19 +8,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from densegen.dataset.shard_set import ShardSet, open_dataset
 from densegen.errors import ConfigurationError
+from densegen.geometry.crop import box_size
 from densetrain.config import FitSettings
 from densetrain.data.batches import BatchDataset, ShardBatches
 from densetrain.data.held import hold
 from densetrain.evaluation.evaluate import evaluate_shards
 from densetrain.network.checkpoint import LAST, load_regressor
+from densetrain.network.regressor import FlipTested
 from densetrain.training.callbacks import WarmAverage
 from densetrain.training.fit import fit, make_module
+from densetrain.training.module import _line
 from tests.densetrain.conftest import tiny
 from tests.densetrain.training.test_fit import weights
 
@@ -154,3 +158,28 @@ def test_sizes_follow_their_schedule() -> None:
     settings = FitSettings.model_validate({"model": {"input_size": 128}, "schedule": {"input_sizes": {2: 96, 5: 160}}})
     sizes = [settings.schedule.input_size(epoch, settings.model) for epoch in range(7)]
     assert sizes == [128, 128, 96, 96, 96, 160, 160]
+
+
+def test_the_line_of_least_squares_follows_from_means() -> None:
+    x = np.array([0.5, 1.0, 1.5, 4.0])
+    y = np.array([2.0, 3.5, 3.0, 8.0])
+    slope, height = np.polyfit(x, y, 1)
+    assert _line(x.mean(), y.mean(), (x * x).mean(), (x * y).mean()) == pytest.approx((height, slope))
+    assert _line(x.mean(), -y.mean(), (x * x).mean(), -(x * y).mean()) == pytest.approx((-y.mean(), 0))
+    assert _line(1.0, 2.0, 1.0, 2.0) == (2.0, 0.0)
+
+
+def test_validation_knows_the_flip_test(shards: ShardSet, run: Path) -> None:
+    """What the module sums over batches is what the network gives of all validation samples at once."""
+    network = FlipTested(load_regressor(run / LAST))
+    rows = shards.rows(tiny().data.validate_on)
+    reader = shards.open()
+    one, other, _ = network.both(reader.images(rows))
+    truth = np.stack([reader.landmarks(int(row)) for row in rows])
+    size = box_size(np.stack([reader.keypoints68(int(row)) for row in rows]))
+    apart, off = (
+        100 * np.linalg.norm(difference[..., :2], axis=-1).mean(axis=1) / size
+        for difference in (one - other, (one + other) / 2 - truth)
+    )
+    slope, height = np.polyfit(apart, off, 1)
+    assert network.about.flip_line == pytest.approx((height, slope) if slope > 0 else (off.mean(), 0), rel=2e-3)
