@@ -349,8 +349,24 @@ def fits(folder: Path) -> None:
     save(contact_sheet(tiles, 2)[::2, ::2], "reconstructed.jpg")
 
 
+def expected_nme() -> None:
+    """The table of ``accuracy.md``, drawn."""
+    from matplotlib.figure import Figure
+
+    table = Path(__file__).with_name("accuracy.md").read_text().split("| expected NME, % | true NME, % |")[1].split("\n\n")[0]
+    rows = [[float(cell) for cell in line.strip("| ").split("|")] for line in table.splitlines()[2:]]
+    expected, true = np.array(rows).T
+    figure = Figure(figsize=(4.2, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(expected, true, "o-", color="#4477aa")
+    axes.plot([1.5, 5.5], [1.5, 5.5], color="#888888", linewidth=1, linestyle="--")
+    axes.set(xlabel="expected NME, %", ylabel="true NME, %", xlim=(1.5, 3.5), ylim=(1.5, 5.6))
+    figure.savefig(IMAGES / "expected_nme.png", dpi=110, metadata={"Software": None})
+
+
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
+    expected_nme()
     pipeline()
     frames()
     signs()
