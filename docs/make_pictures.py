@@ -353,7 +353,13 @@ def expected_nme() -> None:
     """The table of ``accuracy.md``, drawn."""
     from matplotlib.figure import Figure
 
-    table = Path(__file__).with_name("accuracy.md").read_text().split("| expected NME, % | true NME, % |")[1].split("\n\n")[0]
+    table = (
+        Path(__file__)
+        .with_name("accuracy.md")
+        .read_text()
+        .split("| expected NME, % | true NME, % |")[1]
+        .split("\n\n")[0]
+    )
     rows = [[float(cell) for cell in line.strip("| ").split("|")] for line in table.splitlines()[2:]]
     expected, true = np.array(rows).T
     figure = Figure(figsize=(4.2, 3.2), layout="constrained")

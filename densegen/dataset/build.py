@@ -153,7 +153,7 @@ def _plan(
             f"{len(entries):,} fits make more than {MAX_SHARDS:,} shards of {settings.shard_size}: choose a larger "
             "--shard-size"
         )
-    model, index = read_model(model_path), read_index(index_path)
+    model, index = read_model(model_path, mapped=True), read_index(index_path)
     index.resolve_mirrored(model)
     _check_keypoints(index, model)
     _check_model_fits(entries[:8], model)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -124,7 +123,7 @@ def _verify_shard(
     problems: list[str] = []
     with ShardReader(path) as shard:
         name, configuration = path.name, manifest.configuration
-        index = _parsed(shard.vertex_index)
+        index = parse_index(shard.vertex_index, "the shards' vertex index")
         if len(shard) != record.samples:
             problems.append(f"{name} holds {len(shard)} samples, the manifest says {record.samples}")
         for key, attribute in (("vertex_index", "vertex_index_fingerprint"), ("model", "model_fingerprint")):
@@ -206,9 +205,3 @@ def _check_pairs(shard: ShardReader, index: VertexIndex) -> list[str]:
     if wrong.any():
         return [f"{shard.path.name}: {ids[int(np.argmax(wrong))]} is not the mirror image of its partner"]
     return []
-
-
-@lru_cache(maxsize=2)
-def _parsed(text: str) -> VertexIndex:
-    """All shards of a build hold the same text; it takes longer to parse than a shard to check."""
-    return parse_index(text, "the shards' vertex index")

@@ -80,10 +80,10 @@ class DepthSearch:
         """
         directions, amounts = towards[:, :3].astype(np.float64), np.abs(coefficients.astype(np.float64))
         length = np.sqrt((directions**2).sum(axis=1))
-        largest = length * (amounts @ self.size[:-1] + self.size[-1]) + np.abs(towards[:, 3])
+        largest = length * ((amounts * self.size[:-1]).sum(axis=1) + self.size[-1]) + np.abs(towards[:, 3])
         rounding = 2 * (len(self.size) + 8) * np.finfo(np.float32).eps * largest
         middles = _depths(combine(coefficients, self.middle_basis), towards)
-        below = (amounts @ self.reach) * length[:, None] - _deepest(self.offsets, directions)
+        below = _added(amounts, self.reach) * length[:, None] - _deepest(self.offsets, directions)
         bounds: Float64 = middles - below - rounding[:, None]
         return bounds
 
@@ -112,10 +112,7 @@ def make_depth_search(model: MorphableModel) -> DepthSearch:
     basis = (*model.shape_basis, *model.expression_basis)
     reach, size = np.empty((len(basis), len(patches))), np.empty(len(basis) + 1)
     for k, component in enumerate(basis):
-        component = component.astype(np.float64)
-        away = component[patches] - component[middles][:, None]
-        reach[k] = np.sqrt((away**2).sum(axis=2)).max(axis=1)
-        size[k] = np.sqrt((component**2).sum(axis=1).max(initial=0))
+        size[k] = _farthest(np.ascontiguousarray(component), patches, middles, reach[k])
     size[-1] = np.sqrt((mean**2).sum(axis=1).max())
     return DepthSearch(
         model=model,
@@ -152,6 +149,35 @@ def _depths(vertices: Any, towards: Any) -> Any:
         c, f, i, r = towards[face]
         for n in range(count):
             out[face, n] = vertices[face, n, 0] * c + vertices[face, n, 1] * f + vertices[face, n, 2] * i + r
+    return out
+
+
+@kernel
+def _farthest(component: Any, patches: Any, middles: Any, reach: Any) -> Any:
+    """The most by which a component moves a vertex; ``reach`` is filled with the most against its patch's middle."""
+    largest = 0.0
+    for patch in range(len(patches)):
+        x, y, z = component[middles[patch]]
+        farthest = 0.0
+        for vertex in patches[patch]:
+            a, b, c = component[vertex]
+            away = (np.float64(a) - x) ** 2 + (np.float64(b) - y) ** 2 + (np.float64(c) - z) ** 2
+            farthest = max(farthest, away)
+            largest = max(largest, np.float64(a) ** 2 + np.float64(b) ** 2 + np.float64(c) ** 2)
+        reach[patch] = np.sqrt(farthest)
+    return np.sqrt(largest)
+
+
+@kernel
+def _added(amounts: Any, reach: Any) -> Any:
+    """``amounts @ reach``, on one thread: BLAS would take the cores that other workers need."""
+    out = np.zeros((len(amounts), reach.shape[1]))
+    for face in range(len(amounts)):
+        line = out[face]
+        for k in range(len(reach)):
+            amount, row = amounts[face, k], reach[k]
+            for patch in range(len(line)):
+                line[patch] += amount * row[patch]
     return out
 
 

@@ -68,8 +68,11 @@ def locate(pixels: Float64, mesh: UvMesh) -> tuple[SurfacePoints, Mask]:
         to 1e-6; the others carry weight 0)
     """
     corners = uv_pixels(mesh.uv, UV_SIZE)
-    vertices, weights, found = _locate(np.asarray(pixels, np.float64), corners, mesh.triangles)
-    return SurfacePoints(vertices, weights.astype(np.float32)), found
+    downwards = np.argsort(pixels[:, 1], kind="stable")
+    back = np.argsort(downwards, kind="stable")
+    found = _locate(np.asarray(pixels, np.float64)[downwards], corners, mesh.triangles)
+    vertices, weights, on_mesh = (part[back] for part in found)
+    return SurfacePoints(vertices, weights.astype(np.float32)), on_mesh
 
 
 @kernel
@@ -87,8 +90,12 @@ def _gather(mesh: Any, vertices: Any, weights: Any) -> Any:
 
 @kernel
 def _locate(pixels: Any, corners: Any, triangles: Any) -> Any:
-    """For each point the triangle in which its smallest barycentric weight is largest, if that is not negative."""
+    """For each point the triangle in which its smallest barycentric weight is largest, if that is not negative.
+
+    pixels : sorted by row: a triangle looks at those in its rows alone
+    """
     count = len(pixels)
+    rows = np.ascontiguousarray(pixels[:, 1])
     vertices = np.zeros((count, 3), np.int32)
     weights = np.zeros((count, 3), np.float64)
     best = np.full(count, -np.inf)
@@ -101,9 +108,11 @@ def _locate(pixels: Any, corners: Any, triangles: Any) -> Any:
             continue
         left, right = min(x0, x1, x2), max(x0, x1, x2)
         top, bottom = min(y0, y1, y2), max(y0, y1, y2)
-        for n in range(count):
+        for n in range(np.searchsorted(rows, top - 1e-6), count):
             px, py = pixels[n]
-            if px < left - 1e-6 or px > right + 1e-6 or py < top - 1e-6 or py > bottom + 1e-6:
+            if py > bottom + 1e-6:
+                break
+            if px < left - 1e-6 or px > right + 1e-6:
                 continue
             a = ((x1 - px) * (y2 - py) - (x2 - px) * (y1 - py)) / area
             b = ((x2 - px) * (y0 - py) - (x0 - px) * (y2 - py)) / area

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -247,8 +247,12 @@ def read_index(path: str | Path | None = None) -> VertexIndex:
     return _validate(read_yaml(path, "vertex index"), path.name)
 
 
+@lru_cache(maxsize=4)
 def parse_index(text: bytes | str, name: str) -> VertexIndex:
-    """Parse and check the text of a vertex index; ``name`` stands in the errors. See :func:`read_index`."""
+    """Parse and check the text of a vertex index; ``name`` stands in the errors. See :func:`read_index`.
+
+    The last few are kept: an index takes longer to parse than a shard to open.
+    """
     return _validate(parse_yaml(text, name), name)
 
 
