@@ -46,7 +46,7 @@ long: $(VENV)/.ready
 	$(BIN)/python -m pytest -m long tests/densetrain
 
 bench: $(VENV)/.ready
-	$(BIN)/python -m pytest -m benchmark
+	DENSE_KEEP_RATIOS=1 $(BIN)/python -m pytest -m benchmark
 
 # The site, in build/docs/index.html; a warning is an error.
 docs: $(VENV)/.ready

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import numpy.typing as npt
 from densegen.errors import FormatError
 
 __all__ = ["map_tensors"]
+
+MAX_HEADER_BYTES = 1 << 20
 
 _TYPES = {"U8": "u1", "BOOL": "?", "I32": "<i4", "I64": "<i8", "F32": "<f4", "F64": "<f8"}
 
@@ -26,25 +29,22 @@ def map_tensors(path: Path, wanted: Mapping[str, str]) -> tuple[dict[str, npt.ND
     Raises :class:`FormatError` if the file is none of this kind, is cut off, lacks one of the arrays, or one has
     another type.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="numpy") as file:  # which checks sizes and places
-            metadata = dict(file.metadata() or {})
-            if lacking := sorted(set(wanted) - set(file.keys())):
-                raise FormatError(f"{path.name} is damaged: it lacks {', '.join(lacking)}; make it again")
-            for name, stored_as in wanted.items():
-                if (dtype := file.get_slice(name).get_dtype()) != stored_as:
-                    raise FormatError(f"{path.name} is damaged: {name} is {dtype}; make it again")
-        with path.open("rb") as file:
+        with path.open("rb") as file:  # opened once: a new file may take its place meanwhile
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise FormatError(f"{path.name} is not a readable file of arrays: {' '.join(str(error).split())}") from error
-    whole = np.memmap(path, np.uint8, "r").view(np.ndarray)  # mapped once: each mapping keeps a file open
-    return {name: _part(whole[8 + length :], header[name]) for name in wanted}, metadata
+            header = json.loads(file.read(min(length, MAX_HEADER_BYTES)))
+            data = np.memmap(file, np.uint8, "r").view(np.ndarray)[8 + length :]  # each mapping keeps a file open
+        return {name: _part(data, header[name], stored_as) for name, stored_as in wanted.items()}, dict(
+            header.get("__metadata__", {})
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise FormatError(f"{path.name} is damaged, or no file of these arrays ({error}); make it again") from error
 
 
-def _part(data: npt.NDArray[np.uint8], about: Mapping[str, Any]) -> npt.NDArray[Any]:
-    start, stop = about["data_offsets"]
-    return data[start:stop].view(_TYPES[about["dtype"]]).reshape(about["shape"])
+def _part(data: npt.NDArray[np.uint8], about: Mapping[str, Any], stored_as: str) -> npt.NDArray[Any]:
+    dtype, shape, (start, stop) = np.dtype(_TYPES[stored_as]), tuple(map(int, about["shape"])), about["data_offsets"]
+    if about["dtype"] != stored_as or not 0 <= start <= stop <= len(data) or min(shape, default=0) < 0:
+        raise ValueError(f"an array of {about['dtype']} at {start} to {stop} of {len(data):,} bytes")
+    if math.prod(shape) * dtype.itemsize != stop - start:
+        raise ValueError(f"an array of shape {shape} in {stop - start:,} bytes")
+    return data[start:stop].view(dtype).reshape(shape)

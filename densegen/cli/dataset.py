@@ -73,7 +73,7 @@ def build(
 
     \b
     reads    MANIFEST, the fits and photographs below --root, --model, --index
-    writes   DIR/shard-*.h5, manifest.json, rejected.csv, README.md, pictures
+    writes   DIR/shard-*.h5, samples.safetensors, manifest.json, README.md, …
     example  densegen build demo --out shards
     """
     from densegen.dataset.build import build as run_build

@@ -21,7 +21,7 @@ import numpy as np
 from densegen import __version__
 from densegen.conventions import OWN_INDEX, SHARD_SCHEMA_VERSION
 from densegen.dataset.build_folder import BuildFolder
-from densegen.dataset.build_record import BuildConfiguration, DatasetManifest, ShardRecord
+from densegen.dataset.build_record import BuildConfiguration, DatasetManifest, ShardRecord, shard_name
 from densegen.dataset.card import REJECTS, format_rejects, write_card
 from densegen.dataset.map_codec import zstd_codec
 from densegen.dataset.pipeline import check_components
@@ -207,6 +207,9 @@ def build(
         missing = [task for task in tasks if task.number not in records]
         if missing:
             folder.begin()
+            if scheduler is not None:  # what an earlier build left could pass for what a worker writes elsewhere
+                for task in missing:
+                    (folder.path / shard_name(task.number)).unlink(missing_ok=True)
             with open_pool(min(jobs, len(missing)), scheduler) as pool:
                 for record in pool.run(build_shard, missing):
                     if scheduler is not None:
@@ -232,7 +235,8 @@ def _check_shared(folder: BuildFolder, entries: Sequence[FitEntry], record: Shar
             (folder.path / record.file).unlink(missing_ok=True)
             raise BuildError(f"a worker does not see {path}, which is there: all machines must see the same paths")
     until = time.monotonic() + ARRIVES_S
-    while not (folder.path / record.file).is_file():
+    path = folder.path / record.file
+    while not (path.is_file() and path.stat().st_size == record.bytes):
         if time.monotonic() > until:
             raise BuildError(
                 f"a worker wrote {record.file} where it is not seen here: all machines must share {folder.path}"

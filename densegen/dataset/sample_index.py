@@ -80,7 +80,8 @@ class Texts(Sequence[str]):
     def __getitem__(self, number: int | slice) -> str | Texts:
         if isinstance(number, slice):
             first, last, step = number.indices(len(self))
-            assert step == 1
+            if step != 1:
+                return Texts.of([self[place] for place in range(first, last, step)])
             return Texts(self.data, self.offsets[first : max(first, last) + 1])
         if not -len(self) <= number < len(self):
             raise IndexError(f"text {number} of {len(self):,}")
@@ -181,7 +182,7 @@ def open_samples(folder: Path, records: Sequence[ShardRecord]) -> SampleIndex:
 
     records : of the shards that hold samples, :attr:`DatasetManifest.filled`
 
-    Raises :class:`FormatError` if a shard is missing or damaged, or has another size than the manifest says,
+    Raises :class:`FormatError` if a shard is missing and, without the file, what :func:`gather_samples` raises;
     :class:`ConfigurationError` if the shards hold no samples.
     """
     there = {path.name for path in folder.iterdir()}
@@ -192,7 +193,11 @@ def open_samples(folder: Path, records: Sequence[ShardRecord]) -> SampleIndex:
 
 
 def gather_samples(folder: Path, records: Sequence[ShardRecord]) -> SampleIndex:
-    """The index of a finished build from its shards; raises what :func:`open_samples` raises."""
+    """The index of a finished build from its shards.
+
+    Raises :class:`FormatError` if one is damaged, or has another size than its record says,
+    :class:`ConfigurationError` if there are none.
+    """
     about: About | None = None
     parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in _TENSORS if not name.startswith("id_")}
     ids: list[str] = []
@@ -257,6 +262,7 @@ def _is_sound(index: SampleIndex, records: Sequence[ShardRecord]) -> bool:
     }
     if any(getattr(index, name).shape != shape for name, shape in expected.items()):
         return False
+    sizes = np.array([record.bytes for record in records], np.int64)
     rows = np.cumsum([record.samples + 1 for record in records])[:-1] - 1  # where one shard's offsets end
 
     def leads_on(offsets: Int64, largest: int) -> bool:
@@ -267,13 +273,20 @@ def _is_sound(index: SampleIndex, records: Sequence[ShardRecord]) -> bool:
         leads_on(index.image_offsets, largest_image(index.about.crop_size))
         and (not index.about.has_position_maps or leads_on(index.position_map_offsets, LARGEST_MAP))
         and _are_plain(index.id_bytes, index.id_offsets)
-        and bool((index.at >= 0).all() and (index.split < len(SPLITS)).all() and np.isfinite(index.pose).all())
+        and bool((index.at >= 0).all() and (index.at <= sizes[:, None]).all())
+        and bool((index.split < len(SPLITS)).all() and np.isfinite(index.pose).all())
     )
 
 
 def _are_plain(data: UInt8, offsets: Int64) -> bool:
     """Whether texts can stand in paths: what could lead out of a folder has its shards asked, which know better."""
-    if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) <= 0).any():
+    if (offsets < 0).any() or (offsets > len(data)).any() or (np.diff(offsets) <= 0).any():
+        return False
+    if offsets[0] != 0 or offsets[-1] != len(data) or (data[offsets[:-1]] & 0xC0 == 0x80).any():
+        return False
+    try:
+        bytes(data).decode()
+    except UnicodeDecodeError:
         return False
     starts, last = offsets[:-1], len(data) - 1
     return not (

@@ -237,7 +237,8 @@ def open_dataset(folder: str | Path, *more: str | Path, position_maps: bool | Mo
     position_maps : give samples their position maps, too: ``True`` reads those that the build stored, a model renders
         them anew, as the build would have; iterating renders several at once and is several times faster than ``[n]``
 
-    Raises :class:`FormatError` if a shard is missing or damaged, :class:`ConfigurationError` if the builds hold no
+    Raises :class:`FormatError` if a shard is missing (one that is damaged or cut shows when it is read),
+    :class:`ConfigurationError` if the builds hold no
     samples, differ in vertex index, crop size, margin or number of expression components, have put a photograph into
     different splits, are given twice, hold no position maps, or were made with another model.
     """

@@ -56,13 +56,17 @@ class DepthSearch:
         for face, pose in enumerate(poses):
             matrix, offset = image_transform(pose, 0)
             towards[face, :3], towards[face, 3] = matrix[:, 2], offset[2]
+        with np.errstate(all="ignore"):  # a fit that is beyond all sense has no depth, and its neighbours have theirs
+            return self._search(coefficients, towards)
+
+    def _search(self, coefficients: Float32, towards: Float32) -> Float64:
         bounds = self._bounds(coefficients, towards)
-        smallest = np.full(len(poses), np.inf)
+        smallest = np.full(len(towards), np.inf)
         first = bounds.argmin(axis=1)
         for patch in np.unique(first):
             self._look(patch, np.flatnonzero(first == patch), coefficients, towards, smallest)
-        bounds[np.arange(len(poses)), first] = np.inf
-        closest = (bounds - smallest[:, None]).min(axis=0)
+        bounds[np.arange(len(towards)), first] = np.inf
+        closest = np.fmin.reduce(bounds - smallest[:, None], axis=0)
         for patch in np.argsort(closest, kind="stable")[: np.count_nonzero(closest <= 0)]:
             self._look(patch, np.flatnonzero(bounds[:, patch] <= smallest), coefficients, towards, smallest)
         return smallest

@@ -205,7 +205,7 @@ class MorphableModel:
         """(Ks + Ke + 1, 3 n) float32: the columns of :attr:`basis` that belong to n vertices; without making it."""
         at = np.empty((len(self.shape_basis) + len(self.expression_basis) + 1, len(vertices), 3), np.float32)
         for row, component in enumerate((*self.shape_basis, *self.expression_basis, self.mean)):
-            np.take(component, vertices, axis=0, out=at[row], mode="clip")
+            at[row] = component[vertices]
         return at.reshape(len(at), -1)
 
 

@@ -83,6 +83,8 @@ def predict(
     asked = _Asked(**options)
     if asked.outputs and (webcam is not None or any(path.suffix.lower() in VIDEO_SUFFIXES for path in inputs)):
         raise ConfigurationError("--write is for images: video gives .mp4 and .jsonl")
+    if asked.drop_above is not None and (webcam is not None or any(p.suffix.lower() in VIDEO_SUFFIXES for p in inputs)):
+        raise ConfigurationError("--drop-above is for images: video follows one face")
     if "fit" in asked.outputs and asked.model_path is None:
         asked = replace(asked, model_path=remembered_model())
     if (asked.model_path is not None) != ("fit" in asked.outputs):

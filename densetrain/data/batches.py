@@ -254,7 +254,8 @@ class ShardBatches(LightningDataModule):
         if trainer.world_size == 1 or trainer.num_devices == 1:
             return None
         name = trainer.strategy.broadcast(secrets.token_hex(8))
-        return Together(trainer.local_rank == 0, f"{name}-{trainer.node_rank}", trainer.strategy.barrier)
+        agree = trainer.strategy.reduce_boolean_decision
+        return Together(trainer.local_rank == 0, f"{name}-{trainer.node_rank}", agree)
 
     def _check_same_start(self) -> None:
         """Each process has looked for an earlier run in the folder that it sees."""
@@ -320,7 +321,8 @@ class ShardBatches(LightningDataModule):
         assert trainer is not None
         return BatchSampler(
             rows, self.settings.data.batch_size, self.settings.seed, shuffle=shuffle, rank=trainer.global_rank,
-            world=trainer.world_size, windows=self._windows(), skip=self.begin,
+            world=trainer.world_size, windows=self._windows(),
+            skip=self.begin if shuffle else (0, 0),
             # A resumed trainer asks for its first batches before it has counted up to its epoch.
             epoch=lambda: max(trainer.current_epoch, self.begin[0]),
         )  # fmt: skip

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from torch import Tensor
 
 from densegen.arrays import Int64
 from densegen.dataset.shard_set import ShardSet
-from densegen.errors import ConfigurationError
+from densegen.errors import ConfigurationError, DensegenError
 from densegen.ibug68 import KEYPOINTS
+from densetrain.errors import TrainingError
 
 __all__ = ["SHARED_MEMORY", "Held", "Together", "decode_all", "hold"]
 
@@ -55,25 +56,47 @@ class Together:
 
     first : whether this is the one that decodes
     name : the same in all of them, and no other's
-    barrier : waits for all processes of the run
+    agree : waits for all processes of the run, and says whether each has given True
     """
 
     first: bool
     name: str
-    barrier: Callable[[], object]
+    agree: Callable[[bool], bool]
 
 
 def hold(shards: ShardSet, rows: Int64, together: Together | None = None) -> Held:
     """Samples, their images decoded once: by the first process of several, if the machine has room for what they share.
 
-    Raises :class:`ConfigurationError` before anything is decoded if they do not fit into the free memory.
+    Raises :class:`ConfigurationError` before anything is decoded if they do not fit into the free memory; with others,
+    :class:`TrainingError` in all but the process that has the error.
     """
-    order = np.sort(rows)
-    with _room(_shapes(shards, len(order)), together) as (held, is_mine):
+    order, shapes = np.sort(rows), _shapes(shards, len(rows))
+    size = sum(_bytes(shape, dtype) for shape, dtype in shapes)
+    whole = None if together is None else _shared(size, together)
+    error: Exception | None = None
+    try:
+        is_mine = whole is None or together is None or together.first
+        if whole is None:
+            _check_free(size)
+            whole = torch.empty(size, dtype=torch.uint8)
+        parts = torch.split(whole, [_bytes(shape, dtype) for shape, dtype in shapes])
+        held = [part.view(dtype).view(shape) for part, (shape, dtype) in zip(parts, shapes, strict=True)]
         if is_mine:
             _fill(shards, order, *held)
+    except DensegenError as problem:
+        error = problem
+    _raise_in_all(error, together)
     landmarks, keypoints, images = held
     return Held(order, images, landmarks, keypoints)
+
+
+def _raise_in_all(error: Exception | None, together: Together | None) -> None:
+    """Wait for the other processes, and raise if one of them has an error: none waits for one that has ended."""
+    alright = error is None if together is None else together.agree(error is None)
+    if error is not None:
+        raise error
+    if not alright:
+        raise TrainingError("another process stopped: its own error says why")
 
 
 def decode_all(shards: ShardSet, rows: Int64) -> Tensor:
@@ -95,45 +118,41 @@ def _shapes(shards: ShardSet, count: int) -> list[tuple[tuple[int, ...], torch.d
     ]
 
 
-@contextmanager
-def _room(
-    shapes: Sequence[tuple[tuple[int, ...], torch.dtype]], together: Together | None
-) -> Iterator[tuple[list[Tensor], bool]]:
-    """Memory for tensors, and whether this process is to fill it; with others, it is filled when the block ends."""
-    sizes = [int(np.prod(shape)) * dtype.itemsize for shape, dtype in shapes]
-    whole = _shared(sum(sizes), together)
-    is_mine = whole is None or together is None or together.first
-    if whole is None:
-        _check_free(sum(sizes))
-        whole = torch.empty(sum(sizes), dtype=torch.uint8)
-    parts = torch.split(whole, sizes)
-    yield [part.view(dtype).view(shape) for part, (shape, dtype) in zip(parts, shapes, strict=True)], is_mine
-    if together is not None:
-        together.barrier()
+def _bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    return int(np.prod(shape)) * dtype.itemsize
 
 
-def _shared(size: int, together: Together | None) -> Tensor | None:
+def _shared(size: int, together: Together) -> Tensor | None:
     """Bytes that all processes of this machine see; None if it has no room for them.
 
     The file has no name any more when the first byte is written: nothing is left of it when the last process ends.
     """
-    if together is None:
-        return None
     path = SHARED_MEMORY / f"densetrain-{together.name}"
-    if together.first and SHARED_MEMORY.is_dir():
-        with path.open("xb") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, size)  # or a full disk would end the process that writes
-            except OSError:
-                path.unlink()
-    together.barrier()
+    error: Exception | None = None
+    if together.first:
+        try:
+            _check_free(size)  # what is shared is memory of this machine, and of its container
+            _reserve(path, size)
+        except ConfigurationError as problem:
+            error = problem
+    _raise_in_all(error, together)
     try:
         shared = torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8) if path.exists() else None
-    finally:
-        together.barrier()
-        if together.first:
-            path.unlink(missing_ok=True)
-    return shared
+    except (OSError, RuntimeError):
+        shared = None
+    everywhere = together.agree(shared is not None)
+    if together.first:
+        path.unlink(missing_ok=True)
+    return shared if everywhere else None
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file that has its memory already (a full disk would end the process that writes), or none."""
+    with suppress(OSError), path.open("xb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError:
+            path.unlink()
 
 
 def _fill(shards: ShardSet, rows: Int64, landmarks: Tensor, keypoints: Tensor, images: Tensor) -> None:

@@ -56,6 +56,10 @@ class Checkpoints(cb.ModelCheckpoint):
 
         self.steps = steps
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._last_global_step_saved = trainer.global_step  # a resumed run has that one
+
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         step = trainer.global_step
         due = self.steps is not None and step % self.steps == 0 and step != self._last_global_step_saved

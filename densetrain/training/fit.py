@@ -200,18 +200,14 @@ def _fit(
     earlier = _earlier_run(out, settings, shards)
     begin = (0, 0) if earlier is None else _steps_made(earlier)
     finished = earlier is not None and (begin[0] >= settings.trainer.epochs or _stopped_early(earlier))
-    trainer = make_trainer(settings, out, progress=progress, say=say)
     if finished:
         say(f"{out}: trained already, {begin[0]} epochs; best.ckpt has the lowest validation NME")
-        if trainer.world_size == 1:
-            return {}
-    module = make_module(shards, settings, start=earlier is None, say=say)
-    batches = ShardBatches(shards, settings, begin, finished=finished)
-    batches.check_shared_memory()
-    if finished:  # as far as this process sees; the others are asked
-        with suppress(FinishedError):
-            trainer.fit(module, batches)
+        _agree_that_finished(shards, settings, out, begin)
         return {}
+    trainer = make_trainer(settings, out, progress=progress, say=say)
+    module = make_module(shards, settings, start=earlier is None, say=say)
+    batches = ShardBatches(shards, settings, begin)
+    batches.check_shared_memory()
     say(
         f"{len(batches.train_rows):,} samples to train on; validation on the split {settings.data.validate_on}, "
         f"{len(batches.validation_rows):,} samples: NME of the {len(shards.index)} landmarks, 2D, normalised by "
@@ -246,6 +242,17 @@ def _fit(
     )
     say(f"next: 'densetrain evaluate {out} --shards SHARDS', 'densetrain predict {out} PHOTOGRAPH'")
     return metrics
+
+
+def _agree_that_finished(shards: ShardSet, settings: FitSettings, out: Path, begin: tuple[int, int]) -> None:
+    """Ask the other processes, if there are any; raises :class:`ConfigurationError` if one would train."""
+    bare: dict[str, Any] = {"logger": False, "callbacks": [], "enable_checkpointing": False}
+    trainer = make_trainer(settings, out, progress=False, **bare)
+    if trainer.world_size > 1:
+        with suppress(FinishedError):
+            trainer.fit(
+                make_module(shards, settings, start=False), ShardBatches(shards, settings, begin, finished=True)
+            )
 
 
 def _prepare_folder(out: Path, settings: FitSettings, *, is_new: bool) -> None:

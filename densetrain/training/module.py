@@ -205,14 +205,20 @@ class LandmarkModule(pl.LightningModule):
             return float(schedule.final + (1 - schedule.final) * (1 - done) ** schedule.power)
         return 1.0
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        was = Description.model_validate(checkpoint[CHECKPOINT_KEY])
+        names = ("validation_nme", "flip_line", "sigma_scale")
+        self.about = self.about.model_copy(update={name: getattr(was, name) for name in names})
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         nme = self.trainer.callback_metrics.get("val_nme")
         squares = self.trainer.callback_metrics.get("val_squared_sigmas")
         about = self.about.model_copy(
             update={
-                "validation_nme": None if nme is None else float(nme),
-                "flip_line": self._flip_line,
-                "sigma_scale": None if squares is None else math.sqrt(float(squares)),
+                # Before a resumed run has validated, what the checkpoint says that it goes on from.
+                "validation_nme": self.about.validation_nme if nme is None else float(nme),
+                "flip_line": self._flip_line or self.about.flip_line,
+                "sigma_scale": self.about.sigma_scale if squares is None else math.sqrt(float(squares)),
                 "mean_landmarks": tuple(map(tuple, self.net.mean_landmarks.double().cpu().numpy().round(3).tolist())),
             }
         )

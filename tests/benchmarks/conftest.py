@@ -1,4 +1,4 @@
-"""One table of every ratio that a run has measured, printed and appended to ``ratios.csv``."""
+"""One table of every ratio that a run has measured, printed; ``make bench`` appends it to ``ratios.csv``."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.is_file() else []
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int) -> None:
     if not _measured:
         return
     wide = max(len(name) for name, *_ in _measured)
@@ -61,6 +61,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for name, value, unit, goal in _measured:
         aim = "" if goal is None else f"   (goal {goal:g})"
         terminalreporter.write_line(f"{name:{wide}}  {value:8.2f} {unit}{aim}")
+    if exitstatus or not os.environ.get("DENSE_KEEP_RATIOS"):
+        return
     is_new = not KEPT.exists()
     with KEPT.open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

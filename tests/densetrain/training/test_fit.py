@@ -20,6 +20,7 @@ from densegen.files import find_data_file
 from densegen.sources.manifest import BuildSettings, Manifest
 from densetrain.data.batches import ShardBatches
 from densetrain.network.checkpoint import BEST, LAST, load_regressor, read_checkpoint
+from densetrain.network.description import CHECKPOINT_KEY
 from densetrain.training.fit import fit, make_module
 from densetrain.training.module import LandmarkModule
 from tests.densetrain.conftest import TINY, tiny
@@ -100,6 +101,9 @@ def test_stopped_within_an_epoch_it_goes_on_from_its_last_step(
     assert 0 < made[0] <= at
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     assert same(weights(tmp_path / "whole", BEST), weights(tmp_path / "cut", BEST))
+    for name in ("validation_nme", "flip_line"):
+        first, second = (read_checkpoint(tmp_path / run / LAST)[CHECKPOINT_KEY][name] for run in ("whole", "cut"))
+        assert first == second
 
 
 @pytest.mark.slow
