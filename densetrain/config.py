@@ -87,8 +87,8 @@ class ModelSettings(_Settings):
     """Which network."""
 
     backbone: str = "mobilenet_v2"
-    """A classification network of torchvision by name (``mobilenet_v2``, ``resnet18``, ``resnet50``), or one of timm,
-    as ``timm:mobilenetv4_conv_small``."""
+    """A classification network of torchvision by name (``mobilenet_v2``, ``resnet18``, ``resnet50``), one of timm, as
+    ``timm:mobilenetv4_conv_small``, or one's own, as ``own:my_networks.Small``."""
     width: Annotated[float, Field(gt=0, le=16)] = 1.0
     """Width multiplier, of networks that have one."""
     input_size: Annotated[int, Field(ge=32, le=1024)] = 256

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,9 @@ MOST_LOG_SIGMA = 8.0
 
 TIMM = "timm:"
 """Begins the name of a backbone that timm has."""
+
+OWN, ALLOWED = "own:", "DENSETRAIN_BACKBONE"
+"""Begins the dotted path of a backbone of the user's own, and the environment variable that has to name it, too."""
 
 
 class LandmarkNet(nn.Module):
@@ -112,7 +117,8 @@ def net_of_weights(settings: ModelSettings, landmarks: int, crop_size: int, stat
 
 
 def _make_backbone(settings: ModelSettings, outputs: int, *, tried: bool) -> nn.Module:
-    make = _from_timm if settings.backbone.startswith(TIMM) else _from_torchvision
+    makers = {TIMM: _from_timm, OWN: _of_ones_own}
+    make = next((one for start, one in makers.items() if settings.backbone.startswith(start)), _from_torchvision)
     try:
         backbone = make(settings, outputs).eval()
         if not tried:
@@ -167,6 +173,28 @@ def _from_timm(settings: ModelSettings, outputs: int) -> nn.Module:
     return network
 
 
+def _of_ones_own(settings: ModelSettings, outputs: int) -> nn.Module:
+    """What the class or function at a dotted path makes of the number of outputs.
+
+    A checkpoint or a settings file that somebody else has made must not choose what is imported here.
+    """
+    path = settings.backbone.removeprefix(OWN)
+    module, _, name = path.rpartition(".")
+    if os.environ.get(ALLOWED) != path or not module:
+        raise ConfigurationError(
+            f"model.backbone: {settings.backbone} is code, which is run only if you name it, too: {ALLOWED}={path}"
+        )
+    if settings.width != 1.0:
+        raise ConfigurationError(f"model.width: {settings.backbone} has no width multiplier")
+    try:
+        made = getattr(importlib.import_module(module), name)(outputs)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"model.backbone: {path}: {error}; is its folder in PYTHONPATH?") from error
+    if not isinstance(made, nn.Module):
+        raise ConfigurationError(f"model.backbone: {path} makes no torch.nn.Module")
+    return made
+
+
 def load_pretrained(net: LandmarkNet, source: str) -> tuple[int, int]:
     """Load a backbone's weights from a file, or ``torchvision``'s from its cache; nothing is downloaded.
 
@@ -190,7 +218,7 @@ def load_pretrained(net: LandmarkNet, source: str) -> tuple[int, int]:
 def _cached_weights(backbone: str) -> Path:
     from torchvision import models
 
-    if backbone.startswith(TIMM):
+    if backbone.startswith((TIMM, OWN)):
         raise ConfigurationError(f"model.pretrained: torchvision has no weights of {backbone}: name a file")
     url = models.get_model_weights(backbone).DEFAULT.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / str(url).rsplit("/", 1)[-1]

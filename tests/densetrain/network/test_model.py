@@ -127,3 +127,44 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
             read_weights(tmp_path / name)
     with pytest.raises(ConfigurationError, match="do not exist"):
         read_weights(tmp_path / "none.pth")
+
+
+OWN_NETWORK = """
+from torch import nn
+
+def small(outputs):
+    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, outputs))
+
+def nothing(outputs):
+    return outputs
+"""
+
+
+def test_a_network_of_ones_own_runs_only_if_the_environment_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "densetrain_test_networks.py").write_text(OWN_NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = ModelSettings(backbone="own:densetrain_test_networks.small", input_size=64)
+    monkeypatch.delenv("DENSETRAIN_BACKBONE", raising=False)
+    for named in ("", "densetrain_test_networks.other"):
+        monkeypatch.setenv("DENSETRAIN_BACKBONE", named)
+        with pytest.raises(ConfigurationError, match="is code, which is run only if you name it"):
+            LandmarkNet(settings, 5, 64)
+    assert "densetrain_test_networks" not in sys.modules  # nothing was imported
+    monkeypatch.setenv("DENSETRAIN_BACKBONE", "densetrain_test_networks.small")
+    net = LandmarkNet(settings, 5, 64).eval()
+    assert net(torch.zeros(2, 3, 64, 64)).shape == (2, 5, 3)
+    assert same_net(net_of_weights(settings, 5, 64, net.state_dict()), net)
+    for path, words in (
+        ("densetrain_test_networks.nothing", "makes no torch.nn.Module"),
+        ("densetrain_test_networks.absent", "PYTHONPATH"),
+        ("densetrain_no_such_module.x", "PYTHONPATH"),
+    ):
+        monkeypatch.setenv("DENSETRAIN_BACKBONE", path)
+        with pytest.raises(ConfigurationError, match=words):
+            LandmarkNet(ModelSettings(backbone=f"own:{path}", input_size=64), 5, 64)
+
+
+def same_net(one: torch.nn.Module, two: torch.nn.Module) -> bool:
+    return all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())
