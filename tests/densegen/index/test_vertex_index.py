@@ -97,3 +97,12 @@ def test_other_files_are_refused_with_a_reason(index: VertexIndex, tmp_path: Pat
             read_index(tmp_path / f"{name}.yaml")
     with pytest.raises(ConfigurationError, match="does not exist"):
         read_index(tmp_path / "none.yaml")
+
+
+def test_a_changed_copy_knows_nothing_of_what_the_first_one_computed(index: VertexIndex) -> None:
+    assert index.mirror_closed
+    before = index.fingerprint
+    first = index.landmarks[0].model_copy(update={"mirror": None})
+    changed = index.model_copy(update={"landmarks": (first, *index.landmarks[1:])})
+    assert not changed.mirror_closed
+    assert changed.fingerprint != before == index.fingerprint
