@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Self, overload
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from densegen.conventions import POSE_FIELDS, SPLITS
 from densegen.dataset.build_record import ShardRecord
 from densegen.dataset.row_reader import ShardPlace
 from densegen.dataset.shards import LARGEST_MAP, MAX_CROP_SIZE, ShardReader, largest_image
+from densegen.dataset.texts import Texts
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import write_bytes
 from densegen.tensors import map_tensors
@@ -31,7 +32,7 @@ __all__ = [
     "SAMPLES",
     "About",
     "SampleIndex",
-    "Texts",
+    "encode_samples",
     "gather_samples",
     "open_samples",
     "shards_fingerprint",
@@ -44,52 +45,6 @@ _READ_LATER = ("image/bytes", "landmarks", "keypoints68", "shape", "expression",
 _MAPS = ("position_map/bytes", "valid_uv")
 
 Count = Annotated[int, Field(ge=0)]
-
-
-class Texts(Sequence[str]):
-    """Many texts in one piece of memory: a tenth of what as many ``str`` take.
-
-    data : their bytes, UTF-8, end to end
-    offsets : (n + 1,) int64 into them
-    """
-
-    def __init__(self, data: UInt8, offsets: Int64) -> None:
-        self.data, self.offsets = data, offsets
-
-    @classmethod
-    def of(cls, texts: Sequence[str]) -> Self:
-        encoded = [text.encode() for text in texts]
-        offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
-
-    @classmethod
-    def joined(cls, parts: Sequence[Texts]) -> Texts:
-        if len(parts) == 1:
-            return parts[0]
-        data = [part.data[part.offsets[0] : part.offsets[-1]] for part in parts]
-        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-        return cls(np.concatenate(data), np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @overload
-    def __getitem__(self, number: int) -> str: ...
-    @overload
-    def __getitem__(self, number: slice) -> Texts: ...
-    def __getitem__(self, number: int | slice) -> str | Texts:
-        if isinstance(number, slice):
-            first, last, step = number.indices(len(self))
-            if step != 1:
-                return Texts.of([self[place] for place in range(first, last, step)])
-            return Texts(self.data, self.offsets[first : max(first, last) + 1])
-        if not -len(self) <= number < len(self):
-            raise IndexError(f"text {number} of {len(self):,}")
-        start, stop = self.offsets[number % len(self) :][:2]
-        return bytes(self.data[start:stop]).decode()
-
-    def __iter__(self) -> Iterator[str]:
-        return (self[number] for number in range(len(self)))
 
 
 class About(BaseModel):
@@ -223,12 +178,18 @@ def gather_samples(folder: Path, records: Sequence[ShardRecord]) -> SampleIndex:
     return SampleIndex(about=about, id_bytes=texts.data, id_offsets=texts.offsets, **joined)
 
 
-def write_samples(index: SampleIndex, folder: Path) -> None:
-    """Write ``samples.safetensors``, whole or not at all; the same index gives the same bytes."""
+def encode_samples(index: SampleIndex) -> bytes:
+    """The bytes of ``samples.safetensors``, a function of the index alone."""
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(getattr(index, name)) for name in _TENSORS}
-    write_bytes(folder / SAMPLES, save(arrays, metadata={"densegen samples": index.about.model_dump_json()}))
+    encoded: bytes = save(arrays, metadata={"densegen samples": index.about.model_dump_json()})
+    return encoded
+
+
+def write_samples(index: SampleIndex, folder: Path) -> None:
+    """Write ``samples.safetensors``, whole or not at all."""
+    write_bytes(folder / SAMPLES, encode_samples(index))
 
 
 def _read_file(path: Path, records: Sequence[ShardRecord]) -> SampleIndex | None:

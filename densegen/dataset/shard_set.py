@@ -19,8 +19,9 @@ from densegen.dataset.build_record import ShardRecord, read_dataset_manifest
 from densegen.dataset.pipeline import BATCH
 from densegen.dataset.rebuild import MapRenderer, StoredFit, check_model
 from densegen.dataset.row_reader import RowReader, ShardPlace
-from densegen.dataset.sample_index import SampleIndex, Texts, open_samples, shards_fingerprint
+from densegen.dataset.sample_index import SampleIndex, open_samples, shards_fingerprint
 from densegen.dataset.shards import ShardReader
+from densegen.dataset.texts import Texts
 from densegen.errors import ConfigurationError, FormatError
 from densegen.face.morphable_model import MorphableModel
 from densegen.geometry.crop import Crop
@@ -238,9 +239,9 @@ def open_dataset(folder: str | Path, *more: str | Path, position_maps: bool | Mo
         them anew, as the build would have; iterating renders several at once and is several times faster than ``[n]``
 
     Raises :class:`FormatError` if a shard is missing (one that is damaged or cut shows when it is read),
-    :class:`ConfigurationError` if the builds hold no
-    samples, differ in vertex index, crop size, margin or number of expression components, have put a photograph into
-    different splits, are given twice, hold no position maps, or were made with another model.
+    :class:`ConfigurationError` if the builds hold no samples, differ in vertex index, crop size, margin or number of
+    expression components, have put a photograph into different splits, are given twice, hold no position maps, or were
+    made with another model.
     """
     folders = [Path(one) for one in (folder, *more)]
     _check_different(folders)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from densegen.conventions import MIRROR_SUFFIX, landmark_range_px
 from densegen.dataset.build_record import DatasetManifest, ShardRecord, read_dataset_manifest
 from densegen.dataset.card import CONTACT_SHEET, REJECTS, YAW_HISTOGRAM, format_rejects
-from densegen.dataset.sample_index import SAMPLES, gather_samples, write_samples
+from densegen.dataset.sample_index import SAMPLES, encode_samples, gather_samples
 from densegen.dataset.shards import ShardReader, decode_crop
 from densegen.errors import FormatError, VerificationError
 from densegen.files import sha256_of
@@ -66,9 +65,8 @@ def verify_dataset(folder: str | Path, advance: Callable[[int], None] = lambda s
 
 def _says_the_same(folder: Path, manifest: DatasetManifest) -> bool:
     """Whether the file that sets are opened by is the one that the shards make."""
-    with TemporaryDirectory() as own:
-        write_samples(gather_samples(folder, manifest.filled), Path(own))
-        return (folder / SAMPLES).is_file() and sha256_of(folder / SAMPLES) == sha256_of(Path(own) / SAMPLES)
+    path, wanted = folder / SAMPLES, encode_samples(gather_samples(folder, manifest.filled))
+    return path.is_file() and sha256_of(path) == hashlib.sha256(wanted).hexdigest()
 
 
 def _check_beside(folder: Path, manifest: DatasetManifest) -> list[str]:

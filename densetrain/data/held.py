@@ -19,7 +19,7 @@ from densegen.errors import ConfigurationError, DensegenError
 from densegen.ibug68 import KEYPOINTS
 from densetrain.errors import TrainingError
 
-__all__ = ["SHARED_MEMORY", "Held", "Together", "decode_all", "hold"]
+__all__ = ["SHARED_MEMORY", "Held", "Together", "hold"]
 
 SHARED_MEMORY = Path("/dev/shm")
 DECODED_TOGETHER = 64
@@ -99,15 +99,6 @@ def _raise_in_all(error: Exception | None, together: Together | None) -> None:
         raise TrainingError("another process stopped: its own error says why")
 
 
-def decode_all(shards: ShardSet, rows: Int64) -> Tensor:
-    """(R, S, S, 3) uint8: the images of ``rows``, decoded once; raises what :func:`hold` raises."""
-    size = shards.crop_size
-    _check_free(len(rows) * size * size * 3)
-    images = torch.empty((len(rows), size, size, 3), dtype=torch.uint8)
-    _decode(shards, rows, images)
-    return images
-
-
 def _shapes(shards: ShardSet, count: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
     """Landmarks, keypoints and images; what needs to begin at whole numbers first."""
     size = shards.crop_size
@@ -158,8 +149,8 @@ def _reserve(path: Path, size: int) -> None:
 def _fill(shards: ShardSet, rows: Int64, landmarks: Tensor, keypoints: Tensor, images: Tensor) -> None:
     reader = shards.open()
     for place, row in enumerate(rows):
-        landmarks[place] = torch.from_numpy(reader.landmarks(int(row)).copy())
-        keypoints[place] = torch.from_numpy(reader.keypoints68(int(row)).copy())
+        landmarks.numpy()[place] = reader.landmarks(int(row))
+        keypoints.numpy()[place] = reader.keypoints68(int(row))
     reader.close()
     _decode(shards, rows, images)
 

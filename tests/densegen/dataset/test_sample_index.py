@@ -18,13 +18,13 @@ from densegen.dataset.build_record import ShardRecord, read_dataset_manifest, sh
 from densegen.dataset.sample_index import (
     SAMPLES,
     SampleIndex,
-    Texts,
     gather_samples,
     open_samples,
     shards_fingerprint,
     write_samples,
 )
 from densegen.dataset.shard_set import open_dataset
+from densegen.dataset.texts import Texts
 from densegen.dataset.verify import verify_dataset
 from densegen.errors import FormatError, VerificationError
 

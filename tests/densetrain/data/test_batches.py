@@ -21,7 +21,7 @@ from densegen.errors import ConfigurationError, FormatError
 from densegen.files import find_data_file
 from densegen.sources.manifest import BuildSettings, Manifest
 from densetrain.data.batches import BatchDataset, BatchSampler, ShardBatches, Windows, as_it_is, epoch_order
-from densetrain.data.held import decode_all, hold
+from densetrain.data.held import hold
 from tests.densetrain.conftest import edit_manifest, tiny
 
 
@@ -297,7 +297,7 @@ def test_a_cache_that_does_not_fit_is_refused_before_it_is_made(
 ) -> None:
     monkeypatch.setattr("densetrain.data.held._free_memory", lambda: 1_000_000)
     with pytest.raises(ConfigurationError, match="data.cache needs"):
-        decode_all(shards, shards.rows("train"))
+        hold(shards, shards.rows("train"))
 
 
 def test_a_split_without_samples_is_refused(shards: ShardSet) -> None:
