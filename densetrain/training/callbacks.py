@@ -17,7 +17,7 @@ from densegen.files import replace_file
 from densetrain.errors import TrainingError
 from densetrain.network.model import load_torch
 
-__all__ = ["Bar", "Checkpoints", "EpochLines", "WarmAverage", "WholeFiles"]
+__all__ = ["Bar", "Best", "Checkpoints", "EpochLines", "WarmAverage", "WholeFiles"]
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -55,16 +55,26 @@ class Checkpoints(cb.ModelCheckpoint):
         )  # fmt: skip
 
         self.steps = steps
+        self.then: Callable[[pl.Trainer], None] = lambda trainer: None  # when one is written
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._last_global_step_saved = trainer.global_step  # a resumed run has that one
 
+    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        self.then(trainer)
+
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         step = trainer.global_step
         due = self.steps is not None and step % self.steps == 0 and step != self._last_global_step_saved
         if due and not trainer.is_last_batch:  # the epoch's end is near, and says more
-            self._save_checkpoint(trainer, str(Path(str(self.dirpath)) / f"{self.filename}.ckpt"))
+            self._save_checkpoint(trainer, str(self.file))
+
+    @property
+    def file(self) -> Path:
+        """Where a checkpoint with a plain name lies."""
+        return Path(str(self.dirpath)) / f"{self.filename}.ckpt"
 
     @property
     def state_key(self) -> str:
@@ -79,6 +89,47 @@ class Checkpoints(cb.ModelCheckpoint):
         super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": best})
         # Lightning leaves it out: a resumed run that finds nothing better would keep another checkpoint.
         self.current_score = state_dict["current_score"]
+
+
+class Best(Checkpoints):
+    """The checkpoint with the lowest value of ``monitor``: ``last`` itself, under a second name, not written again.
+
+    It stands before ``last`` among a trainer's callbacks, so that the state in ``last`` knows which step is the best.
+    A run that was killed before the second name was given gets it when it goes on.
+
+    last : writes a checkpoint at the end of every epoch
+    """
+
+    def __init__(self, folder: Path, filename: str, last: Checkpoints, monitor: str) -> None:
+        super().__init__(folder, filename, monitor=monitor)
+        self.last, last.then = last, self.name_last
+        self.step = -1  # of the best
+
+    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        self.step = self._last_global_step_saved = trainer.global_step
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self.name_last(trainer)
+
+    def name_last(self, trainer: pl.Trainer) -> None:
+        """Give ``last`` the second name if it is the best; it stays what it is when the next ``last`` replaces it."""
+        if not trainer.is_global_zero or self.step != trainer.global_step:
+            return
+        # A rename onto another name of the same file leaves both.
+        if not (self.file.exists() and self.file.samefile(self.last.file)):
+            with replace_file(self.file) as temporary:
+                try:
+                    temporary.hardlink_to(self.last.file)
+                except OSError:  # a file system without second names
+                    shutil.copyfile(self.last.file, temporary)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.step = int(state_dict.get("step", -1))  # an older run wrote the best itself
 
 
 class WarmAverage(cb.Callback):

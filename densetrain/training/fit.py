@@ -32,7 +32,7 @@ from densetrain.head_pose import reference_face
 from densetrain.network.checkpoint import BEST, LAST, read_checkpoint
 from densetrain.network.description import CHECKPOINT_KEY, Description
 from densetrain.network.model import load_pretrained
-from densetrain.training.callbacks import Bar, Checkpoints, EpochLines, WarmAverage, WholeFiles
+from densetrain.training.callbacks import Bar, Best, Checkpoints, EpochLines, WarmAverage, WholeFiles
 from densetrain.training.module import LandmarkModule
 
 __all__ = ["fit", "make_module", "make_trainer"]
@@ -103,9 +103,10 @@ def make_trainer(
     trainer = settings.trainer
     devices, nodes = _processes(settings)
     several = (devices if isinstance(devices, int) else 1) * nodes > 1 or "LOCAL_RANK" in os.environ
+    last = Checkpoints(out, Path(LAST).stem, steps=trainer.save_steps)
     watchers: list[cb.Callback] = [
-        Checkpoints(out, Path(BEST).stem, monitor="val_nme"),
-        Checkpoints(out, Path(LAST).stem, steps=trainer.save_steps),
+        Best(out, Path(BEST).stem, last, monitor="val_nme"),
+        last,
         cb.LearningRateMonitor(logging_interval="step"),
         EpochLines(say),
     ]
