@@ -42,9 +42,9 @@ def read_mat(path: Path, names: tuple[str, ...], max_bytes: int) -> dict[str, An
         raise FormatError(f"{path.name} has {size} bytes, at most {max_bytes} are expected")
     data, contents = path.read_bytes(), dict[str, Any]()
     try:
-        for element in _variables(data, names, max_bytes):
-            name, array = _numbers(element) or _with_scipy(data[:_HEADER], element)
-            contents[name] = array
+        for head, element in _variables(data, names, max_bytes):
+            array = _numbers(head, element)
+            contents[head.name] = _with_scipy(data[:_HEADER], element) if array is None else array
     # A damaged file surfaces as almost anything: zlib, struct, index and type errors, unknown versions.
     except Exception as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -52,8 +52,8 @@ def read_mat(path: Path, names: tuple[str, ...], max_bytes: int) -> dict[str, An
     return contents
 
 
-def _variables(data: bytes, names: tuple[str, ...], limit: int) -> Iterator[bytes]:
-    """The variables ``names`` of a file, unpacked, each walked tag by tag.
+def _variables(data: bytes, names: tuple[str, ...], limit: int) -> Iterator[tuple[_Head, bytes]]:
+    """The variables ``names`` of a file, each with its head, unpacked and walked tag by tag.
 
     scipy's reader believes the tags, and one wrong number in them can end the process, or take all memory.
     """
@@ -75,9 +75,8 @@ def _variables(data: bytes, names: tuple[str, ...], limit: int) -> Iterator[byte
             kind, start, end, _ = _tag(element, 0, len(element))
             if kind != _MATRIX:
                 raise ValueError(f"a compressed element of type {kind} at byte {at}")
-            _check_array(element, start, end)
             limit -= len(element)
-            yield element
+            yield _check_array(element, start, end), element
         at = following
 
 
@@ -152,33 +151,29 @@ def _name_of(head: bytes) -> str | None:
     return _read_head(head, 8, len(head)).name
 
 
-def _numbers(element: bytes) -> tuple[str, npt.NDArray[Any]] | None:
-    """Name and contents of a checked array of real numbers, as they are stored; None for all else.
+def _numbers(head: _Head, element: bytes) -> npt.NDArray[Any] | None:
+    """The contents of a checked array of real numbers, as they are stored; None for all else.
 
     This is what fits are made of. scipy would take three times as long for the same.
     """
-    _, at, end, _ = _tag(element, 0, len(element))
-    head = _read_head(element, at, end)
     if head.array_class not in _NUMERIC or head.is_complex:
         return None
-    kind, start, _, _ = _tag(element, head.at, end)
-    if kind not in _TYPES:
-        return None
-    return head.name, np.ndarray(head.dimensions, _TYPES[kind], element, start, order="F")
+    kind, start, _, _ = _tag(element, head.at, len(element))
+    return np.ndarray(head.dimensions, _TYPES[kind], element, start, order="F") if kind in _TYPES else None
 
 
-def _with_scipy(header: bytes, element: bytes) -> tuple[str, Any]:
-    """Name and contents of any other checked element."""
+def _with_scipy(header: bytes, element: bytes) -> Any:
+    """The contents of any other checked element."""
     from scipy.io import loadmat
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about oddities of a header that do not matter here
         contents = loadmat(io.BytesIO(header + element))
-    return next((name, value) for name, value in contents.items() if not name.startswith("__"))
+    return next(value for name, value in contents.items() if not name.startswith("__"))
 
 
-def _check_array(data: bytes, at: int, end: int) -> None:
-    """Check that an array holds as much as it says."""
+def _check_array(data: bytes, at: int, end: int) -> _Head:
+    """The head of an array that holds as much as it says."""
     head = _read_head(data, at, end)
     if head.array_class == _STRUCT:
         _check_struct(data, head.at, end, head.size)
@@ -190,6 +185,7 @@ def _check_array(data: bytes, at: int, end: int) -> None:
                 raise ValueError(f"the numbers at byte {start} are not {head.size} of a known type")
     else:
         raise ValueError(f"an array of class {head.array_class}, neither numbers, text nor a struct")
+    return head
 
 
 def _check_struct(data: bytes, at: int, end: int, count: int) -> None:

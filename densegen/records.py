@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
 Kind = TypeVar("Kind", bound="BaseModel")
 
-__all__ = ["first_problem", "parse_yaml", "read_archive", "read_json", "read_validated", "read_yaml"]
+__all__ = [
+    "MAX_YAML_BYTES",
+    "first_problem",
+    "parse_yaml",
+    "read_archive",
+    "read_json",
+    "read_validated",
+    "read_yaml",
+]
 
 MAX_YAML_BYTES = 2 << 20
 MAX_YAML_VALUES = 100_000

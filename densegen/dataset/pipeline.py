@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
-from densegen.arrays import Float32, Image, Int32
+from densegen.arrays import Float32, Float64, Image, Int32
 from densegen.conventions import landmark_range_px
 from densegen.dataset.map_codec import pack_map
 from densegen.dataset.shards import Sample
@@ -150,12 +151,13 @@ def samples_of_fit(entry: FitEntry, fit: Fit, photograph: Image, face: Face, rec
     """
     points_image = pose_vertices(face.vertices, fit.pose, photograph.shape[0])
     keypoints_image = points_image[recipe.among_needed.keypoints68]
-    _check_in_picture(keypoints_image, photograph)
+    box = box_around(keypoints_image)
+    _check_in_picture(keypoints_image, box, photograph)
     samples = []
     for mirror in (False, True) if recipe.flip == "mirror" else (False,):
         jittered = entry.split != "test"
         generator = crop_generator(recipe.seed, entry.sample_id, mirror or entry.flipped) if jittered else None
-        crop = place_crop(keypoints_image, recipe.crop, generator).on_ground(face.ground)
+        crop = place_crop(box, recipe.crop, generator).on_ground(face.ground)
         samples.append(_sample(entry, fit, photograph, points_image, crop, recipe, mirror=mirror))
     return samples
 
@@ -220,22 +222,22 @@ def _read_checked(entry: FitEntry, model: MorphableModel) -> Fit | SampleError:
 def _check_range(size: int, *points: Float32) -> None:
     low, high = landmark_range_px(size)
     for array in points:
-        if not ((array >= low) & (array <= high)).all():  # NaN is not in range either
+        if not (low <= array.min() and array.max() <= high):  # NaN is not in range either
             raise SampleError("landmarks-out-of-range", f"landmarks leave the range of {low:g} to {high:g} px")
 
 
-def _check_in_picture(keypoints_image: Float32, photograph: Image) -> None:
+def _check_in_picture(keypoints_image: Float32, box: Float64, photograph: Image) -> None:
     """A face is in the picture if the centre of its keypoints' box and half of the keypoints are."""
     height, width = photograph.shape[:2]
-    xy = keypoints_image[:, :2]
-    if not np.isfinite(xy).all():
+    x, y = keypoints_image[:, 0], keypoints_image[:, 1]
+    left, top, right, bottom = box.tolist()
+    centre_x, centre_y = (left + right) / 2, (top + bottom) / 2
+    if not (math.isfinite(centre_x) and math.isfinite(centre_y)):
         raise SampleError("fit-invalid", "the posed face is not finite")
-    inside = ((xy >= -0.5) & (xy <= [width - 0.5, height - 0.5])).all(axis=1)
-    box = box_around(keypoints_image)
-    centre = (box[:2] + box[2:]) / 2
-    if inside.mean() < 0.5 or not ((centre >= 0) & (centre <= [width - 1, height - 1])).all():
+    inside = np.count_nonzero((x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5))
+    if 2 * inside < len(x) or not (0 <= centre_x <= width - 1 and 0 <= centre_y <= height - 1):
         raise SampleError(
             "face-outside",
-            f"{int(inside.sum())} of 68 keypoints lie in the {width}x{height} picture, the face's centre at "
-            f"({centre[0]:.0f}, {centre[1]:.0f})",
+            f"{inside} of 68 keypoints lie in the {width}x{height} picture, the face's centre at "
+            f"({centre_x:.0f}, {centre_y:.0f})",
         )

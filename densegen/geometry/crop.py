@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -147,20 +148,21 @@ def crop_of_box(
     return Crop(scale, -scale * corner_x, -scale * corner_y, size=size)
 
 
-def place_crop(keypoints_image: Float32, recipe: CropRecipe, generator: np.random.Generator | None) -> Crop:
-    """Lay a sample's square around (68, 3) keypoints, pixels, image frame; z is not moved yet.
+def place_crop(box: Float64, recipe: CropRecipe, generator: np.random.Generator | None) -> Crop:
+    """Lay a sample's square around the box of its face; z is not moved yet.
 
+    box : (4,) left, top, right, bottom of the 68 keypoints, pixels, image frame
     generator : draws the jitter; without one there is none
 
-    Raises :class:`SampleError` if the keypoints are not finite or have no extent.
+    Raises :class:`SampleError` if the box is not finite or has no extent.
     """
     factor, shift = 1.0, (0.0, 0.0)
     if generator is not None:
         factor = generator.uniform(1 - recipe.scale_jitter, 1 + recipe.scale_jitter)
         shift = tuple(generator.uniform(-recipe.shift_jitter, recipe.shift_jitter, size=2).tolist())
-    box = box_around(keypoints_image)
-    mean_side = float(((box[2] - box[0]) + (box[3] - box[1])) / 2)
-    if not np.isfinite(mean_side) or mean_side < 1:
+    left, top, right, bottom = box.tolist()
+    mean_side = ((right - left) + (bottom - top)) / 2
+    if not math.isfinite(mean_side) or mean_side < 1:
         raise SampleError("face-too-small", f"the box of the 68 keypoints has a mean side of {mean_side:g} px")
     return crop_of_box(box, recipe.margin, recipe.size, factor, shift)
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.arrays import Float32, Float64, Mask
-from densegen.geometry.elementary import arctangent, sine_cosine
+from densegen.geometry.elementary import arctangent, sine_cosine_array
 from densegen.geometry.kernels import kernel
 
 __all__ = [
@@ -29,7 +29,8 @@ def rotation_matrix(pitch_rad: float, yaw_rad: float, roll_rad: float) -> Float6
 
     Written out, not multiplied by BLAS: the same bits on every processor.
     """
-    (sa, ca), (sb, cb), (sc, cc) = (sine_cosine(angle) for angle in (pitch_rad, yaw_rad, roll_rad))
+    sines, cosines = sine_cosine_array(np.array([pitch_rad, yaw_rad, roll_rad]))
+    (sa, sb, sc), (ca, cb, cc) = sines.tolist(), cosines.tolist()
     return np.array(
         [
             [cb * cc, cb * sc, -sb],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -22,12 +22,12 @@ from densegen.arrays import Float32, Float64, Int64
 from densegen.conventions import OWN_INDEX, UV_LAYOUT, UV_SIZE
 from densegen.errors import ConfigurationError, FormatError
 from densegen.face.regions import on_face
-from densegen.files import find_data_file, write_text
+from densegen.files import find_data_file, read_bytes, write_text
 from densegen.geometry.surface import SurfacePoints, UvMesh, locate
 from densegen.geometry.uv import mirror_pixels
 from densegen.ibug68 import KEYPOINTS, ids_of
 from densegen.index.landmark import KnownPoint, Landmark, Subset
-from densegen.records import first_problem, parse_yaml, read_yaml
+from densegen.records import MAX_YAML_BYTES, first_problem, parse_yaml
 
 __all__ = [
     "INDEX_FORMAT_VERSION",
@@ -166,7 +166,7 @@ class VertexIndex(BaseModel):
         Raises :class:`ConfigurationError` if the UV layouts differ or a landmark lies outside the mesh.
         """
         self._check_layout(mesh)
-        return self._place(mesh, self.uv, [landmark.surface_point() for landmark in self.landmarks])
+        return self._place(mesh, np.arange(len(self)), self.uv, lambda landmark: landmark.surface_point())
 
     def resolve_mirrored(self, mesh: UvMesh) -> SurfacePoints:
         """The surface points that become the landmarks when the face is mirrored.
@@ -177,18 +177,16 @@ class VertexIndex(BaseModel):
         direct = self.resolve(mesh)
 
         def across(landmark: Landmark) -> KnownPoint:
-            known = landmark.surface_point()
-            if known is None or mesh.topology != self.topology:
+            if (known := landmark.surface_point()) is None:
                 return None
             (a, b, c), weights = known
             return (int(mesh.mirror[a]), int(mesh.mirror[b]), int(mesh.mirror[c])), weights
 
-        mirrored = self._place(mesh, mirror_pixels(self.uv), [across(landmark) for landmark in self.landmarks])
-        partner = self.mirror
-        has = partner >= 0
-        vertices, weights = mirrored.vertices.copy(), mirrored.weights.copy()
-        vertices[has], weights[has] = direct.vertices[partner[has]], direct.weights[partner[has]]
-        return SurfacePoints(vertices, weights)
+        mirrored, alone = direct[self.mirror], np.flatnonzero(self.mirror < 0)
+        if len(alone):
+            placed = self._place(mesh, alone, mirror_pixels(self.uv[alone]), across)
+            mirrored.vertices[alone], mirrored.weights[alone] = placed.vertices, placed.weights
+        return mirrored
 
     def gather(self, position_map: Float32) -> Float32:
         """Read the landmarks off a position map, bilinear between its pixels.
@@ -210,25 +208,30 @@ class VertexIndex(BaseModel):
                 f"but {mesh.name} has {mesh.uv_layout}: use an index made for that layout"
             )
 
-    def _place(self, mesh: UvMesh, pixels: Float64, known: list[KnownPoint]) -> SurfacePoints:
-        """Points by their vertices if the topology is the index's own, by their UV position elsewhere."""
-        points, found = locate(pixels, mesh)
-        corners, weights = points.vertices.copy(), points.weights.copy()
+    def _place(
+        self, mesh: UvMesh, rows: Int64, pixels: Float64, known_point: Callable[[Landmark], KnownPoint]
+    ) -> SurfacePoints:
+        """Some landmarks: by their vertices if the topology is the index's own, by their UV position elsewhere."""
+        vertices, weights = np.empty((len(rows), 3), np.int32), np.empty((len(rows), 3), np.float32)
+        by_position = np.ones(len(rows), np.bool_)
         if mesh.topology == self.topology:
-            for row, point in enumerate(known):
-                if point is not None:
+            for n, landmark in enumerate(self.landmarks[row] for row in rows):
+                if (point := known_point(landmark)) is not None:
                     if max(point[0]) >= len(mesh.uv):
                         raise ConfigurationError(
-                            f"{self.landmarks[row].name} is vertex {max(point[0])}, but {mesh.name} has {len(mesh.uv)}"
+                            f"{landmark.name} is vertex {max(point[0])}, but {mesh.name} has {len(mesh.uv)}"
                         )
-                    corners[row], weights[row], found[row] = *point, True
-        if not found.all():
-            row = int(np.argmin(found))
-            raise ConfigurationError(
-                f"{int((~found).sum())} of {len(self)} landmarks lie outside the UV surface of {mesh.name}, "
-                f"the first is {self.landmarks[row].name} at ({pixels[row][0]:.2f}, {pixels[row][1]:.2f})"
-            )
-        return SurfacePoints(corners, weights)
+                    vertices[n], weights[n], by_position[n] = *point, False
+        if by_position.any():
+            points, found = locate(pixels[by_position], mesh)
+            if not found.all():
+                n = int(np.flatnonzero(by_position)[np.argmin(found)])
+                raise ConfigurationError(
+                    f"{int((~found).sum())} of {len(self)} landmarks lie outside the UV surface of {mesh.name}, "
+                    f"the first is {self.landmarks[rows[n]].name} at ({pixels[n][0]:.2f}, {pixels[n][1]:.2f})"
+                )
+            vertices[by_position], weights[by_position] = points.vertices, points.weights
+        return SurfacePoints(vertices, weights)
 
 
 def _unique(what: str, values: list[Any]) -> None:
@@ -252,7 +255,7 @@ def read_index(path: str | Path | None = None) -> VertexIndex:
     version or contradicts itself.
     """
     path = find_data_file(OWN_INDEX) if path is None else Path(path)
-    return _validate(read_yaml(path, "vertex index"), path.name)
+    return parse_index(read_bytes(path, "vertex index", MAX_YAML_BYTES), path.name)
 
 
 @lru_cache(maxsize=4)

@@ -14,7 +14,7 @@ from densegen.dataset.pipeline import Recipe, make_samples, mesh_in_image, sampl
 from densegen.dataset.shards import Sample
 from densegen.errors import SampleError
 from densegen.face.morphable_model import MorphableModel
-from densegen.geometry.crop import Crop, crop_generator, place_crop
+from densegen.geometry.crop import Crop, box_around, crop_generator, place_crop
 from densegen.geometry.flip import flip_points
 from densegen.geometry.position_map import decode_fixed_point
 from densegen.ibug68 import KEYPOINT_MIRROR
@@ -44,7 +44,7 @@ def test_the_story_of_a_sample_step_by_step(
 ) -> None:
     original, _ = pair
     mesh = mesh_in_image(model, fit, 450)
-    crop = place_crop(mesh[model.keypoints68], recipe.crop, crop_generator(0, "A/a", False))
+    crop = place_crop(box_around(mesh[model.keypoints68]), recipe.crop, crop_generator(0, "A/a", False))
     mesh_crop = crop.on_ground(float(mesh[:, 2].min())).apply(mesh)
     assert mesh_crop[:, 2].min() == pytest.approx(0, abs=1e-3)
     np.testing.assert_allclose(original.landmarks, index.resolve(model).gather(mesh_crop), atol=1e-3)

@@ -14,24 +14,21 @@ from densegen.geometry.flip import flip_image
 NOISE = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
 
 
-def keypoints(width: float, height: float) -> np.ndarray:
-    points = np.zeros((68, 3), np.float32)
-    points[:, 0] = np.linspace(100, 100 + width, 68)
-    points[:, 1] = np.linspace(50, 50 + height, 68)
-    return points
+def face_box(width: float, height: float) -> np.ndarray:
+    return np.array([100, 50, 100 + width, 50 + height])
 
 
 def test_without_jitter_the_square_is_as_computed_by_hand() -> None:
     # Box 120 x 80 at (100, 50): mean side 100, square of side 150 about (160, 90), corners (85, 15) and (235, 165).
     recipe = CropRecipe(scale_jitter=0, shift_jitter=0)
-    crop = place_crop(keypoints(120, 80), recipe, np.random.default_rng(0))
+    crop = place_crop(face_box(120, 80), recipe, np.random.default_rng(0))
     corners = crop.apply(np.array([[85, 15, 0], [235, 165, 10]], np.float32))
     np.testing.assert_allclose(corners, [[0, 0, 0], [255, 255, 17]], atol=1e-4)
 
 
 def test_jitter_stays_within_the_recipe() -> None:
     for number in range(200):
-        crop = place_crop(keypoints(100, 100), CropRecipe(), crop_generator(0, f"sample {number}", False))
+        crop = place_crop(face_box(100, 100), CropRecipe(), crop_generator(0, f"sample {number}", False))
         side = 255 / crop.scale
         centre = crop.invert(np.array([[127.5, 127.5, 0]], np.float32))[0]
         assert 134.99 <= side <= 165.01
@@ -138,9 +135,9 @@ def test_a_drawn_dot_is_found_where_its_point_says() -> None:
 
 def test_a_face_without_extent_is_set_aside() -> None:
     with pytest.raises(SampleError, match="mean side"):
-        place_crop(keypoints(0.5, 0.5), CropRecipe(), np.random.default_rng(0))
+        place_crop(face_box(0.5, 0.5), CropRecipe(), np.random.default_rng(0))
     with pytest.raises(SampleError, match="mean side"):
-        place_crop(keypoints(np.nan, 1), CropRecipe(), np.random.default_rng(0))
+        place_crop(face_box(np.nan, 1), CropRecipe(), np.random.default_rng(0))
 
 
 @given(st.floats(0.05, 4), st.floats(-300, 300), st.floats(-300, 300))
