@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from densegen.arrays import Float32, Image, Int64, Mask, UInt8
 from densegen.conventions import SPLITS
+from densegen.dataset.agreement import check_alike, check_different, check_splits
 from densegen.dataset.build_record import ShardRecord, read_dataset_manifest
 from densegen.dataset.pipeline import BATCH
 from densegen.dataset.rebuild import MapRenderer, StoredFit, check_model
 from densegen.dataset.row_reader import RowReader, ShardPlace
 from densegen.dataset.sample_index import SampleIndex, open_samples, shards_fingerprint
-from densegen.dataset.shards import ShardReader
 from densegen.dataset.texts import Texts
 from densegen.errors import ConfigurationError, FormatError
 from densegen.face.morphable_model import MorphableModel
@@ -244,7 +244,7 @@ def open_dataset(folder: str | Path, *more: str | Path, position_maps: bool | Mo
     made with another model.
     """
     folders = [Path(one) for one in (folder, *more)]
-    _check_different(folders)
+    check_different(folders)
     opened, places = list[SampleIndex](), list[ShardPlace]()
     all_records = list[ShardRecord]()
     for path in folders:
@@ -252,8 +252,8 @@ def open_dataset(folder: str | Path, *more: str | Path, position_maps: bool | Mo
         opened.append(open_samples(path, records))
         places += opened[-1].places(path, records, sum(map(len, opened[:-1])))
         all_records += records
-    _check_alike(opened, folders)
-    _check_splits(opened, folders, places)
+    check_alike(opened, folders)
+    check_splits(opened, folders, places)
     about = opened[0].about
     index = parse_index(about.vertex_index, f"the vertex index of {folders[0]}")
     for path, one in zip(folders, opened, strict=True):
@@ -278,57 +278,6 @@ def open_dataset(folder: str | Path, *more: str | Path, position_maps: bool | Mo
         pose=joined("pose"),
         places=tuple(places),
         position_maps=_map_source(opened, folders, position_maps),
-    )
-
-
-def _check_different(folders: Sequence[Path]) -> None:
-    """A build given twice would count each of its samples twice."""
-    resolved = [folder.resolve() for folder in folders]
-    for folder, path in zip(folders, resolved, strict=True):
-        if resolved.count(path) > 1:
-            raise ConfigurationError(f"{folder} is given twice")
-
-
-def _check_alike(opened: Sequence[SampleIndex], folders: Sequence[Path]) -> None:
-    """Builds of one set share what a network's answers depend on."""
-
-    def shared(one: SampleIndex) -> dict[str, str | int | float]:
-        return {
-            "vertex index": one.about.vertex_index_fingerprint,
-            "crop size": one.about.crop_size,
-            "margin": one.about.margin,
-            "number of expression components": one.about.counts[2],
-        }
-
-    mine = shared(opened[0])
-    for path, one in zip(folders[1:], opened[1:], strict=True):
-        for name, theirs in shared(one).items():
-            if theirs != mine[name]:
-                raise ConfigurationError(
-                    f"{path} has another {name} than {folders[0]}: {str(theirs)[:12]}, not {str(mine[name])[:12]}; "
-                    "train on builds that share it"
-                )
-
-
-def _check_splits(opened: Sequence[SampleIndex], folders: Sequence[Path], places: Sequence[ShardPlace]) -> None:
-    """A photograph that one build trains on and another validates on would make the validation worthless."""
-    group = np.concatenate([one.group for one in opened])
-    split = np.concatenate([one.split for one in opened])
-    order = np.argsort(group, kind="stable")
-    apart = (group[order][1:] == group[order][:-1]) & (split[order][1:] != split[order][:-1])
-    if not apart.any():
-        return
-    at = int(np.argmax(apart))
-    build_of = np.repeat(np.arange(len(opened)), [len(one) for one in opened])
-    first, second = (int(order[at + n]) for n in (0, 1))
-    place = next(place for place in reversed(places) if place.first <= first)
-    with ShardReader(place.path) as reader:
-        name = reader.groups[first - place.first]
-    here, there = (folders[build_of[n]] for n in (second, first))
-    raise ConfigurationError(
-        f"the photograph {name} of {opened[build_of[first]].about.dataset} is in {SPLITS[split[second]]} in {here}, in "
-        f"{SPLITS[split[first]]} in {there}: build both with the same split, or give manifests of different "
-        "photographs different names"
     )
 
 
