@@ -48,7 +48,7 @@ def draw_augmented(shards: ShardSet, settings: FitSettings, count: int, path: Pa
     draws = draw(count, settings.augment, torch.Generator().manual_seed(settings.seed))
     size = settings.schedule.input_size(0, settings.model)
     noise = draw_noise(count, size, settings.seed, images.device)
-    mirror = torch.from_numpy(shards.index.mirror)
+    mirror = torch.tensor(shards.index.mirror)
     images, landmarks = augment(images, landmarks, draws, size=size, mirror=mirror, noise=noise)
     landmarks = (landmarks + 0.5) * (size / shards.crop_size) - 0.5
     pixels = images.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()

@@ -227,7 +227,11 @@ def _check_range(size: int, *points: Float32) -> None:
 
 
 def _check_in_picture(keypoints_image: Float32, box: Float64, photograph: Image) -> None:
-    """A face is in the picture if the centre of its keypoints' box and half of the keypoints are."""
+    """A face is in the picture if the centre of its keypoints' box and half of the keypoints are.
+
+    box : that around the keypoints; it is finite if they are
+    Raises :class:`SampleError` if it is not, or lies outside.
+    """
     height, width = photograph.shape[:2]
     x, y = keypoints_image[:, 0], keypoints_image[:, 1]
     left, top, right, bottom = box.tolist()

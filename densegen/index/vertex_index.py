@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -117,13 +117,14 @@ class VertexIndex(BaseModel):
 
     @cached_property
     def uv(self) -> Float64:
-        """(N, 2) float64: (column, row) in the 256x256 UV map."""
-        return np.array([landmark.uv for landmark in self.landmarks])
+        """(N, 2) float64, read-only: (column, row) in the 256x256 UV map."""
+        return _read_only(np.array([landmark.uv for landmark in self.landmarks]))
 
     @cached_property
     def mirror(self) -> Int64:
-        """(N,) int64: each landmark's mirror partner, -1 if it has none."""
-        return np.array([-1 if landmark.mirror is None else landmark.mirror for landmark in self.landmarks])
+        """(N,) int64, read-only: each landmark's mirror partner, -1 if it has none."""
+        partners = [-1 if landmark.mirror is None else landmark.mirror for landmark in self.landmarks]
+        return _read_only(np.array(partners, np.int64))
 
     @property
     def vertices(self) -> list[int]:
@@ -166,7 +167,7 @@ class VertexIndex(BaseModel):
         Raises :class:`ConfigurationError` if the UV layouts differ or a landmark lies outside the mesh.
         """
         self._check_layout(mesh)
-        return self._place(mesh, np.arange(len(self)), self.uv, lambda landmark: landmark.surface_point())
+        return self._place(mesh, self.landmarks, self.uv, Landmark.surface_point)
 
     def resolve_mirrored(self, mesh: UvMesh) -> SurfacePoints:
         """The surface points that become the landmarks when the face is mirrored.
@@ -182,11 +183,13 @@ class VertexIndex(BaseModel):
             (a, b, c), weights = known
             return (int(mesh.mirror[a]), int(mesh.mirror[b]), int(mesh.mirror[c])), weights
 
-        mirrored, alone = direct[self.mirror], np.flatnonzero(self.mirror < 0)
+        vertices, weights = direct.vertices[self.mirror], direct.weights[self.mirror]
+        alone = np.flatnonzero(self.mirror < 0)  # have the last one's so far
         if len(alone):
-            placed = self._place(mesh, alone, mirror_pixels(self.uv[alone]), across)
-            mirrored.vertices[alone], mirrored.weights[alone] = placed.vertices, placed.weights
-        return mirrored
+            landmarks = [self.landmarks[row] for row in alone]
+            placed = self._place(mesh, landmarks, mirror_pixels(self.uv[alone]), across)
+            vertices[alone], weights[alone] = placed.vertices, placed.weights
+        return SurfacePoints(vertices, weights)
 
     def gather(self, position_map: Float32) -> Float32:
         """Read the landmarks off a position map, bilinear between its pixels.
@@ -209,13 +212,17 @@ class VertexIndex(BaseModel):
             )
 
     def _place(
-        self, mesh: UvMesh, rows: Int64, pixels: Float64, known_point: Callable[[Landmark], KnownPoint]
+        self,
+        mesh: UvMesh,
+        landmarks: Sequence[Landmark],
+        pixels: Float64,
+        known_point: Callable[[Landmark], KnownPoint],
     ) -> SurfacePoints:
-        """Some landmarks: by their vertices if the topology is the index's own, by their UV position elsewhere."""
-        vertices, weights = np.empty((len(rows), 3), np.int32), np.empty((len(rows), 3), np.float32)
-        by_position = np.ones(len(rows), np.bool_)
+        """Landmarks by their vertices if the topology is the index's own, by their (n, 2) UV position elsewhere."""
+        vertices, weights = np.empty((len(landmarks), 3), np.int32), np.empty((len(landmarks), 3), np.float32)
+        by_position = np.ones(len(landmarks), np.bool_)
         if mesh.topology == self.topology:
-            for n, landmark in enumerate(self.landmarks[row] for row in rows):
+            for n, landmark in enumerate(landmarks):
                 if (point := known_point(landmark)) is not None:
                     if max(point[0]) >= len(mesh.uv):
                         raise ConfigurationError(
@@ -228,10 +235,15 @@ class VertexIndex(BaseModel):
                 n = int(np.flatnonzero(by_position)[np.argmin(found)])
                 raise ConfigurationError(
                     f"{int((~found).sum())} of {len(self)} landmarks lie outside the UV surface of {mesh.name}, "
-                    f"the first is {self.landmarks[rows[n]].name} at ({pixels[n][0]:.2f}, {pixels[n][1]:.2f})"
+                    f"the first is {landmarks[n].name} at ({pixels[n][0]:.2f}, {pixels[n][1]:.2f})"
                 )
             vertices[by_position], weights[by_position] = points.vertices, points.weights
         return SurfacePoints(vertices, weights)
+
+
+def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    array.flags.writeable = False
+    return array
 
 
 def _unique(what: str, values: list[Any]) -> None:
@@ -251,6 +263,8 @@ def compare_versions(one: str, other: str) -> int:
 def read_index(path: str | Path | None = None) -> VertexIndex:
     """Read and check a vertex index file (YAML); by default densegen's own, of 520 landmarks.
 
+    The same contents give the same object, which is not to be changed (``model_copy`` makes another).
+
     Raises :class:`ConfigurationError` if it does not exist, :class:`FormatError` if it is no index, has another format
     version or contradicts itself.
     """
@@ -262,7 +276,7 @@ def read_index(path: str | Path | None = None) -> VertexIndex:
 def parse_index(text: bytes | str, name: str) -> VertexIndex:
     """Parse and check the text of a vertex index; ``name`` stands in the errors. See :func:`read_index`.
 
-    The last few are kept: an index takes longer to parse than a shard to open.
+    The last few are kept, and given again: an index takes longer to parse than a shard to open.
     """
     return _validate(parse_yaml(text, name), name)
 

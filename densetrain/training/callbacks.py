@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,20 +14,30 @@ from lightning.pytorch import callbacks as cb
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from densegen.files import replace_file
+from densegen.files import replace_files
 from densetrain.errors import TrainingError
 from densetrain.network.model import load_torch
 
-__all__ = ["Bar", "Best", "Checkpoints", "EpochLines", "WarmAverage", "WholeFiles"]
+__all__ = ["Bar", "Checkpoints", "EpochLines", "SecondNames", "WarmAverage", "WholeFiles"]
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Checkpoints that are whole or not there, and that run no code when they are read."""
+    """Checkpoints that are whole or not there, and that run no code when they are read.
+
+    names : further ones for the checkpoint that is written next; they and it appear together, and are one file
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[Path] = []
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        further, self.names = self.names, []
         try:
-            with replace_file(Path(path)) as temporary:
+            with replace_files([*further, Path(path)]) as (*others, temporary):
                 torch.save(checkpoint, temporary)
+                for other in others:
+                    _link_or_copy(temporary, other)
         # A full disk arrives as torch's own error, as a RuntimeError.
         except (OSError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
@@ -39,6 +50,16 @@ class WholeFiles(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         contents: dict[str, Any] = load_torch(Path(path))
         return contents
+
+
+def _link_or_copy(file: Path, name: Path) -> None:
+    """Give a file a second name; on a file system without them, a copy."""
+    try:
+        name.hardlink_to(file)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        shutil.copyfile(file, name)
 
 
 class Checkpoints(cb.ModelCheckpoint):
@@ -55,26 +76,16 @@ class Checkpoints(cb.ModelCheckpoint):
         )  # fmt: skip
 
         self.steps = steps
-        self.then: Callable[[pl.Trainer], None] = lambda trainer: None  # when one is written
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._last_global_step_saved = trainer.global_step  # a resumed run has that one
 
-    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
-        super()._save_checkpoint(trainer, filepath)
-        self.then(trainer)
-
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         step = trainer.global_step
         due = self.steps is not None and step % self.steps == 0 and step != self._last_global_step_saved
         if due and not trainer.is_last_batch:  # the epoch's end is near, and says more
-            self._save_checkpoint(trainer, str(self.file))
-
-    @property
-    def file(self) -> Path:
-        """Where a checkpoint with a plain name lies."""
-        return Path(str(self.dirpath)) / f"{self.filename}.ckpt"
+            self._save_checkpoint(trainer, str(Path(str(self.dirpath)) / f"{self.filename}.ckpt"))
 
     @property
     def state_key(self) -> str:
@@ -91,45 +102,21 @@ class Checkpoints(cb.ModelCheckpoint):
         self.current_score = state_dict["current_score"]
 
 
-class Best(Checkpoints):
-    """The checkpoint with the lowest value of ``monitor``: ``last`` itself, under a second name, not written again.
+class SecondNames(Checkpoints):
+    """Names for some of the checkpoints that another callback writes, which comes after this one among a trainer's
+    callbacks: nothing is written twice.
 
-    It stands before ``last`` among a trainer's callbacks, so that the state in ``last`` knows which step is the best.
-    A run that was killed before the second name was given gets it when it goes on.
-
-    last : writes a checkpoint at the end of every epoch
+    files : what writes them
     """
 
-    def __init__(self, folder: Path, filename: str, last: Checkpoints, monitor: str) -> None:
-        super().__init__(folder, filename, monitor=monitor)
-        self.last, last.then = last, self.name_last
-        self.step = -1  # of the best
+    def __init__(self, folder: Path, filename: str, files: WholeFiles, **options: Any) -> None:
+        super().__init__(folder, filename, **options)
+        self.files = files
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
-        self.step = self._last_global_step_saved = trainer.global_step
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        self.name_last(trainer)
-
-    def name_last(self, trainer: pl.Trainer) -> None:
-        """Give ``last`` the second name if it is the best; it stays what it is when the next ``last`` replaces it."""
-        if not trainer.is_global_zero or self.step != trainer.global_step:
-            return
-        # A rename onto another name of the same file leaves both.
-        if not (self.file.exists() and self.file.samefile(self.last.file)):
-            with replace_file(self.file) as temporary:
-                try:
-                    temporary.hardlink_to(self.last.file)
-                except OSError:  # a file system without second names
-                    shutil.copyfile(self.last.file, temporary)
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"step": self.step}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self.step = int(state_dict.get("step", -1))  # an older run wrote the best itself
+        self._last_global_step_saved = trainer.global_step
+        if trainer.is_global_zero:
+            self.files.names.append(Path(filepath))
 
 
 class WarmAverage(cb.Callback):

@@ -32,7 +32,7 @@ from densetrain.head_pose import reference_face
 from densetrain.network.checkpoint import BEST, LAST, read_checkpoint
 from densetrain.network.description import CHECKPOINT_KEY, Description
 from densetrain.network.model import load_pretrained
-from densetrain.training.callbacks import Bar, Best, Checkpoints, EpochLines, WarmAverage, WholeFiles
+from densetrain.training.callbacks import Bar, Checkpoints, EpochLines, SecondNames, WarmAverage, WholeFiles
 from densetrain.training.module import LandmarkModule
 
 __all__ = ["fit", "make_module", "make_trainer"]
@@ -103,15 +103,16 @@ def make_trainer(
     trainer = settings.trainer
     devices, nodes = _processes(settings)
     several = (devices if isinstance(devices, int) else 1) * nodes > 1 or "LOCAL_RANK" in os.environ
-    last = Checkpoints(out, Path(LAST).stem, steps=trainer.save_steps)
+    files = WholeFiles()
     watchers: list[cb.Callback] = [
-        Best(out, Path(BEST).stem, last, monitor="val_nme"),
-        last,
+        SecondNames(out, Path(BEST).stem, files, monitor="val_nme"),
         cb.LearningRateMonitor(logging_interval="step"),
         EpochLines(say),
     ]
     if trainer.keep_every is not None:
-        watchers.append(Checkpoints(out, "epoch-{epoch:03d}", save_top_k=-1, every_n_epochs=trainer.keep_every))
+        every = {"save_top_k": -1, "every_n_epochs": trainer.keep_every}
+        watchers.append(SecondNames(out, "epoch-{epoch:03d}", files, **every))
+    watchers.append(Checkpoints(out, Path(LAST).stem, steps=trainer.save_steps))
     if trainer.ema_decay is not None:
         watchers.append(WarmAverage(trainer.ema_decay))
     if trainer.patience is not None:
@@ -136,7 +137,7 @@ def make_trainer(
         "log_every_n_steps": LOG_EVERY,
         "callbacks": watchers,
         "logger": loggers,
-        "plugins": [WholeFiles()],
+        "plugins": [files],
         "enable_progress_bar": progress,
         "enable_model_summary": False,
     }

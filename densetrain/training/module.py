@@ -43,7 +43,7 @@ class LandmarkModule(pl.LightningModule):
         self.settings: FitSettings = about.settings
         self.net = LandmarkNet(self.settings.model, len(index), about.crop_size)
         self.loss = LandmarkLoss(self.settings.loss, index)
-        self.register_buffer("mirror", torch.from_numpy(index.mirror), persistent=False)
+        self.register_buffer("mirror", torch.tensor(index.mirror), persistent=False)
         self._closed = index.mirror_closed
         self._flip_line: tuple[float, float] | None = None
         self._outside: dict[str, Any] = {"sample_ids": sample_ids}

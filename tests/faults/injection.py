@@ -22,7 +22,9 @@ from densegen.errors import DensegenError
 
 Kind = Literal["none", "kill", "full", "error"]
 
-EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.listdir", "os.scandir", "shutil.rmtree"}
+EVENTS = {
+    "open", "os.link", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.listdir", "os.scandir", "shutil.rmtree"
+}  # fmt: skip
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 ONE_LINE, ESCAPED = 1, 70
 

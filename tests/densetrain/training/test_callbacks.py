@@ -12,6 +12,7 @@ import torch
 
 from densetrain.errors import TrainingError
 from densetrain.network.checkpoint import BEST, LAST, read_checkpoint
+from densetrain.training.callbacks import Checkpoints
 from densetrain.training.fit import fit
 from tests.densetrain.conftest import tiny
 
@@ -69,51 +70,60 @@ def test_a_network_that_gives_no_numbers_is_not_kept(dataset: Path, tmp_path: Pa
 
 
 def test_every_epochs_checkpoint_is_kept_on_request_and_a_moved_run_goes_on(dataset: Path, tmp_path: Path) -> None:
-    from densetrain.training.callbacks import Best, Checkpoints
-
-    fit([dataset], tiny("trainer.keep_every=1"), tmp_path / "run")
-    assert {"epoch-000.ckpt", "epoch-001.ckpt"} <= {path.name for path in (tmp_path / "run").iterdir()}
-    state = read_checkpoint(tmp_path / "run" / LAST)["callbacks"]["Checkpoints of best"]
-    moved = Best(tmp_path / "elsewhere", "best", Checkpoints(tmp_path / "elsewhere", "last"), monitor="val_nme")
+    run = tmp_path / "run"
+    fit([dataset], tiny("trainer.keep_every=1"), run)
+    assert [read_checkpoint(run / f"epoch-00{epoch}.ckpt")["epoch"] for epoch in (0, 1)] == [0, 1]
+    state = read_checkpoint(run / LAST)["callbacks"]["Checkpoints of best"]
+    moved = Checkpoints(tmp_path / "elsewhere", "best", monitor="val_nme")
     moved.load_state_dict(state)
     assert moved.best_model_score == state["best_model_score"]
     assert Path(moved.best_model_path) == tmp_path / "elsewhere/best.ckpt"
 
 
-def test_the_best_checkpoint_is_the_last_ones_second_name_and_gets_it_after_a_kill(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("names", ["links", "copies"])
+def test_a_checkpoint_of_several_names_is_written_once(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str
 ) -> None:
-    from densetrain.training.callbacks import Best, WholeFiles
+    plain, run, written = torch.save, tmp_path / "run", []
 
-    written: list[str] = []
-    save = WholeFiles.save_checkpoint
+    def count(contents: Any, path: Any, **options: Any) -> None:
+        written.append(path)
+        plain(contents, path, **options)
 
-    def count(self: WholeFiles, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
-        written.append(Path(path).name)
-        save(self, checkpoint, path, storage_options)
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
-    monkeypatch.setattr(WholeFiles, "save_checkpoint", count)
-    fit([dataset], tiny(), tmp_path / "whole")
-    assert written == [LAST, LAST]
+    monkeypatch.setattr(torch, "save", count)
+    if names == "copies":
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    fit([dataset], tiny("trainer.keep_every=1"), run)
+    assert len(written) == 2
+    last, best = run / LAST, run / BEST
+    kept = run / f"epoch-00{read_checkpoint(best)['epoch']}.ckpt"
+    assert best.read_bytes() == kept.read_bytes()
+    assert (run / "epoch-001.ckpt").read_bytes() == last.read_bytes()
+    assert last.samefile(run / "epoch-001.ckpt") == (names == "links")
+    assert not list(run.glob("*.partial"))
 
-    def die(self: Best, trainer: Any) -> None:
-        if self.step == trainer.global_step:
+
+def test_after_a_kill_between_its_names_a_run_ends_with_the_same_best(
+    dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its last epoch, when 'best.ckpt' is there already and 'last.ckpt' not yet."""
+    replace, killed = Path.replace, tmp_path / "killed"
+
+    def die(self: Path, target: Path) -> Path:
+        if target.name == LAST and (killed / LAST).exists():
             raise KeyboardInterrupt
+        return replace(self, target)
 
-    name_last = Best.name_last
-    monkeypatch.setattr(Best, "name_last", die)
-    with pytest.raises(KeyboardInterrupt):
-        fit([dataset], tiny(), tmp_path / "killed")
-    assert not (tmp_path / "killed" / BEST).exists()
-    names: list[int] = []
-
-    def look(self: Best, trainer: Any) -> None:
-        name_last(self, trainer)
-        names.append((tmp_path / "killed" / LAST).samefile(tmp_path / "killed" / BEST))
-
-    monkeypatch.setattr(Best, "name_last", look)
-    fit([dataset], tiny(), tmp_path / "killed")
-    assert names[0]  # before its first step, the epoch's checkpoint that the kill had left without its second name
-    killed, whole = (read_checkpoint(tmp_path / run / BEST) for run in ("killed", "whole"))
-    assert killed["epoch"] == whole["epoch"]
-    assert all(torch.equal(killed["state_dict"][name], value) for name, value in whole["state_dict"].items())
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", die)
+        with pytest.raises(KeyboardInterrupt):
+            fit([dataset], tiny(), killed)
+    assert read_checkpoint(killed / LAST)["epoch"] == 0
+    fit([dataset], tiny(), killed)
+    for name in (BEST, LAST):
+        ours, theirs = read_checkpoint(killed / name), read_checkpoint(run / name)
+        assert ours["epoch"] == theirs["epoch"]
+        assert all(torch.equal(ours["state_dict"][key], value) for key, value in theirs["state_dict"].items())
