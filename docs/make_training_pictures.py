@@ -16,7 +16,6 @@ from densetrain.config import read_settings
 from densetrain.evaluation.evaluate import evaluate_shards
 from densetrain.evaluation.report import draw_ced
 from densetrain.network.checkpoint import load_regressor
-from densetrain.network.profile import profile
 from densetrain.prediction.faces import find_faces
 from densetrain.prediction.predict import draw_faces
 from densetrain.preview import draw_augmented
@@ -26,13 +25,6 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGES, DEMO = ROOT / "docs/images", ROOT / "demo"
 sys.path.insert(0, str(ROOT))  # tests.browser
 LOSSES = ("hybrid", "wing", "mse", "l1", "smooth-l1")
-BACKBONES = {
-    "mobilenet_v2": "MobileNetV2",
-    "resnet18": "ResNet-18",
-    "timm:mobilenetv4_conv_small": "MobileNetV4 small",
-    "timm:efficientnet_lite0": "EfficientNet-lite0",
-    "timm:repvit_m0_9": "RepViT m0.9",
-}
 EPOCHS = 6
 
 
@@ -126,37 +118,9 @@ def losses() -> None:
     draw_ced(results, IMAGES / "losses.png")
 
 
-def backbones() -> None:
-    """Networks from random weights, everything equal but the network: error against cost."""
-    from matplotlib.figure import Figure
-
-    rows = []
-    for name, title in BACKBONES.items():
-        run = DEMO / f"backbones/{name.removeprefix('timm:')}"
-        more = (f"model.backbone={name}", "model.width=1", f"trainer.epochs={EPOCHS}")
-        settings = read_settings("demo", more)
-        fit([DEMO / "shards"], settings, run, say=print)
-        result = evaluate_shards(load_regressor(run), open_dataset(DEMO / "shards"), "validation")
-        cost = profile(settings.model, len(open_dataset(DEMO / "shards").index))
-        assert cost.latency_ms is not None
-        rows.append((title, result.score.all_images, cost.macs / 1e6, cost.latency_ms[0]))
-        print(f"{title}: {cost.parameters / 1e6:.1f} M parameters, NME, MACs in millions, ms: {rows[-1][1:]}")
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    labels = ("multiply-accumulates, millions", "ms a face, one thread")
-    for axes, place, label in zip(figure.subplots(1, 2, sharey=True), (2, 3), labels, strict=True):
-        for row in rows:
-            axes.plot(row[place], row[1], "o", color="#4477aa")
-            axes.annotate(row[0], (row[place], row[1]), xytext=(4, 4), textcoords="offset points", fontsize=8)
-        axes.set(xlabel=label, xlim=(0, 1.35 * max(row[place] for row in rows)))
-        axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("NME of the 520, %")
-    figure.savefig(IMAGES / "backbones.png", dpi=110, metadata={"Software": None})
-
-
 if __name__ == "__main__":
     augmented()
     held_out()
     predicted()
     qualitative()
     losses()
-    backbones()
