@@ -176,7 +176,7 @@ def _sample(images: Tensor, forward: Tensor, draws: Draws, size: int) -> Tensor:
     picture = images.to(torch.float32, memory_format=torch.contiguous_format)
     side = images.shape[-1]
     # Bilinear sampling sees two pixels across: a smaller image than half is averaged first.
-    shrink = max((factor for factor in range(1, side // (2 * size) + 1) if side % factor == 0), default=1)
+    shrink = max([1, *[factor for factor in range(2, side // (2 * size) + 1) if side % factor == 0]])
     if shrink > 1:
         picture = F.avg_pool2d(picture, shrink)
     edge = torch.cat([picture[..., 0, :], picture[..., -1, :], picture[..., :, 0], picture[..., :, -1]], dim=2)
