@@ -35,6 +35,9 @@ FIRST_PIXEL = {"original": 1.0, "reannotated": 0.0}
 """What each label file calls the centre of the first pixel; the original labels come from MATLAB."""
 
 AFLW_CROP = 120
+CROP_CENTRE = 0.5
+"""Pixels of an AFLW crop from its box's corner, as the labels count, to the centre of its first pixel. Found by laying 29
+crops on the photographs of AFLW2000-3D that they were cut from: 0.49 in x and in y."""
 MAX_LABEL_BYTES = 256 << 20
 MAX_LIST_BYTES = 8 << 20
 MAX_PREDICTED_PX = 1_000_000
@@ -52,10 +55,10 @@ class Benchmark:
     yaw_deg : (n,) float64, as the file has it, not wrapped
     boxes : (n, 4) float64, left, top, right, bottom of the 68-point truth, pixels of the images
     images : the image files, or None if only labels are here
-    to_truth : (n, 4) scale_x, scale_y, x, y that take image pixels to the truth's, or None if they are the same
+    to_truth : (n, 4) scale_x, scale_y, x, y that take image pixels, centres from 0, to the truth's, or None if they are
+        the same
+    as_script : (n, 4) what the benchmark's public script makes of them, before it compares them with ``raw``
     protocol : what a number made with it must be printed with, but for how the points are compared
-    script_pixel : what the benchmark's public script calls the centre of the first pixel of a prediction, whatever the
-        labels call it; None if it is not known to differ
     """
 
     protocol: Protocol
@@ -67,8 +70,8 @@ class Benchmark:
     yaw_deg: Float64
     boxes: Float64
     images: tuple[Path, ...] | None
+    as_script: Float64
     to_truth: Float64 | None = None
-    script_pixel: float | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -80,7 +83,7 @@ class Benchmark:
     @property
     def readings(self) -> tuple[Reading, ...]:
         """How predictions are compared: one way if the public script compares pixels as they lie, else both."""
-        same = self.script_pixel is None or np.array_equal(self.raw - self.script_pixel, self.truth)
+        same = self.to_truth is None and np.array_equal(self.raw, _moved(self.truth, self.as_script))
         return ("geometric",) if same else ("geometric", "public script")
 
     def errors(
@@ -92,15 +95,16 @@ class Benchmark:
         reading : ``geometric``, each label set by its own first pixel, or ``public script``, as the benchmark's
             published code compares: see ``script_pixel``
         """
-        points = predicted[..., :2].astype(np.float64)
-        if reading == "public script" and not as_labels:
-            assert self.script_pixel is not None
-            return nme(points + self.script_pixel, self.raw, self.normaliser, self.visible)
-        if self.to_truth is not None and not as_labels:
-            points = points * self.to_truth[:, None, :2] + self.to_truth[:, None, 2:]
-        if self.truth.shape[1] == 21:
+        points, truth = predicted[..., :2].astype(np.float64), self.truth
+        if as_labels:
+            truth = self.raw
+        elif reading == "public script":
+            points, truth = _moved(points, self.as_script), self.raw
+        elif self.to_truth is not None:
+            points = _moved(points, self.to_truth)
+        if truth.shape[1] == 21:
             points = points21(points).astype(np.float64)
-        return nme(points, self.raw if as_labels else self.truth, self.normaliser, self.visible)
+        return nme(points, truth, self.normaliser, self.visible)
 
     def truth_in_image(self, row: int) -> Float64:
         """(P, 2) true points of a face in pixels of its image, centres from 0; NaN if not visible."""
@@ -171,7 +175,7 @@ def aflw2000(
         protocol=Protocol(
             benchmark="AFLW2000-3D", faces=len(names), all_faces=AFLW2000, points="68 points", labels=labels, yaw=yaw
         ),
-        script_pixel=1.0,
+        as_script=np.ones((len(names), 4)),
     )
 
 
@@ -191,7 +195,8 @@ def aflw(root: str | Path | None, protocol: str | Path) -> Benchmark:
     roi = _numbers(protocol / "AFLW_GT_crop_roi_box.npy", (len(names), 4))
     yaw_deg = _numbers(protocol / "AFLW_GT_crop_yaws.npy", (len(names),))
     scale = (roi[:, 2:] - roi[:, :2]) / AFLW_CROP
-    boxes = (box_around(points68) - np.tile(roi[:, :2], 2)) / np.tile(scale, 2)
+    to_truth = np.concatenate([scale, roi[:, :2] + scale * CROP_CENTRE], axis=1)
+    boxes = (box_around(points68) - np.tile(to_truth[:, 2:], 2)) / np.tile(scale, 2)
     return Benchmark(
         names=tuple(Path(name).stem for name in names),
         truth=truth,
@@ -202,8 +207,15 @@ def aflw(root: str | Path | None, protocol: str | Path) -> Benchmark:
         boxes=boxes,
         images=None if root is None else _find_images(root, [Path(name).stem for name in names]),
         protocol=Protocol(benchmark="AFLW", faces=len(names), points="21 points", only_visible=True),
-        to_truth=np.concatenate([scale, roi[:, :2]], axis=1),
+        as_script=np.concatenate([scale, roi[:, :2] + scale], axis=1),
+        to_truth=to_truth,
     )
+
+
+def _moved(points: Float64, by: Float64) -> Float64:
+    """(n, P, 2) points through (n, 4) scale_x, scale_y, x, y."""
+    moved: Float64 = points * by[:, None, :2] + by[:, None, 2:]
+    return moved
 
 
 def read_predictions(path: Path, names: tuple[str, ...]) -> Float64:

@@ -165,8 +165,15 @@ def test_aflw_counts_visible_points_in_the_crops_frame(tmp_path: Path) -> None:
     np.save(tmp_path / "AFLW_GT_crop_yaws.npy", np.linspace(-90, 90, FACES))
     benchmark = aflw(None, tmp_path)
     assert len(AFLW21) == benchmark.truth.shape[1] == 21
-    in_crop = (points68 - roi[:, None, :2]) * 120 / 300
+    # The corner of the crop is 250, 260 in the labels; its first pixel's centre lies half a crop's pixel inside.
+    in_crop = (points68 - roi[:, None, :2]) * 120 / 300 - 0.5
     assert benchmark.errors(in_crop).max() < 1e-9
+    assert benchmark.readings == ("geometric", "public script")
+    # The public script calls that pixel 1, half a crop's pixel too far: 1.25 of the labels' pixels in x and in y.
+    np.testing.assert_allclose(
+        benchmark.errors(in_crop, reading="public script"), 100 * 1.25 * 2**0.5 / benchmark.normaliser
+    )
+    assert benchmark.errors(in_crop - 0.5, reading="public script").max() < 1e-9
     off = benchmark.errors(in_crop + [120 / 300, 0])
     np.testing.assert_allclose(off, 100 / benchmark.normaliser)
     np.testing.assert_allclose(benchmark.boxes[:, :2], in_crop.min(axis=1))
