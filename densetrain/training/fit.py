@@ -33,12 +33,9 @@ from densetrain.network.checkpoint import BEST, LAST, read_checkpoint
 from densetrain.network.description import CHECKPOINT_KEY, Description
 from densetrain.network.model import load_pretrained
 from densetrain.training.callbacks import Bar, Checkpoints, EpochLines, SecondNames, WarmAverage, WholeFiles
-from densetrain.training.module import LandmarkModule
+from densetrain.training.module import LOG_EVERY, LandmarkModule
 
 __all__ = ["fit", "make_module", "make_trainer"]
-
-LOG_EVERY = 10
-"""Steps between the numbers of logs and bar: each waits for the device."""
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 

@@ -20,9 +20,12 @@ from densetrain.network.description import CHECKPOINT_KEY, Description
 from densetrain.network.model import LandmarkNet
 from densetrain.training.losses import LandmarkLoss, gaussian_nll, squared_sigmas
 
-__all__ = ["LandmarkModule"]
+__all__ = ["LOG_EVERY", "LandmarkModule"]
 
 ADVICE = "the last checkpoint is kept; try a smaller optimiser.lr or trainer.clip"
+
+LOG_EVERY = 10
+"""Steps between the numbers of logs and bar: each waits for the device."""
 
 LOOK_EVERY = 16
 """Steps between looks at the losses: each look waits for the device."""
@@ -48,6 +51,8 @@ class LandmarkModule(pl.LightningModule):
         self._flip_line: tuple[float, float] | None = None
         self._outside: dict[str, Any] = {"sample_ids": sample_ids}
         self._watched: list[tuple[Tensor, Int64]] = []
+        self._loss_sum: Tensor | float = 0.0
+        self._loss_count = 0
 
     def on_fit_start(self) -> None:
         if self.settings.trainer.compile:
@@ -84,11 +89,21 @@ class LandmarkModule(pl.LightningModule):
         if len(self._watched) >= LOOK_EVERY:
             self._raise_if_not_finite()
         loss: Tensor = losses.mean()
-        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(images))
-        self.log(
-            "train_loss_epoch", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(images)
-        )
+        self._loss_sum, self._loss_count = self._loss_sum + loss.detach() * len(images), self._loss_count + len(images)
+        if self._is_logged:
+            self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(images))
         return loss
+
+    @property
+    def _is_logged(self) -> bool:
+        """Whether the logs get this step: to ask Lightning at every one costs the host a millisecond or two."""
+        return bool((self.global_step + 1) % LOG_EVERY == 0)
+
+    def on_train_epoch_start(self) -> None:
+        self._loss_sum, self._loss_count = 0.0, 0
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train_loss_epoch", self._loss_sum / max(self._loss_count, 1), sync_dist=True)
 
     def _augmented(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
         """(B, 3, s, s) float32 images at the size at which the network is trained, and (B, N, 3) landmarks."""
@@ -187,7 +202,8 @@ class LandmarkModule(pl.LightningModule):
         if gradient_clip_val is None:
             return
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), gradient_clip_val)
-        self.log("gradient_norm", norm)
+        if self._is_logged:
+            self.log("gradient_norm", norm)
 
     def rate(self, step: int, steps: int, per_epoch: float) -> float:
         """The learning rate at a step, as a share of the settings' own."""
@@ -231,6 +247,8 @@ class LandmarkModule(pl.LightningModule):
     def _raise_if_not_finite(self) -> None:
         """Look at the losses since the last look."""
         watched, self._watched = self._watched, []
+        if not watched or bool(torch.stack([losses.isfinite().all() for losses, _ in watched]).all()):
+            return
         for losses, rows in watched:
             bad = ~losses.isfinite()
             if bool(bad.any()):
