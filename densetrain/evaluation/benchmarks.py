@@ -36,8 +36,8 @@ FIRST_PIXEL = {"original": 1.0, "reannotated": 0.0}
 
 AFLW_CROP = 120
 CROP_CENTRE = 0.5
-"""Pixels of an AFLW crop from its box's corner, as the labels count, to the centre of its first pixel. 29 crops, laid on
-the photographs of AFLW2000-3D that they were cut from, say 0.49 in x and in y."""
+"""Pixels of an AFLW crop from its box's corner, as the labels count, to its first pixel's centre. 29 crops, laid on
+the photographs of AFLW2000-3D that they were cut from, say 0.49 in x and y."""
 MAX_LABEL_BYTES = 256 << 20
 MAX_LIST_BYTES = 8 << 20
 MAX_PREDICTED_PX = 1_000_000
