@@ -8,11 +8,12 @@ import numpy as np
 import onnx
 import pytest
 
+from densegen.arrays import Float32, Image
 from densegen.dataset.shard_set import ShardSet
 from densegen.errors import ConfigurationError, FormatError
 from densegen.geometry.flip import flip_points
 from densetrain.evaluation.evaluate import read_result
-from densetrain.network.regressor import FlipTested, open_regressor
+from densetrain.network.regressor import FlipTested, Regressor, open_regressor
 from tests.densetrain.command import call
 
 
@@ -40,11 +41,51 @@ def test_a_flip_test_is_the_mean_of_both_and_mirrors_with_its_input(exported: Pa
     tested = open_regressor(exported / "model.onnx", flip_test=True)
     crops = np.stack([shards[number].image for number in range(3)])
     mirrored = np.ascontiguousarray(crops[:, :, ::-1])
-    landmarks = tested(crops)
-    np.testing.assert_allclose(tested(mirrored), flip_points(landmarks)[:, tested.index.mirror], atol=1e-4)
+    landmarks = np.mean(tested.pair(crops)[:2], axis=0)
+    np.testing.assert_allclose(
+        np.mean(tested.pair(mirrored)[:2], axis=0), flip_points(landmarks)[:, tested.index.mirror], atol=1e-4
+    )
+    np.testing.assert_allclose(tested(mirrored), flip_points(tested(crops))[:, tested.index.mirror], atol=1e-4)
     both = plain(crops), flip_points(plain(mirrored))[:, tested.index.mirror]
     np.testing.assert_allclose(landmarks, np.mean(both, axis=0), atol=1e-4)
     assert np.abs(landmarks - both[0]).max() > 0.01
+
+
+class OnlyUpright:
+    """Knows one face, if its bright half is on top; else its answer lies to the right, so that a flip test doubts."""
+
+    def __init__(self, network: Regressor) -> None:
+        self.about, self.index, self.name = network.about, network.index, network.name
+        mean = np.array(network.about.mean_landmarks, np.float32)
+        self.face = (mean + flip_points(mean, self.about.crop_size)[self.index.mirror]) / 2
+
+    def __call__(self, crops: Image) -> Float32:
+        return self.with_sigma(crops)[0]
+
+    def with_sigma(self, crops: Image) -> tuple[Float32, None]:
+        half = self.about.crop_size // 2
+        upright = crops[:, :half].mean(axis=(1, 2, 3)) > crops[:, half:].mean(axis=(1, 2, 3)) + 1
+        off = np.where(upright, 0, 30).astype(np.float32)
+        return self.face + off[:, None, None] * np.array([1, 0, 0], np.float32), None
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_flip_test_looks_at_a_doubtful_face_turned(exported: Path, turns: int) -> None:
+    network = OnlyUpright(open_regressor(exported / "model.onnx"))
+    size = network.about.crop_size
+    crop = np.zeros((size, size, 3), np.uint8)
+    crop[: size // 2] = 200
+    sideways = np.ascontiguousarray(np.rot90(crop, turns))  # counterclockwise: (x, y) goes to (y, size - 1 - x)
+    expected = network.face
+    for _ in range(turns):
+        expected = np.stack([expected[:, 1], size - 1 - expected[:, 0], expected[:, 2]], axis=1)
+    tested = FlipTested(network)
+    np.testing.assert_allclose(tested(np.stack([crop, sideways])), [network.face, expected], atol=1e-3)
+    one, other, _ = tested.pair(sideways[None])
+    assert np.abs(one - other).max() == pytest.approx(60 if turns else 0, abs=1e-3)
+    # What no turn makes surer stays as it is.
+    grey = np.full((1, size, size, 3), 100, np.uint8)
+    np.testing.assert_array_equal(tested(grey), np.float32(0.5) * np.sum(tested.pair(grey)[:2], axis=0))
 
 
 def test_a_flip_test_needs_a_mirror_closed_index(exported: Path) -> None:

@@ -174,7 +174,7 @@ def test_validation_knows_the_flip_test(shards: ShardSet, run: Path) -> None:
     network = FlipTested(load_regressor(run / LAST))
     rows = shards.rows(tiny().data.validate_on)
     reader = shards.open()
-    one, other, _ = network.both(reader.images(rows))
+    one, other, _ = network.pair(reader.images(rows))
     truth = np.stack([reader.landmarks(int(row)) for row in rows])
     size = box_size(np.stack([reader.keypoints68(int(row)) for row in rows]))
     apart, off = (
