@@ -141,9 +141,9 @@ class FlipTested:
     The landmarks of the mirror image are mirrored back, and each takes its partner's place. This is the "flip test" of
     human pose estimation (Newell et al., ECCV 2016, section 4.2). It costs twice the time.
 
-    If the two answers lie far apart, the face may lie on its side or on its head, which networks are seldom trained for:
-    the crop is looked at in its other quarter turns, too, and one counts if its answers lie less than half as far apart.
-    Few faces cost that.
+    If the two answers lie far apart, the face may lie on its side or head, which networks are seldom trained for: the
+    crop is looked at in its other quarter turns, too. One counts if its answers lie less than half as far apart. Few
+    faces cost that.
 
     Raises :class:`ConfigurationError` if the index is not closed under the mirror.
     """
