@@ -46,7 +46,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--write", "outputs", multiple=True, type=click.Choice(get_args(Reconstructed)),
               help="may be repeated  [default: png, json, glb, mat]")  # fmt: skip
 @click.option("--sigma", type=click.FloatRange(1e-4, 0.5), help="how far a landmark is off, by the face's size")
-@click.option("--flip-test", is_flag=True, help="average with the landmarks of the mirrored crop, at twice the cost")
+@click.option("--flip-test", is_flag=True, help="average with the mirrored crop, at twice the cost; turn doubtful ones")
 @click.option("--limit", type=click.IntRange(1), help="only so many frames of video")
 @click.option("--device", default="cpu", show_default=True, help="torch's name of it")
 def reconstruct(

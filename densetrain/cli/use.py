@@ -42,7 +42,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--limit", type=click.IntRange(1), help="only so many frames of video")
 @click.option("--drop-above", type=click.FloatRange(0, min_open=True), metavar="PERCENT",
               help="leave out found faces whose expected NME is larger; needs --flip-test")  # fmt: skip
-@click.option("--flip-test", is_flag=True, help="average with the landmarks of the mirrored crop, at twice the cost")
+@click.option("--flip-test", is_flag=True, help="average with the mirrored crop, at twice the cost; turn doubtful ones")
 @click.option("--device", default="cpu", show_default=True, help="torch's name of it")
 def predict(
     paths: tuple[Path, ...], onnx: Path | None, webcam: int | None, flip_test: bool, device: str, **options: Any

@@ -82,8 +82,8 @@ class Benchmark:
 
     @property
     def readings(self) -> tuple[Reading, ...]:
-        """How predictions are compared: one way if the public script compares pixels as they lie, else both."""
-        same = self.to_truth is None and np.array_equal(self.raw, _moved(self.truth, self.as_script))
+        """How predictions are compared: one way if the public script's is the same, else both."""
+        same = self.to_truth is None and np.allclose(self.raw, _moved(self.truth, self.as_script), rtol=0, atol=1e-6)
         return ("geometric",) if same else ("geometric", "public script")
 
     def errors(
@@ -93,7 +93,7 @@ class Benchmark:
 
         as_labels : the predictions are label files of the benchmark: compared number by number, as they stand
         reading : ``geometric``, each label set by its own first pixel, or ``public script``, as the benchmark's
-            published code compares: see ``script_pixel``
+            published code compares: see ``as_script``
         """
         points, truth = predicted[..., :2].astype(np.float64), self.truth
         if as_labels:

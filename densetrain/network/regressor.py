@@ -39,11 +39,6 @@ ONNX_METADATA = "densetrain"
 """The key of an ONNX file's metadata that holds the model's description as JSON."""
 
 
-TURNED_ABOVE = 2.5
-"""Percent of a face's box between the answers of a flip test from which on the crop is looked at turned, too. Of the
-2,000 faces of AFLW2000-3D 2 % lie above it with a network whose NME is 3.3 %."""
-
-
 class Regressor(Protocol):
     """A trained network; ``index`` is the vertex index of its landmarks, ``name`` is for tables."""
 
@@ -141,9 +136,9 @@ class FlipTested:
     The landmarks of the mirror image are mirrored back, and each takes its partner's place. This is the "flip test" of
     human pose estimation (Newell et al., ECCV 2016, section 4.2). It costs twice the time.
 
-    If the two answers lie far apart, the face may lie on its side or head, which networks are seldom trained for: the
-    crop is looked at in its other quarter turns, too. One counts if its answers lie less than half as far apart. Few
-    faces cost that.
+    If the two answers lie further apart than the network is off on average over its validation samples, the face may be
+    on its side or head, which networks are seldom trained for: such a crop is looked at in its other quarter turns,
+    too, at four times the cost. A turn counts if its answers lie less than half as far apart.
 
     Raises :class:`ConfigurationError` if the index is not closed under the mirror.
     """
@@ -174,7 +169,8 @@ class FlipTested:
         the mean of their sigmas, if the network says them. Of unsure ones, in the quarter turn of which it is surest.
         """
         one, other, sigma = self.pair(crops)
-        rows = np.flatnonzero(self._apart(one, other) > TURNED_ABOVE)
+        usual = self.about.validation_nme
+        rows = np.flatnonzero(self._apart(one, other) > (np.inf if usual is None else usual))
         enough = self._apart(one[rows], other[rows]) / 2
         for turns in (1, 2, 3) if len(rows) else ():
             answers = self.pair(np.ascontiguousarray(np.rot90(crops[rows], turns, axes=(1, 2))))
@@ -260,8 +256,9 @@ class Answer:
 
     landmarks : (n, N, 3) float32, pixels, image frame; z has the scale of x and y, and no origin
     sigma_px : (n, N) float64, standard deviation of each landmark's coordinates, pixels of the image, or None
-    flip_distance : (n,) float64, how far the two answers of a flip test lie apart, or None: a network that is unsure of
-        a face gives two. 100 times their mean distance in x and y over sqrt(w h) of the box: the unit of NME
+    flip_distance : (n,) float64, how far the two answers of a flip test lie apart, in the turn of the crop that counts,
+        or None: a network that is unsure of a face gives two. 100 times their mean distance in x and y over sqrt(w h)
+        of the box: the unit of NME
     """
 
     landmarks: Float32

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from densegen.dataset.shard_set import ShardSet, open_dataset
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import find_data_file
 from densegen.sources.manifest import BuildSettings, Manifest
-from densetrain.data.batches import ShardBatches
+from densetrain.data.batches import Batch, ShardBatches
 from densetrain.network.checkpoint import BEST, LAST, load_regressor, read_checkpoint
 from densetrain.network.description import CHECKPOINT_KEY
 from densetrain.training.fit import fit, make_module
@@ -160,6 +161,34 @@ def test_a_run_is_checkpoints_settings_and_logs(run: Path, shards: ShardSet) -> 
     assert regressor.index.fingerprint == shards.index.fingerprint
     assert (regressor.about.crop_size, regressor.about.margin) == (256, 1.5)
     assert regressor(shards.open().image(0)[None]).shape == (1, 520, 3)
+
+
+def test_the_logs_hold_every_tenth_step_and_each_epochs_mean(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, int]] = []
+    step = LandmarkModule.training_step
+
+    def watched(module: LandmarkModule, batch: Batch, number: int) -> torch.Tensor:
+        loss = step(module, batch, number)
+        seen.append((float(loss.detach()), len(batch["images"])))
+        return loss
+
+    monkeypatch.setattr(LandmarkModule, "training_step", watched)
+    fit([dataset], tiny("data.batch_size=3", "trainer.epochs=2", "trainer.clip=100.0"), tmp_path / "run")
+    assert len(seen) % 2 == 0
+    assert len(seen) >= 10
+    with (tmp_path / "run/csv/version_0/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    steps = {int(row["step"]): row for row in rows if row["train_loss"]}
+    assert sorted(steps) == list(range(9, len(seen), 10))
+    for number, row in steps.items():
+        assert float(row["train_loss"]) == pytest.approx(seen[number][0], rel=1e-5)
+        assert float(row["gradient_norm"]) > 0
+    means = [float(row["train_loss_epoch"]) for row in rows if row["train_loss_epoch"]]
+    half = len(seen) // 2
+    expected = [sum(loss * n for loss, n in part) / sum(n for _, n in part) for part in (seen[:half], seen[half:])]
+    assert means == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_finished_run_is_left_as_it_is(dataset: Path, run: Path) -> None:
