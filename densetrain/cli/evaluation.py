@@ -191,7 +191,7 @@ def _evaluate_shards(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
 def _evaluate_public(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
     from densegen.console import ProgressBar
     from densetrain.evaluation.benchmarks import aflw2000, read_predictions
-    from densetrain.evaluation.evaluate import evaluate_benchmark, made_in_words, predict_benchmark, worst_cases
+    from densetrain.evaluation.evaluate import evaluate_benchmark, in_words, predict_benchmark, worst_cases
     from densetrain.prediction.detect import open_detector
     from densetrain.preview import draw_worst_images
 
@@ -215,7 +215,7 @@ def _evaluate_public(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
         with ProgressBar("predicting", "images") as bar:
             bar.start(len(benchmark))
             points, missed = predict_benchmark(regressor, benchmark, detector, bar.advance)
-        results = read(points, regressor.name, made_in_words(asked.box if detector else None, missed))
+        results = read(points, *in_words(regressor.name, asked.box if detector else None, missed))
     if benchmark.images is None:
         return results, None
     worst = dict(worst_cases(results[0], WORST))

@@ -37,7 +37,7 @@ __all__ = [
     "evaluate_benchmark",
     "evaluate_shards",
     "free_stem",
-    "made_in_words",
+    "in_words",
     "predict_benchmark",
     "read_result",
     "worst_cases",
@@ -109,17 +109,18 @@ def evaluate(
     opened = open_detector(detector) if isinstance(detector, str) else detector
     points, missed = predict_benchmark(network, on, opened, progress)
     named = detector if detector is None or isinstance(detector, str) else "given"
-    made = made_in_words(named, missed)
-    return evaluate_benchmark(on, points, network.name, made, threshold=threshold, seed=seed)
+    method, made = in_words(network.name, named, missed)
+    return evaluate_benchmark(on, points, method, made, threshold=threshold, seed=seed)
 
 
-def made_in_words(detector: str | None, missed: int) -> str:
-    """What predictions were made from: crops around true boxes, or around a detector's."""
+def in_words(network: str, detector: str | None, missed: int) -> tuple[str, str]:
+    """A method's name in tables, and what its predictions were made from: crops around true boxes, or a detector's."""
     if detector is None:
-        return "crops around the true boxes"
+        return network, "crops around the true boxes"
     return (
+        f"{network}, boxes of {detector}",
         f"crops around the boxes of the detector {detector}, around the true box for {missed:,} not found, laid again "
-        f"{REFINE} times at most"
+        f"{REFINE} times at most",
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from densetrain.evaluation.evaluate import read_result
+from densetrain.evaluation.evaluate import in_words, read_result
 from tests.densetrain.command import call, fails
 
 
@@ -75,3 +75,11 @@ def test_damaged_results_are_refused(tmp_path: Path) -> None:
     assert "is no text" in fails("report", path, "--out", tmp_path / "out")
     path.write_text("[" * 100_000)
     assert "is no result" in fails("report", path, "--out", tmp_path / "out")
+
+
+def test_a_detectors_boxes_are_part_of_a_methods_name() -> None:
+    """Two curves of one network would bear one name, if only what they were made from told them apart."""
+    (true, made), (found, found_made) = in_words("run", None, 0), in_words("run", "yunet", 14)
+    assert (true, found) == ("run", "run, boxes of yunet")
+    assert made == "crops around the true boxes"
+    assert "around the true box for 14 not found" in found_made
