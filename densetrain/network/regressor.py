@@ -16,7 +16,7 @@ from densegen.arrays import Float32, Float64, Image
 from densegen.errors import ConfigurationError, FormatError
 from densegen.extras import install_line
 from densegen.files import read_bytes
-from densegen.geometry.crop import crop_of_box, warp
+from densegen.geometry.crop import box_size, crop_of_box, warp
 from densegen.geometry.flip import flip_points
 from densegen.index.vertex_index import VertexIndex
 from densetrain.network.description import Description, read_description
@@ -41,8 +41,7 @@ ONNX_METADATA = "densetrain"
 
 TURN_COUNTS = 1 / 3
 """Share of the upright answers' distance below which those of a turned crop count. With the network of docs/accuracy.md
-62 of AFLW2000-3D's faces are doubtful and five take a turn, all to their good; below a half, another network took a
-wrong one, too."""
+six of AFLW2000-3D's faces take a turn, all to their good; below a half, another network took a wrong one, too."""
 
 
 class Regressor(Protocol):
@@ -199,9 +198,11 @@ class FlipTested:
         return landmarks.copy(), back, np.float32(0.5) * (sigma + other[:, self.index.mirror])
 
     def _apart(self, one: Float32, other: Float32) -> Float64:
-        """(B,) how far two answers lie apart, percent of the side of the box that a crop is laid around."""
+        """(B,) how far two answers lie apart, percent of the size of the face that they mean: of one that is not seen,
+        networks make large and small ones.
+        """
         apart_px = np.linalg.norm((one - other)[..., :2].astype(np.float64), axis=-1).mean(axis=-1)
-        share: Float64 = 100 * apart_px * self.about.margin / self.about.crop_size
+        share: Float64 = 100 * apart_px / np.maximum(box_size((one + other) / 2), 1.0)
         return share
 
 
