@@ -176,6 +176,7 @@ def _sample(images: Tensor, forward: Tensor, draws: Draws, size: int) -> Tensor:
     picture = images.to(torch.float32, memory_format=torch.contiguous_format)
     side = images.shape[-1]
     # Bilinear sampling sees two pixels across: a smaller image than half is averaged first.
+    # No default for max(): the compiler of torch 2.11 does not know it.
     shrink = max([1, *[factor for factor in range(2, side // (2 * size) + 1) if side % factor == 0]])
     if shrink > 1:
         picture = F.avg_pool2d(picture, shrink)

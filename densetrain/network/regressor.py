@@ -174,12 +174,12 @@ class FlipTested:
         the mean of their sigmas, if the network says them. Of unsure ones, in the quarter turn of which it is surest.
         """
         one, other, sigma = self.pair(crops)
-        usual = self.about.validation_nme
-        rows = np.flatnonzero(self._apart(one, other) > (np.inf if usual is None else usual))
-        enough = self._apart(one[rows], other[rows]) * TURN_COUNTS
+        usual, apart = self.about.validation_nme, _apart(one, other)
+        rows = np.flatnonzero(apart > (np.inf if usual is None else usual))
+        enough = apart[rows] * TURN_COUNTS
         for turns in (1, 2, 3) if len(rows) else ():
             answers = self.pair(np.ascontiguousarray(np.rot90(crops[rows], turns, axes=(1, 2))))
-            apart = self._apart(answers[0], answers[1])
+            apart = _apart(answers[0], answers[1])
             better = apart < enough
             enough[better] = apart[better]
             for mine, turned in zip((one, other), answers[:2], strict=True):
@@ -197,13 +197,14 @@ class FlipTested:
             return landmarks.copy(), back, None
         return landmarks.copy(), back, np.float32(0.5) * (sigma + other[:, self.index.mirror])
 
-    def _apart(self, one: Float32, other: Float32) -> Float64:
-        """(B,) how far two answers lie apart, percent of the size of the face that they mean: of one that is not seen,
-        networks make large and small ones.
-        """
-        apart_px = np.linalg.norm((one - other)[..., :2].astype(np.float64), axis=-1).mean(axis=-1)
-        share: Float64 = 100 * apart_px / np.maximum(box_size((one + other) / 2), 1.0)
-        return share
+
+def _apart(one: Float32, other: Float32) -> Float64:
+    """(B,) how far two answers lie apart, percent of the size of the face that they mean: of one that is not seen,
+    networks make large and small ones.
+    """
+    apart_px = np.linalg.norm((one - other)[..., :2].astype(np.float64), axis=-1).mean(axis=-1)
+    share: Float64 = 100 * apart_px / np.maximum(box_size((one + other) / 2), 1.0)
+    return share
 
 
 def _turn_back(points: Float32, turns: int, size: int) -> Float32:
