@@ -9,20 +9,20 @@ from densegen.errors import ConfigurationError
 __all__ = ["check_output"]
 
 _KINDS = {
-    ".csv": b"id,name,",
-    ".json": b"densegen vertex index",
-    ".npz": b"id.npy",
-    ".obj": b"trimesh",
-    ".ply": b"trimesh",
-    ".png": b"\x89PNG",
-    ".safetensors": b"densegen morphable model",
-    ".yaml": b"densegen ",
-    ".yml": b"densegen ",
+    ".csv": (b"id,name,",),
+    ".json": (b"densegen vertex index",),
+    ".npz": (b"id.npy", b"annotated_by.npy"),
+    ".obj": (b"trimesh",),
+    ".ply": (b"trimesh",),
+    ".png": (b"\x89PNG",),
+    ".safetensors": (b"densegen morphable model",),
+    ".yaml": (b"densegen ",),
+    ".yml": (b"densegen ",),
 }
-"""What stands near the beginning of a file of each kind that densegen wrote."""
+"""What stands near the beginning of a file of each kind that densegen or densetrain wrote."""
 
 
-_WORDS = {".png": "a PNG", ".safetensors": "a safetensors file"}
+_WORDS = {".npz": "a NumPy archive", ".png": "a PNG", ".safetensors": "a safetensors file"}
 
 
 def check_output(path: Path, *inputs: Path | None, kind: str | None = None) -> None:
@@ -44,10 +44,10 @@ def check_output(path: Path, *inputs: Path | None, kind: str | None = None) -> N
         raise ConfigurationError(f"{path} is an input of this command: choose another file to write")
     with path.open("rb") as file:
         begin = file.read(8192)
-    marker = _KINDS.get(path.suffix.lower())
-    if marker is not None:
-        ours = marker in begin
+    markers = _KINDS.get(path.suffix.lower())
+    if markers is not None:
+        ours = any(one in begin for one in markers)
     else:
-        ours = not begin.strip(b"0123456789 \r\n\t-") or any(one in begin for one in _KINDS.values())
+        ours = not begin.strip(b"0123456789 \r\n\t-") or any(one in begin for kind in _KINDS.values() for one in kind)
     if begin and not ours:
         raise ConfigurationError(f"{path} holds something that densegen did not write: choose another name")

@@ -41,11 +41,13 @@ MAX_JSON_BYTES = 256 << 20
 MAX_ARCHIVE_BYTES = 128 << 20
 
 
-def read_archive(path: Path, names: Iterable[str], what: str) -> dict[str, npt.NDArray[Any]]:
+def read_archive(
+    path: Path, names: Iterable[str], what: str, largest: int = MAX_ARCHIVE_BYTES
+) -> dict[str, npt.NDArray[Any]]:
     """The arrays ``names`` of a NumPy archive (``.npz``); nothing in it is unpickled.
 
     Raises :class:`FormatError`, which names ``what`` it should be, if it is damaged, lacks one, or unpacks to more
-    than ``MAX_ARCHIVE_BYTES``.
+    than ``largest`` bytes.
     """
     import zipfile
 
@@ -58,10 +60,8 @@ def read_archive(path: Path, names: Iterable[str], what: str) -> dict[str, npt.N
             # Other methods unpack by whole blocks, whatever size a member says it has.
             if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
                 raise FormatError(f"{path.name} is packed in another way than NumPy packs: save it with np.savez")
-            if (size := sum(member.file_size for member in members)) > MAX_ARCHIVE_BYTES:
-                raise FormatError(
-                    f"{path.name} unpacks to {size >> 20} MiB, at most {MAX_ARCHIVE_BYTES >> 20} are read"
-                )
+            if (size := sum(member.file_size for member in members)) > largest:
+                raise FormatError(f"{path.name} unpacks to {size >> 20} MiB, at most {largest >> 20} are read")
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: np.asarray(archive[name]) for name in names}
         for name, array in arrays.items():

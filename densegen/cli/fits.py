@@ -26,15 +26,16 @@ PATH = click.Path(path_type=Path)
 _SHARED = (
     model_option("model file"),
     click.option("--out", type=PATH, required=True, help="folder for fits, photographs, manifest.yaml and report.json"),
-    click.option("--points", "kind", type=click.Choice(["ibug68", "aflw21", "names"]),
+    click.option("--points", "kinds", multiple=True, type=click.Choice(["ibug68", "aflw21", "names"]),
                  help="what the points are; names: of the index's landmarks  [default: by their number]"),
     click.option("--names", type=PATH, help="text file of one photograph a line, for a .npy file"),
-    click.option("--first-pixel", type=click.IntRange(0, 1),
+    click.option("--first-pixel", "first_pixels", multiple=True, type=click.IntRange(0, 1),
                  help="what the file calls the first pixel  [default: 1 in .pts, else 0]"),
     click.option("--index", "index_path", type=PATH, help="vertex index (YAML)  [default: densegen's own]"),
     click.option("--prior", "prior_path", type=PATH,
                  help="folder of fits whose coefficients say what faces are like  [default: the model's own spread]"),
-    click.option("--sigma", type=float, help="how far a point is off, by the face's size  [default: 0.02]"),
+    click.option("--sigma", "sigmas", multiple=True, type=float,
+                 help="how far a point is off, by the face's size  [default: 0.02]"),
     click.option("--max-residual", type=float, help="set a face aside beyond this, by its size  [default: 0.06]"),
     click.option("--jaw", type=click.Choice(["true", "outline"]), help="what the jaw's points mark: the jaw itself, or "
                  "the outline that is seen  [default: true]"),
@@ -56,13 +57,16 @@ def fits() -> None:
 
 @fits.command("make", short_help="Make fits for photographs.")
 @click.argument("photos", type=PATH)
-@click.option("--landmarks", type=PATH, required=True,
-              help="folder of .pts files, or a .pts, .csv, .json (COCO's, too) or .npy file")  # fmt: skip
+@click.option("--landmarks", multiple=True, type=PATH, required=True,
+              help="folder of .pts files, or a .pts, .csv, .json (COCO's, too), .npy or .npz file; may be "
+              "repeated")  # fmt: skip
 @_shared
-def make_fits(photos: Path, landmarks: Path, **options: Any) -> None:
+def make_fits(photos: Path, landmarks: tuple[Path, ...], **options: Any) -> None:
     """Make fits, in the layout of 300W-LP, for the photographs in the folder PHOTOS.
 
     The landmarks are 68 or 21 points, or any of them by name. Look at OUT/overlays.png, then build OUT/manifest.yaml.
+    With several --landmarks all count together; --sigma, --points and --first-pixel are then given once for each, in
+    the same order.
 
     \b
     reads    PHOTOS, --landmarks, --model, --prior
@@ -72,42 +76,35 @@ def make_fits(photos: Path, landmarks: Path, **options: Any) -> None:
     from densegen.fitting.face_tasks import tasks_of_photographs
 
     asked = _Asked(**options)
-    annotations = asked.read(landmarks)
-    tasks, missing = tasks_of_photographs(photos, annotations)
-    _run(asked, annotations, tasks, missing, photos.resolve().name)
+    sources = asked.read(landmarks)
+    tasks, missing = tasks_of_photographs(photos, sources)
+    _run(asked, sources, tasks, missing, photos.resolve().name)
 
 
 @fits.command("refine", short_help="Move fits onto landmarks.")
 @click.argument("root", type=PATH)
-@click.option("--landmarks", type=PATH, required=True, help="the points to move the fits onto, see 'make'")
+@click.option("--landmarks", multiple=True, type=PATH, required=True,
+              help="the points to move the fits onto, see 'make'; may be repeated")  # fmt: skip
 @click.option("--manifest", "manifest_name", help="where ROOT's fits lie  [default: ROOT/manifest.yaml, else anywhere]")
 @_shared
-def refine_fits(root: Path, landmarks: Path, manifest_name: str | None, **options: Any) -> None:
+def refine_fits(root: Path, landmarks: tuple[Path, ...], manifest_name: str | None, **options: Any) -> None:
     """Move the fits in the folder ROOT onto landmarks, and keep them near to where they were.
 
     A fit without landmarks is copied as it is. OUT has the folders of ROOT, but no shipped flips: a build mirrors.
+    Several --landmarks count together, as in 'make': a person's few and a network's many ('densetrain annotate').
 
     \b
     reads    ROOT, --landmarks, --model, --prior
     writes   OUT (ROOT's folders), manifest.yaml, report.json, overlays.png
     example  densegen fits refine 300W_LP --landmarks corrected.csv --out refined
     """
-    from densegen.errors import ConfigurationError
     from densegen.fitting.face_tasks import tasks_of_fits
-    from densegen.sources.fit_list import list_fits
-    from densegen.sources.manifest import read_manifest
-    from densegen.sources.manifest_init import manifest_of_folder
+    from densegen.sources.manifest_init import fits_below
 
     asked = _Asked(**options)
-    annotations = asked.read(landmarks)
-    if manifest_name is None and (root / "manifest.yaml").is_file():
-        manifest_name = str(root / "manifest.yaml")
-    dataset = read_manifest(manifest_name) if manifest_name else manifest_of_folder(root).manifest
-    flips = [flip for flip in dataset.flips if flip != "shipped"]
-    if not flips:
-        raise ConfigurationError(f"{dataset.name} has shipped flips alone, and those are not refined")
-    entries = list_fits(dataset, root, flips[0])
-    _run(asked, annotations, tasks_of_fits(entries, root, annotations), [], dataset)
+    sources = asked.read(landmarks)
+    dataset, entries = fits_below(root, manifest_name)
+    _run(asked, sources, tasks_of_fits(entries, root, sources), [], dataset)
 
 
 @dataclass(frozen=True)
@@ -116,12 +113,12 @@ class _Asked:
 
     model_path: Path
     out: Path
-    kind: str | None
+    kinds: tuple[str, ...]
     names: Path | None
-    first_pixel: int | None
+    first_pixels: tuple[int, ...]
     index_path: Path | None
     prior_path: Path | None
-    sigma: float | None
+    sigmas: tuple[float, ...]
     max_residual: float | None
     jaw: str | None
     jobs: int
@@ -130,25 +127,31 @@ class _Asked:
     def prior_in_words(self) -> str:
         return "the model's own" if self.prior_path is None else f"fits in {self.prior_path.name}"
 
-    def read(self, landmarks: Path) -> Annotations:
+    def read(self, landmarks: tuple[Path, ...]) -> list[Annotations]:
         from densegen.sources.annotations import read_annotations
 
-        return read_annotations(landmarks, kind=self.kind, first_pixel=self.first_pixel, names=self.names)
+        for option, given in (("sigma", self.sigmas), ("points", self.kinds), ("first-pixel", self.first_pixels)):
+            if len(given) not in (0, len(landmarks)):
+                raise click.UsageError(
+                    f"--{option} is given {len(given)} times for {len(landmarks)} --landmarks: give it for each, in "
+                    "their order, or not at all"
+                )
+        nothing: tuple[None, ...] = (None,) * len(landmarks)
+        parts = zip(landmarks, self.kinds or nothing, self.first_pixels or nothing, strict=True)
+        return [read_annotations(path, kind=kind, first_pixel=first, names=self.names) for path, kind, first in parts]
 
-    def fitter(self, annotations: Annotations, model: MorphableModel) -> Fitter:
+    def fitter(self, sources: list[Annotations], model: MorphableModel) -> Fitter:
         from densegen.fitting.fitter import FitSettings, make_fitter
         from densegen.fitting.prior import read_prior
         from densegen.index.vertex_index import read_index
 
-        given: dict[str, Any] = {"sigma": self.sigma, "max_residual": self.max_residual, "jaw": self.jaw}
+        given: dict[str, Any] = {"sigma": self.sigmas or None, "max_residual": self.max_residual, "jaw": self.jaw}
         settings = FitSettings(**{name: value for name, value in given.items() if value is not None})
-        return make_fitter(
-            annotations, model, read_index(self.index_path), read_prior(self.prior_path, model), settings
-        )
+        return make_fitter(sources, model, read_index(self.index_path), read_prior(self.prior_path, model), settings)
 
 
 def _run(
-    asked: _Asked, annotations: Annotations, tasks: list[FaceTask], missing: list[FitOutcome], dataset: str | Manifest
+    asked: _Asked, sources: list[Annotations], tasks: list[FaceTask], missing: list[FitOutcome], dataset: str | Manifest
 ) -> None:
     """Fit the faces, and report.
 
@@ -160,15 +163,15 @@ def _run(
 
     check_output_folder(asked.out, tasks)
     model = read_model(asked.model_path)
-    fitter = asked.fitter(annotations, model)
+    fitter = asked.fitter(sources, model)
     with ProgressBar("fitting", "faces") as bar, open_pool(asked.jobs) as pool:
         bar.start(len(tasks))
         outcomes = run_tasks(fitter, tasks, asked.out, pool, bar.advance)
-    _finish(asked, annotations, fitter, [*outcomes, *missing], dataset, f"{model.name} {model.fingerprint}")
+    _finish(asked, sources, fitter, [*outcomes, *missing], dataset, f"{model.name} {model.fingerprint}")
 
 
 def _finish(
-    asked: _Asked, annotations: Annotations, fitter: Fitter, outcomes: list[FitOutcome], dataset: str | Manifest,
+    asked: _Asked, sources: list[Annotations], fitter: Fitter, outcomes: list[FitOutcome], dataset: str | Manifest,
     model: str,
 ) -> None:  # fmt: skip
     from densegen.errors import ConfigurationError
@@ -184,7 +187,7 @@ def _finish(
         write_manifest(_manifest(dataset, outcomes, out), out / MANIFEST_NAME)
         digest = sha256_of(out / MANIFEST_NAME)
     write_report(
-        out / REPORT_NAME, report, outcomes, fitter, annotations, model=model, prior=asked.prior_in_words,
+        out / REPORT_NAME, report, outcomes, fitter, sources, model=model, prior=asked.prior_in_words,
         manifest_sha256=digest,
     )  # fmt: skip
     for reason, count in report.set_aside.items():

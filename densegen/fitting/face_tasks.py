@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -12,7 +12,7 @@ import numpy as np
 from densegen.arrays import Float64, Mask
 from densegen.errors import ConfigurationError
 from densegen.files import stays_below
-from densegen.sources.annotations import Annotations
+from densegen.sources.annotations import Annotations, FaceMarks
 from densegen.sources.fit_list import IMAGE_SUFFIXES, FitEntry
 
 __all__ = ["FITS_FOLDER", "FaceTask", "FitOutcome", "tasks_of_fits", "tasks_of_photographs"]
@@ -46,6 +46,7 @@ class FitOutcome:
     residuals : (N, 2) float64, observed minus explained, px, image frame, y down; NaN if not visible
     before : the same of the fit that existed
     wrong : (N,) bool, points that were left out
+    weight : (N,) how much each point counts in a mean: 1 / sigma^2; None if all count alike
     """
 
     task: FaceTask
@@ -55,6 +56,7 @@ class FitOutcome:
     residuals: Float64 | None = None
     before: Float64 | None = None
     wrong: Mask | None = None
+    weight: Float64 | None = None
 
     @property
     def error(self) -> float:
@@ -62,17 +64,31 @@ class FitOutcome:
         if self.residuals is None:
             return float("nan")
         distance = np.linalg.norm(self.residuals, axis=1)
-        used = ~np.isnan(distance) if self.wrong is None else ~np.isnan(distance) & ~self.wrong
-        return float(distance[used].mean()) / self.size
+        return float(self.mean(distance, None if self.wrong is None else ~self.wrong)) / self.size
+
+    def mean(self, values: Float64, counted: Mask | None = None) -> Float64:
+        """Mean of (N, ...) values of the points that are visible, and of those that are ``counted``."""
+        rows = ~np.isnan(values.reshape(len(values), -1)[:, 0])
+        rows = rows if counted is None else rows & counted
+        mean: Float64 = np.average(values[rows], axis=0, weights=None if self.weight is None else self.weight[rows])
+        return mean
+
+    @property
+    def surest(self) -> Mask:
+        """(N,) bool: the points that count most."""
+        assert self.task.points is not None
+        return np.ones(len(self.task.points), bool) if self.weight is None else self.weight == self.weight.max()
 
 
-def tasks_of_photographs(photos: Path, annotations: Annotations) -> tuple[list[FaceTask], list[FitOutcome]]:
+def tasks_of_photographs(photos: Path, sources: Sequence[Annotations]) -> tuple[list[FaceTask], list[FitOutcome]]:
     """The faces whose photographs are there, and the others as outcomes.
 
     A photograph is named by its path below ``photos``, with or without its suffix, or by its name alone if that is
-    unique there.
+    unique there. A face has the points of all sources, one source's after the other's; with several sources a
+    photograph has one face.
 
-    Raises :class:`ConfigurationError` if the folder does not exist, or no face has a photograph.
+    Raises :class:`ConfigurationError` if the folder does not exist, no face has a photograph, or a photograph has
+    several faces in several sources.
     """
     if not photos.is_dir():
         raise ConfigurationError(f"{photos} is not a folder of photographs")
@@ -82,12 +98,12 @@ def tasks_of_photographs(photos: Path, annotations: Annotations) -> tuple[list[F
         if path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
     )
     found, missing = [], []
-    for face in annotations.faces:
+    for number, face in _numbered(sources):
         if not stays_below(face.image):
             raise ConfigurationError(f"the photograph {face.image!r} leaves {photos}: give names below it")
         candidates = places.named(face.image)
         if len(candidates) == 1:
-            found.append((candidates[0], face.points))
+            found.append((candidates[0], number, face.points))
             continue
         task = FaceTask(f"{FITS_FOLDER}/{_without_suffix(face.image)}", photos / face.image, face.points)
         if candidates:
@@ -99,14 +115,43 @@ def tasks_of_photographs(photos: Path, annotations: Annotations) -> tuple[list[F
         raise ConfigurationError(
             f"{len(missing)} faces, and not one has a photograph in {photos}: {missing[0].message}"
         )
-    of_photograph, seen, tasks = Counter(place for place, _ in found), Counter[PurePosixPath](), []
-    for place, points in found:
+    faces = [(place, points) for place, _, points in found]
+    if len(sources) > 1:
+        missing = list({outcome.task.name: outcome for outcome in missing}.values())
+        if twice := [place for (place, _), count in Counter((p, n) for p, n, _ in found).items() if count > 1]:
+            raise ConfigurationError(
+                f"{twice[0]} has several faces in one of {len(sources)} files of landmarks: give one"
+            )
+        of_place: dict[PurePosixPath, dict[int, Float64]] = {}
+        for place, number, points in found:
+            of_place.setdefault(place, {})[number] = points
+        faces = [(place, _one_after_the_other(marks, sources)) for place, marks in of_place.items()]
+    of_photograph, seen, tasks = Counter(place for place, _ in faces), Counter[PurePosixPath](), []
+    for place, points in faces:
         own = f"_face{seen[place]}" if of_photograph[place] > 1 else ""
         seen[place] += 1
         tasks.append(FaceTask(f"{FITS_FOLDER}/{place.with_suffix('')}{own}", photos / place, points))
-    if twice := [name for name, count in Counter(task.name for task in tasks).items() if count > 1]:
-        raise ConfigurationError(f"two faces would be written to {twice[0]}.mat: rename one of their photographs")
+    if alike := [name for name, count in Counter(task.name for task in tasks).items() if count > 1]:
+        raise ConfigurationError(f"two faces would be written to {alike[0]}.mat: rename one of their photographs")
     return tasks, missing
+
+
+def _numbered(sources: Sequence[Annotations]) -> Iterator[tuple[int, FaceMarks]]:
+    """Each face with the number of the source that it is of."""
+    return ((number, face) for number, source in enumerate(sources) for face in source.faces)
+
+
+def _one_after_the_other(marks: dict[int, Float64], sources: Sequence[Annotations]) -> Float64:
+    """(N, 2 or 3) a face's points of all sources, 2D if there are several; NaN for a source that lacks the face.
+
+    marks : (n, 2 or 3) by the number of a source
+    """
+    if len(sources) == 1:
+        return marks[0]
+    nothing = [np.full((len(source.names), 2), np.nan) for source in sources]
+    return np.concatenate(
+        [marks[number][:, :2] if number in marks else nothing[number] for number in range(len(sources))]
+    )
 
 
 def _without_suffix(name: str) -> str:
@@ -138,26 +183,27 @@ class _Places:
         return found or []
 
 
-def tasks_of_fits(entries: Sequence[FitEntry], root: Path, annotations: Annotations) -> list[FaceTask]:
-    """Fits that exist, with their landmarks if there are some; the others stay as they are.
+def tasks_of_fits(entries: Sequence[FitEntry], root: Path, sources: Sequence[Annotations]) -> list[FaceTask]:
+    """Fits that exist, with their landmarks if there are some, those of all sources; the others stay as they are.
 
     Raises :class:`ConfigurationError` if not one has landmarks, or a name means several fits.
     """
     fits = {PurePosixPath(*entry.fit.relative_to(root).parts): entry for entry in entries}
-    places, marks = _Places(fits), dict[PurePosixPath, Float64]()
-    for face in annotations.faces:
+    places, marks = _Places(fits), dict[PurePosixPath, dict[int, Float64]]()
+    for number, face in _numbered(sources):
         meant = places.named(_without_suffix(face.image))
         if len(meant) > 1:
             raise ConfigurationError(f"{face.image} names {len(meant)} fits: give their folders")
-        if meant and meant[0] in marks:
+        if meant and number in marks.setdefault(meant[0], {}):
             raise ConfigurationError(f"{meant[0]} has landmarks of two faces: a fit is of one")
         if meant:
-            marks[meant[0]] = face.points
+            marks[meant[0]][number] = face.points
     if not marks:
         raise ConfigurationError(
             f"none of {len(fits)} fits has landmarks: the first fit is {next(iter(fits), 'not there')}, the first "
-            f"landmarks are of {annotations.faces[0].image}"
+            f"landmarks are of {sources[0].faces[0].image}"
         )
+    points = {path: _one_after_the_other(of_fit, sources) for path, of_fit in marks.items()}
     return [
-        FaceTask(str(path.with_suffix("")), entry.image, marks.get(path), entry.fit) for path, entry in fits.items()
+        FaceTask(str(path.with_suffix("")), entry.image, points.get(path), entry.fit) for path, entry in fits.items()
     ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 from typing import Literal
 
 import numpy as np
 
-from densegen.arrays import Float64
+from densegen.arrays import Float64, Int64
 from densegen.errors import ConfigurationError, SampleError
 from densegen.face.morphable_model import MorphableModel
 from densegen.fitting.face_tasks import FaceTask, FitOutcome
@@ -23,7 +26,10 @@ from densegen.sources.annotations import Annotations
 from densegen.sources.fits import Fit, complete_fit, read_fit
 from densegen.sources.photograph import read_photograph
 
-__all__ = ["SWAPPED_REASON", "FitSettings", "Fitter", "make_fitter", "points_of"]
+__all__ = ["SIGMA", "SWAPPED_REASON", "FitSettings", "Fitter", "make_fitter", "points_of"]
+
+SIGMA = 0.02
+"""How far a person's points are off, as a share of the face's size."""
 
 SWAPPED_REASON = "left-right-swapped"
 
@@ -35,19 +41,21 @@ SWAPPED = 0.6
 class FitSettings:
     """How landmarks are believed.
 
-    sigma : standard deviation of a coordinate, as a share of the face's size (sqrt(w h) of its points' box)
+    sigma : standard deviation of a coordinate, as a share of the face's size (sqrt(w h) of its points' box); one for
+        all, or one for each source of landmarks
     jaw : ``true`` for points on the jaw that is there, ``outline`` for those that follow what is seen
     max_residual : a face whose points stay farther away on average is set aside, the same share
     """
 
-    sigma: float = 0.02
+    sigma: tuple[float, ...] = (SIGMA,)
     jaw: Literal["true", "outline"] = "true"
     max_residual: float = 0.06
 
     def __post_init__(self) -> None:
-        for name, low, high in (("sigma", 1e-4, 0.5), ("max_residual", 1e-3, 1.0)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}, expected {low:g} to {high:g}")
+        allowed = [("sigma", one, 1e-4, 2.0) for one in self.sigma] + [("max_residual", self.max_residual, 1e-3, 1.0)]
+        for name, value, low, high in allowed:
+            if not low <= value <= high:
+                raise ConfigurationError(f"{name} is {value}, expected {low:g} to {high:g}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,18 +64,25 @@ class Fitter:
 
     mesh68 : where the 68 are, to write them beside the fit
     shapes : how many of the coefficients are of shape
+    sigma : (N,) float64, standard deviation of a point's coordinates, as a share of the face's size
     swapped : takes left for right; None if the points have no mirror images
     """
 
     mesh68: ModelPoints
     shapes: int
     settings: FitSettings
+    sigma: Float64
     solver: FaceSolver
     swapped: FaceSolver | None
 
     @property
     def points(self) -> ModelPoints:
         return self.solver.points
+
+    @cached_property
+    def weight(self) -> Float64 | None:
+        """(N,) how much a point counts in a mean; None if all count alike."""
+        return None if (self.sigma == self.sigma[0]).all() else self.sigma**-2.0
 
     def run(self, task: FaceTask) -> tuple[FitOutcome, Fit | None]:
         """The fit of one face, or why there is none."""
@@ -97,32 +112,32 @@ class Fitter:
             whole = self._posed(self.mesh68, near.coefficients, earlier, height)
             size = float(box_size(whole))
             before = points[:, :2] - self._posed(self.points, near.coefficients, earlier, height)[:, :2]
-        sigma = max(self.settings.sigma * size, 1e-3)
+        sigma = np.maximum(self.sigma * size, 1e-3)
         try:
             solution = self.solver.solve(observed, sigma, earlier=near)
         except SampleError as error:
             if error.reason in ("points-contradict", "face-turned-away"):
                 self._refuse_swapped(task, observed, sigma, size)
             raise
-        off = _mean_distance(solution) / max(size, 1e-9)
+        off = self._mean_distance(solution) / max(size, 1e-9)
         if off > self.settings.max_residual / 2:
             self._refuse_swapped(task, observed, sigma, size)
         residuals = solution.residuals[:, :2] * [1, -1]
-        outcome = FitOutcome(task, None, "", size, residuals, before, solution.wrong)
+        outcome = FitOutcome(task, None, "", size, residuals, before, solution.wrong, self.weight)
         if not off <= self.settings.max_residual:
             most = 100 * self.settings.max_residual
             message = f"the points stay {100 * off:.1f} % of the face away, at most {most:g} %"
             return replace(outcome, reason="points-far", message=message), None
-        return outcome, self._fit_of(solution, points, height)
+        return outcome, self._fit_of(solution, points[outcome.surest], height)
 
-    def _refuse_swapped(self, task: FaceTask, observed: Float64, sigma: float, size: float) -> None:
+    def _refuse_swapped(self, task: FaceTask, observed: Float64, sigma: Float64, size: float) -> None:
         """Raise :class:`SampleError` if the points make a face with left and right swapped, and none as they are."""
         if self.swapped is None:
             return
         errors = []
         for solver in (self.solver, self.swapped):
             try:
-                errors.append(_mean_distance(solver.solve(observed, sigma)) / max(size, 1e-9))
+                errors.append(self._mean_distance(solver.solve(observed, sigma)) / max(size, 1e-9))
             except SampleError:
                 errors.append(float("inf"))
         own, other = errors
@@ -140,9 +155,9 @@ class Fitter:
         places = points.at(coefficients).astype(np.float32)
         return pose_vertices(places, fit.pose, height).astype(np.float64)
 
-
-def _mean_distance(solution: Solution) -> float:
-    return float(np.linalg.norm(solution.residuals[solution.used, :2], axis=1).mean())
+    def _mean_distance(self, solution: Solution) -> float:
+        distance = np.linalg.norm(solution.residuals[solution.used, :2], axis=1)
+        return float(np.average(distance, weights=None if self.weight is None else self.weight[solution.used]))
 
 
 def points_of(annotations: Annotations, model: MorphableModel, index: VertexIndex) -> ModelPoints:
@@ -163,25 +178,39 @@ def points_of(annotations: Annotations, model: MorphableModel, index: VertexInde
 
 
 def make_fitter(
-    annotations: Annotations, model: MorphableModel, index: VertexIndex, prior: Prior, settings: FitSettings
+    sources: Sequence[Annotations], model: MorphableModel, index: VertexIndex, prior: Prior, settings: FitSettings
 ) -> Fitter:
-    """A fitter for the points of ``annotations``.
+    """A fitter for the points of one or several sources, one source's after the other's.
 
-    Raises :class:`ConfigurationError` if the outline of the jaw is asked for points without a jaw.
+    Raises :class:`ConfigurationError` if there are neither one sigma nor one for each source, or the outline of the jaw
+    is asked for and not one source has a jaw.
     """
-    points = points_of(annotations, model, index)
+    parts = [points_of(source, model, index) for source in sources]
+    points = reduce(operator.add, parts)
+    if len(settings.sigma) not in (1, len(sources)):
+        raise ConfigurationError(f"{len(settings.sigma)} sigmas for {len(sources)} sources of landmarks")
+    sigma = np.repeat(np.broadcast_to(settings.sigma, len(sources)), [len(part) for part in parts])
     lines = None
     if settings.jaw == "outline":
-        if annotations.kind != "ibug68":
-            raise ConfigurationError("--jaw outline moves the jaw of the 68: these points are others")
-        rows = np.full(KEYPOINTS, -1)
-        rows[[int(name) for name in annotations.names]] = np.arange(len(points))
-        lines = jaw_lines(model, rows)
+        lines = jaw_lines(model, _rows_of_68(sources))
     mirrored = None if points.mirror is None else FaceSolver(points.mirrored, prior, robust=True)
     return Fitter(
         mesh68=ibug68_points(model),
         shapes=len(model.shape_basis),
         settings=settings,
+        sigma=sigma,
         solver=FaceSolver(points, prior, robust=True, jaw=lines),
         swapped=mirrored,
     )
+
+
+def _rows_of_68(sources: Sequence[Annotations]) -> Int64:
+    """(68,) which of the points is which of the iBUG 68, -1 = none."""
+    rows, first = np.full(KEYPOINTS, -1), 0
+    if [source.kind for source in sources].count("ibug68") != 1:
+        raise ConfigurationError("--jaw outline moves the jaw of the 68: one file of landmarks has to have them")
+    for source in sources:
+        if source.kind == "ibug68":
+            rows[[int(name) for name in source.names]] = first + np.arange(len(source.names))
+        first += len(source.names)
+    return rows

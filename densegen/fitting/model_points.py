@@ -68,6 +68,19 @@ class ModelPoints:
         names = tuple(self.names[r] for r in chosen)
         return ModelPoints(names, self.mean[chosen], self.components[:, chosen], self.normals[chosen], mirror)
 
+    def __add__(self, others: ModelPoints) -> ModelPoints:
+        """These points, and others after them."""
+        mirror = None
+        if self.mirror is not None and others.mirror is not None:
+            mirror = np.concatenate([self.mirror, others.mirror + len(self)])
+        return ModelPoints(
+            self.names + others.names,
+            np.concatenate([self.mean, others.mean]),
+            np.concatenate([self.components, others.components], axis=1),
+            np.concatenate([self.normals, others.normals]),
+            mirror,
+        )
+
     def means_of(self, groups: Sequence[Sequence[int]], names: Sequence[str], mirror: Int64) -> ModelPoints:
         """Points that are means of some of these."""
         normals = np.stack([self.normals[list(group)].mean(axis=0) for group in groups])

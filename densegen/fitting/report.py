@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -90,8 +89,10 @@ def summarise(fitter: Fitter, outcomes: Sequence[FitOutcome]) -> FitReport:
         set_aside={str(reason): count for reason, count in sorted(aside.items(), key=lambda pair: str(pair[0]))},
         error=_spread([one.error for one in fitted]),
         before=_spread([_error_before(one) for one in before]) if before else None,
-        bias_px=_bias([one.residuals for one in fitted]),
-        bias_before_px=_bias([one.before for one in before]) if len(before) >= FEWEST_FOR_BIAS else None,
+        bias_px=_bias([one.mean(one.residuals) for one in fitted if one.residuals is not None]),
+        bias_before_px=_bias([one.mean(one.before) for one in before if one.before is not None])
+        if len(before) >= FEWEST_FOR_BIAS
+        else None,
         points=tuple(
             (name, _percent(column), int(count))
             for name, column, count in zip(fitter.points.names, table.T, wrong, strict=True)
@@ -120,15 +121,15 @@ def _spread(shares: list[float]) -> tuple[float, float, float]:
     )
 
 
-def _bias(residuals: list[Any]) -> tuple[float, float]:
-    if not residuals:
+def _bias(means: list[Float64]) -> tuple[float, float]:
+    if not means:
         return (float("nan"), float("nan"))
-    x, y = np.nanmedian([np.nanmean(one, axis=0) for one in residuals], axis=0)
+    x, y = np.median(means, axis=0)
     return round(float(x), 3), round(float(y), 3)
 
 
 def write_report(
-    path: Path, report: FitReport, outcomes: Sequence[FitOutcome], fitter: Fitter, annotations: Annotations, *,
+    path: Path, report: FitReport, outcomes: Sequence[FitOutcome], fitter: Fitter, sources: Sequence[Annotations], *,
     model: str, prior: str, manifest_sha256: str | None,
 ) -> None:  # fmt: skip
     """Write a run's numbers, the faces that were set aside with their reasons, and each face's residual, as JSON.
@@ -142,10 +143,9 @@ def write_report(
 
     contents = {
         "format": REPORT_FORMAT,
-        "format_version": 1,
+        "format_version": 2,
         "model": model,
-        "points": annotations.kind,
-        "first_pixel": annotations.first_pixel,
+        "sources": [{"points": source.kind, "first_pixel": source.first_pixel} for source in sources],
         "settings": asdict(fitter.settings),
         "prior": prior,
         "manifest_sha256": manifest_sha256,
@@ -176,8 +176,8 @@ def write_report(
 
 
 def draw_overlays(path: Path, outcomes: Sequence[FitOutcome], out: Path) -> int:
-    """A sheet of the worst fits and of typical ones: given points green, those left out red, the fit's 68 white; how
-    many were drawn.
+    """A sheet of the worst fits and of typical ones, and how many were drawn: given points green, those left out red,
+    the fit's 68 white. Of several sources the points that count most are drawn.
     """
     fitted = sorted(
         (one for one in outcomes if one.residuals is not None and one.task.points is not None),
@@ -202,7 +202,9 @@ def _tile(outcome: FitOutcome, out: Path) -> Image | None:
         fit = read_fit(out / f"{outcome.task.name}.mat") if outcome.reason is None else None
     except SampleError:
         return None
-    visible = ~np.isnan(points[:, 0])
+    visible = ~np.isnan(points[:, 0]) & outcome.surest
+    if fit is None and not visible.any():
+        return None
     keypoints = points[visible] if fit is None or fit.keypoints_3d is None else fit.keypoints_3d.T - [1, 1, 0]
     crop = crop_of_box(box_around(keypoints), 1.6, TILE_PX)
 

@@ -1,4 +1,4 @@
-"""Sparse landmarks that people have of photographs: iBUG ``.pts``, CSV, JSON, COCO keypoints, and NumPy arrays."""
+"""Landmarks that people or networks have of photographs: iBUG ``.pts``, CSV, JSON, COCO keypoints, NumPy arrays."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from densegen.arrays import Float64
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import read_bytes, read_text
 from densegen.ibug68 import AFLW21, KEYPOINTS
+from densegen.records import read_archive
 
 __all__ = ["Annotations", "FaceMarks", "read_annotations"]
 
@@ -67,7 +69,8 @@ def read_annotations(
       point;
     * ``.json``: ``{"a.jpg": [[x, y], ...]}`` or ``{"a.jpg": {"30": [x, y], ...}}``, a list of these for several faces;
       or COCO's keypoints;
-    * ``.npy``: (faces, N, 2 or 3) or (faces, 2 or 3, N), with a text file ``names`` of one photograph a line.
+    * ``.npy``: (faces, N, 2 or 3) or (faces, 2 or 3, N), with a text file ``names`` of one photograph a line;
+    * ``.npz``: the same array as ``landmarks``, and ``names``, as ``densetrain annotate`` writes it.
 
     kind : what the points are; by default told by their number, 68 or 21
     first_pixel : what the file calls the first pixel; by default 1 in ``.pts``, else 0
@@ -86,8 +89,11 @@ def read_annotations(
         rows = list(_read_json(path))
     elif path.suffix.lower() == ".npy":
         rows = list(_read_npy(path, names))
+    elif path.suffix.lower() == ".npz":
+        archive = read_archive(path, ("names", "landmarks"), "file of landmarks", MAX_BYTES)
+        rows = list(_rows_of_table(archive["landmarks"], archive["names"].astype(str).ravel().tolist(), path))
     else:
-        raise ConfigurationError(f"{path}: landmarks are a folder of .pts files, or .pts, .csv, .json or .npy")
+        raise ConfigurationError(f"{path}: landmarks are a folder of .pts files, or .pts, .csv, .json, .npy or .npz")
     if not rows:
         raise FormatError(f"{path.name} holds no face")
     return _gather(path, rows, kind, origin or 0)
@@ -293,10 +299,14 @@ def _read_npy(path: Path, names: Path | None) -> Iterator[_Row]:
     # NumPy raises almost anything for a damaged header.
     except Exception as error:
         raise FormatError(f"{path.name} is not a readable NumPy array: {' '.join(str(error).split())[:120]}") from error
+    yield from _rows_of_table(table, listed, path)
+
+
+def _rows_of_table(table: npt.NDArray[Any], listed: list[str], path: Path) -> Iterator[_Row]:
     if table.ndim != 3 or table.dtype.kind not in "fiu" or not {2, 3} & set(table.shape[1:]):
         raise FormatError(f"{path.name} is {table.dtype} of shape {table.shape}, expected (faces, points, 2)")
     if table.shape[2] not in (2, 3):
         table = table.transpose(0, 2, 1)
     if len(table) != len(listed):
-        raise FormatError(f"{path.name} has {len(table)} faces, {names.name} {len(listed)} names")
+        raise FormatError(f"{path.name} has {len(table)} faces and {len(listed)} names")
     yield from zip(listed, table.astype(np.float64), strict=True)

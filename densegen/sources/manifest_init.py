@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from densegen.errors import ConfigurationError
 from densegen.files import write_text
 from densegen.records import first_problem
-from densegen.sources.fit_list import IMAGE_SUFFIXES, find_image
-from densegen.sources.manifest import Manifest
+from densegen.sources.fit_list import IMAGE_SUFFIXES, FitEntry, find_image, list_fits
+from densegen.sources.manifest import Manifest, read_manifest
 
-__all__ = ["FoundManifest", "manifest_of_folder", "manifest_of_part", "manifest_text", "write_manifest"]
+__all__ = ["FoundManifest", "fits_below", "manifest_of_folder", "manifest_of_part", "manifest_text", "write_manifest"]
 
 HEAD = "# densegen manifest, written by 'densegen manifest init' or 'densegen fits': correct what it got wrong.\n"
 
@@ -89,6 +89,22 @@ def manifest_of_folder(folder: Path, name: str | None = None) -> FoundManifest:
     except ValidationError as error:
         raise ConfigurationError(f"{folder}: {first_problem(error)}: rename the folder") from error
     return FoundManifest(manifest, tuple(_notes(fits, pictures, subsets, folder, many)))
+
+
+def fits_below(root: Path, manifest_name: str | None = None) -> tuple[Manifest, list[FitEntry]]:
+    """The fits of a folder, those of shipped flips left out, and the manifest that says where they lie.
+
+    manifest_name : by default the root's own ``manifest.yaml``; without one, fits may lie anywhere below the root
+
+    Raises :class:`ConfigurationError` if there are no fits, or only those of shipped flips.
+    """
+    if manifest_name is None and (root / "manifest.yaml").is_file():
+        manifest_name = str(root / "manifest.yaml")
+    dataset = read_manifest(manifest_name) if manifest_name else manifest_of_folder(root).manifest
+    flips = [flip for flip in dataset.flips if flip != "shipped"]
+    if not flips:
+        raise ConfigurationError(f"{dataset.name} has shipped flips alone, and only other fits are of use here")
+    return dataset, list_fits(dataset, root, flips[0])
 
 
 def _subsets(

@@ -10,7 +10,7 @@ from densetrain.cli.evaluation import evaluate, profile, report
 from densetrain.cli.machine import doctor
 from densetrain.cli.reconstruct import reconstruct
 from densetrain.cli.training import augmented, fit, schema, settings
-from densetrain.cli.use import export, predict
+from densetrain.cli.use import annotate, export, predict
 
 __all__ = ["main"]
 
@@ -33,5 +33,18 @@ def main() -> None:
     """
 
 
-for command in (fit, evaluate, report, predict, reconstruct, export, profile, augmented, settings, schema, doctor):
+for command in (
+    fit,
+    evaluate,
+    report,
+    predict,
+    annotate,
+    reconstruct,
+    export,
+    profile,
+    augmented,
+    settings,
+    schema,
+    doctor,
+):
     main.add_command(command)

@@ -211,14 +211,14 @@ def _job_of_network(network: Regressor, model: MorphableModel, inputs: list[Path
 
 def _job_of_landmarks(path: Path, model: MorphableModel, inputs: list[Path], out: Path, asked: _Asked) -> _Job:
     from densegen.errors import FormatError
-    from densegen.fitting.fitter import FitSettings, points_of
+    from densegen.fitting.fitter import SIGMA, points_of
     from densegen.fitting.reconstruction import Reconstructor
     from densegen.index.vertex_index import read_index
     from densegen.sources.annotations import read_annotations
 
     annotations = read_annotations(path, kind=asked.kind, first_pixel=asked.first_pixel, names=asked.names)
     points = points_of(annotations, model, read_index())
-    sigma = asked.sigma or FitSettings.sigma
+    sigma = asked.sigma or SIGMA
     reconstructor = Reconstructor(model, points, _prior(asked, model), robust=True, sigma=sigma)
 
     def find(image_path: Path, image: Image) -> _Found:

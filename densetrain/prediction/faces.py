@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,9 @@ __all__ = ["REFINE", "detect", "find_faces", "look_again", "turn_back"]
 
 REFINE = 2
 """How often at most the crop of a detector's box is laid again."""
+
+SURE = 0.5
+"""Flip distance, percent, below which smaller ones say nothing more."""
 
 RESTS = 0.01
 """A box rests if none of its sides moves by more than this share of its size."""
@@ -53,14 +57,16 @@ def look_again(regressor: Regressor, images: Sequence[Image], boxes: Float64, re
 
     boxes : (n, 4) left, top, right, bottom, pixels; n > 0
     refine : how often at most a face's crop is laid again, around the 68 that were found, until its box rests: a
-        detector's box is only near
+        detector's box is only near. The last answer counts; with a flip test all do, each by 1 / d^2, d the flip
+        distance: of two crops, the one in which the network is surer
     """
     boxes, moving = np.array(boxes, np.float64), np.arange(len(boxes))
-    answer = answer_in_images(regressor, images, boxes)
+    latest = answer_in_images(regressor, images, boxes)
+    answer, total = deepcopy(latest), _weight(latest)
     if "ibug68" not in regressor.index.subsets:
         return boxes, answer
     for _ in range(refine):
-        again = box_around(regressor.index.subset("ibug68", answer.landmarks[moving]))
+        again = box_around(regressor.index.subset("ibug68", latest.landmarks))
         size = (boxes[moving, 2:] - boxes[moving, :2]).mean(axis=1)
         # A face that got lost keeps the box that it had.
         plausible = np.all(again[:, 2:] - again[:, :2] >= 8, axis=1)
@@ -69,15 +75,26 @@ def look_again(regressor: Regressor, images: Sequence[Image], boxes: Float64, re
         if not len(moving):
             break
         boxes[moving] = again
-        better = answer_in_images(regressor, [images[place] for place in moving], again)
+        latest = answer_in_images(regressor, [images[place] for place in moving], again)
+        weight = _weight(latest)
+        total[moving] = weight if latest.flip_distance is None else total[moving] + weight
+        share = weight / total[moving]
         for kept, new in zip(
             (answer.landmarks, answer.sigma_px, answer.flip_distance),
-            (better.landmarks, better.sigma_px, better.flip_distance),
+            (latest.landmarks, latest.sigma_px, latest.flip_distance),
             strict=True,
         ):
             if kept is not None and new is not None:
-                kept[moving] = new
+                kept[moving] += share.reshape(-1, *[1] * (new.ndim - 1)).astype(new.dtype) * (new - kept[moving])
     return boxes, answer
+
+
+def _weight(answer: Answer) -> Float64:
+    """(n,) how much an answer counts among those to other crops of the same face."""
+    if answer.flip_distance is None:
+        return np.ones(len(answer.landmarks))
+    weight: Float64 = np.maximum(answer.flip_distance, SURE) ** -2
+    return weight
 
 
 def detect(detector: Detector, image: Image, name: str) -> tuple[int, Float64]:

@@ -14,9 +14,12 @@ from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel, write_model
 from densegen.fitting.face_tasks import FaceTask, tasks_of_photographs
 from densegen.fitting.fit_folder import check_output_folder
-from densegen.fitting.prior import Prior
+from densegen.fitting.fitter import FitSettings, make_fitter
+from densegen.fitting.model_points import landmark_points
+from densegen.fitting.prior import Prior, prior_of_model
 from densegen.geometry.pose import pose_vertices
-from densegen.ibug68 import KEYPOINT_MIRROR
+from densegen.ibug68 import AFLW21, KEYPOINT_MIRROR, ids_of
+from densegen.index.vertex_index import read_index
 from densegen.sources.annotations import Annotations, FaceMarks
 from densegen.sources.fits import Fit, fit_bytes, read_fit
 from densegen.synthetic.corpus import SUBSET
@@ -141,6 +144,75 @@ def test_points_by_name_and_several_faces_of_one_photograph(
     assert np.abs(found.pose[:3] - true.pose[:3]).max() < 0.15
 
 
+def test_a_persons_points_and_a_networks_make_better_fits_together(
+    photos: Path, corpus: Path, tmp_path: Path, model: MorphableModel
+) -> None:
+    """A person's points are each off by 3 % of the face, a network's 520 all alike by half as much."""
+    index, generator = read_index(), np.random.default_rng(0)
+    dense = landmark_points(model, index)
+    names, few, many, true = [], [], [], []
+    for path in sorted(photos.glob("*.jpg")):
+        fit = read_fit(corpus / SUBSET / f"{path.stem}.mat")
+        places = dense.at(np.concatenate([fit.shape, fit.expression]).astype(np.float64)).astype(np.float32)
+        points = pose_vertices(places, fit.pose, 450)[:, :2]
+        keypoints = points_of(path.with_suffix(".pts")) - 1
+        size = float(np.sqrt(np.prod(np.ptp(keypoints, axis=0))))
+        names.append(path.stem)
+        true.append(points)
+        many.append(points + size * generator.normal(0, 0.015, 2) + generator.normal(0, 0.2, points.shape))
+        few.append(
+            np.stack([keypoints[ids_of(point)].mean(axis=0) for point in AFLW21])
+            + size * generator.normal(0, 0.03, (21, 2))
+        )
+    few[0][3:] = -1  # three visible points alone would be too few
+    np.savez(tmp_path / "few.npz", names=names, landmarks=np.array(few))
+    np.savez(tmp_path / "many.npz", names=[*names[::-1], "not-there"], landmarks=[*many[::-1], many[0]])
+
+    def error(*arguments: object) -> float:
+        out = tmp_path / f"faces{len(list(tmp_path.iterdir()))}"
+        made = run(
+            "fits", "make", photos, *arguments, "--model", corpus / "model.safetensors", "--out", out, "--jobs", 1
+        )  # fmt: skip
+        assert made.exit_code == 0, made.output
+        errors = []
+        for name, points in list(zip(names, true, strict=True))[1:]:
+            fit = read_fit(out / f"FITS/{name}.mat")
+            places = dense.at(np.concatenate([fit.shape, fit.expression]).astype(np.float64)).astype(np.float32)
+            off = np.linalg.norm(pose_vertices(places, fit.pose, 450)[:, :2] - points, axis=1).mean()
+            errors.append(off / np.sqrt(np.prod(np.ptp(points, axis=0))))
+        return 100 * float(np.mean(errors))
+
+    persons = ("--landmarks", tmp_path / "few.npz", "--sigma", 0.03)
+    networks = ("--landmarks", tmp_path / "many.npz", "--sigma", 0.35)
+    alone, other, together = error(*persons), error(*networks), error(*persons, *networks)
+    assert together < 0.9 * min(alone, other), (alone, other, together)
+
+
+def test_of_several_sources_each_point_counts_by_its_sigma(
+    photos: Path, corpus: Path, tmp_path: Path, model: MorphableModel
+) -> None:
+    path = sorted(photos.glob("*.jpg"))[0]
+    points = points_of(path.with_suffix(".pts")) - 1
+    one = Annotations("ibug68", tuple(map(str, range(68))), (FaceMarks(path.stem, points),), 0)
+    far = Annotations("ibug68", tuple(map(str, range(68))), (FaceMarks(path.name, points + 40),), 0)
+    settings = FitSettings(sigma=(0.01, 1.0), max_residual=0.05)
+    fitter = make_fitter([one, far], model, read_index(), prior_of_model(model), settings)
+    (task,), missing = tasks_of_photographs(photos, [one, far])
+    assert not missing
+    outcome, fit = fitter.run(task)
+    assert fit is not None  # all points alike, the mean distance would be half of 57 px
+    assert outcome.error < 0.01
+    assert fit.points_2d is not None
+    np.testing.assert_allclose(fit.points_2d.T, points + 1, atol=1e-3)
+    with pytest.raises(ConfigurationError, match="3 sigmas for 2 sources"):
+        make_fitter([one, far], model, read_index(), prior_of_model(model), FitSettings(sigma=(0.1, 0.1, 0.1)))
+    with pytest.raises(ConfigurationError, match="one file of landmarks has to have them"):
+        make_fitter([one, far], model, read_index(), prior_of_model(model), FitSettings(jaw="outline"))
+    both = Annotations(one.kind, one.names, one.faces * 2, 0)
+    with pytest.raises(ConfigurationError, match="has several faces in one of 2 files of landmarks"):
+        tasks_of_photographs(photos, [both, far])
+
+
 def test_refining_brings_wrong_fits_nearer_and_leaves_the_others(
     photos: Path, corpus: Path, tmp_path: Path, prior: Prior
 ) -> None:
@@ -205,6 +277,12 @@ def test_wrong_inputs_are_one_line_and_write_nothing(
     assert "holds no .pts file" in refused("--landmarks", empty)
     assert "not one has a photograph in" in refused("--landmarks", photos, photos=empty)
     assert "max_residual is 7.0, expected 0.001 to 1" in refused("--landmarks", photos, "--max-residual", 7)
+    (tmp_path / "cut.npz").write_bytes(b"PK")
+    assert "cut.npz is not a readable file of landmarks" in refused("--landmarks", tmp_path / "cut.npz")
+    np.savez(tmp_path / "names.npz", names=["a"])
+    assert "names.npz is not a file of landmarks" in refused("--landmarks", tmp_path / "names.npz")
+    np.savez(tmp_path / "more.npz", names=["a"], landmarks=np.zeros((2, 68, 2)))
+    assert "more.npz has 2 faces and 1 names" in refused("--landmarks", tmp_path / "more.npz")
     assert "there are 0 fits of" in refused("--landmarks", photos, "--prior", empty)
     (tmp_path / "named.json").write_text('{"a.jpg": {"left-ear-lobe": [1, 2]}}')
     assert "neither the 68 nor AFLW's 21, nor names of" in refused(
@@ -213,7 +291,9 @@ def test_wrong_inputs_are_one_line_and_write_nothing(
     marks = json.dumps({"a.jpg": points_of(sorted(photos.glob("*.pts"))[0])[:21].tolist()})
     (tmp_path / "21.json").write_text(marks)
     one = _one_photo(tmp_path, photos)
-    assert "these points are others" in refused("--landmarks", tmp_path / "21.json", "--jaw", "outline", photos=one)
+    assert "one file of landmarks has to have them" in refused(
+        "--landmarks", tmp_path / "21.json", "--jaw", "outline", photos=one
+    )
     (tmp_path / "out.json").write_text(marks.replace("a.jpg", "../a.jpg"))
     assert "leaves" in refused("--landmarks", tmp_path / "out.json", photos=one)
     flat = MorphableModel(
@@ -252,7 +332,7 @@ def test_names_mean_one_photograph_or_none(corpus: Path, tmp_path: Path) -> None
 
     def meant(*names: str) -> list[str]:
         marks = Annotations("ibug68", tuple(map(str, range(68))), tuple(FaceMarks(n, points) for n in names), 0)
-        tasks, missing = tasks_of_photographs(root, marks)
+        tasks, missing = tasks_of_photographs(root, [marks])
         said = [task.image.relative_to(root).as_posix() for task in tasks]
         return said + [str(one.reason) for one in missing]
 

@@ -42,7 +42,17 @@ def test_one_face_in_every_format_is_the_same(tmp_path: Path) -> None:
     np.save(tmp_path / "points.npy", POINTS[None])
     np.save(tmp_path / "across.npy", POINTS.T[None])
     (tmp_path / "names.txt").write_text("a.jpg\n")
-    for name in ("wide.csv", "long.csv", "list.json", "named.json", "coco.json", "points.npy", "across.npy"):
+    np.savez(tmp_path / "both.npz", names=["a.jpg"], landmarks=POINTS[None])
+    for name in (
+        "wide.csv",
+        "long.csv",
+        "list.json",
+        "named.json",
+        "coco.json",
+        "points.npy",
+        "across.npy",
+        "both.npz",
+    ):
         found = read_annotations(tmp_path / name, names=tmp_path / "names.txt")
         assert found.kind == "ibug68", name
         assert [face.image for face in found.faces] == ["a.jpg"], name
@@ -160,7 +170,7 @@ def test_an_array_needs_names_as_many_as_faces(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="give a text file of one a line with --names"):
         read_annotations(tmp_path / "a.npy")
     (tmp_path / "names.txt").write_text("a.jpg\nb.jpg\n")
-    with pytest.raises(FormatError, match="has 1 faces, names.txt 2 names"):
+    with pytest.raises(FormatError, match="has 1 faces and 2 names"):
         read_annotations(tmp_path / "a.npy", names=tmp_path / "names.txt")
     np.save(tmp_path / "a.npy", np.array([[None]]), allow_pickle=True)
     with pytest.raises(FormatError, match="not a readable NumPy array"):

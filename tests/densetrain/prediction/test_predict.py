@@ -23,6 +23,7 @@ from densegen.sources.photograph import read_photograph
 from densegen.synthetic.corpus import write_corpus
 from densetrain import load
 from densetrain.network.checkpoint import load_regressor
+from densetrain.network.regressor import Answer, Regressor, answer_in_images
 from densetrain.prediction.faces import look_again
 from densetrain.prediction.predict import Smoother, draw_faces, predict
 from densetrain.prediction.results import ImageRecord
@@ -260,6 +261,40 @@ def test_a_crop_is_laid_again_until_its_box_rests_and_each_face_by_itself(export
         (only,), of_it = look_again(alone, [image], start[None], 9)
         np.testing.assert_array_equal(only, box)
         np.testing.assert_array_equal(of_it.landmarks[0], landmarks)
+    # Without a flip test the last answer counts.
+    last = answer_in_images(alone, [image], only[None]).landmarks
+    np.testing.assert_array_equal(of_it.landmarks, last)
     never: Any = Seeing(network.index, network.about)
     assert (look_again(never, [image], far[None], 0)[0] == far).all()
     assert never.asked == [1]
+
+
+def test_with_a_flip_test_the_answers_to_all_crops_count_by_how_well_each_agrees(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two crops of a face, flip distances of 4 and 2 %: the second answer counts four times as much as the first."""
+    network = load(exported)
+    answers = [(0.0, 4.0), (10.0, 2.0), (12.0, 0.1)]
+    face = np.zeros((1, len(network.index), 3), np.float32)
+    face[:, ::2, :2] = 100
+
+    def answer(regressor: Regressor, images: list[Image], boxes: Float64) -> Answer:
+        place, distance = answers[len(asked)]
+        asked.append(boxes)
+        return Answer(face + np.float32(place), np.full((1, len(network.index)), place), np.array([distance]))
+
+    asked: list[Float64] = []
+    monkeypatch.setattr("densetrain.prediction.faces.answer_in_images", answer)
+    start = np.array([[50.0, 50, 90, 90]])
+    boxes, found = look_again(network, [np.zeros((9, 9, 3), np.uint8)], start, 1)
+    np.testing.assert_array_equal(boxes, [[0, 0, 100, 100]])
+    np.testing.assert_allclose(found.landmarks, face + 8, rtol=1e-6)
+    assert found.sigma_px is not None
+    assert found.flip_distance is not None
+    np.testing.assert_allclose(found.sigma_px, 8)
+    np.testing.assert_allclose(found.flip_distance, [0.2 * 4 + 0.8 * 2])
+    # A third crop is laid around the second's answer, not around the mean; below half a percent, surer is no surer.
+    asked.clear()
+    boxes, found = look_again(network, [np.zeros((9, 9, 3), np.uint8)], start, 2)
+    np.testing.assert_array_equal(boxes, [[10, 10, 110, 110]])
+    np.testing.assert_allclose(found.landmarks, face + (10 / 4 + 12 / 0.25) / (1 / 16 + 1 / 4 + 4), rtol=1e-5)
