@@ -42,9 +42,9 @@ MAX_ARCHIVE_BYTES = 128 << 20
 
 
 def read_archive(
-    path: Path, names: Iterable[str], what: str, largest: int = MAX_ARCHIVE_BYTES
+    path: Path, names: Iterable[str], what: str, *, optional: Iterable[str] = (), largest: int = MAX_ARCHIVE_BYTES
 ) -> dict[str, npt.NDArray[Any]]:
-    """The arrays ``names`` of a NumPy archive (``.npz``); nothing in it is unpickled.
+    """The arrays ``names`` of a NumPy archive (``.npz``), and the ``optional`` ones that it has; nothing is unpickled.
 
     Raises :class:`FormatError`, which names ``what`` it should be, if it is damaged, lacks one, or unpacks to more
     than ``largest`` bytes.
@@ -63,7 +63,8 @@ def read_archive(
             if (size := sum(member.file_size for member in members)) > largest:
                 raise FormatError(f"{path.name} unpacks to {size >> 20} MiB, at most {largest >> 20} are read")
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: np.asarray(archive[name]) for name in names}
+            there = [name for name in optional if name in archive]
+            arrays = {name: np.asarray(archive[name]) for name in (*names, *there)}
         for name, array in arrays.items():
             # NumPy keeps text as numbers, and a number that is no character ends Python's own text functions.
             if array.dtype.kind == "U" and (_code_points(array) >= 0x110000).any():

@@ -12,6 +12,7 @@ import numpy as np
 from densegen.arrays import Float64, Mask
 from densegen.errors import ConfigurationError
 from densegen.files import stays_below
+from densegen.fitting.solver import FEWEST_POINTS
 from densegen.sources.annotations import Annotations, FaceMarks
 from densegen.sources.fit_list import IMAGE_SUFFIXES, FitEntry
 
@@ -60,14 +61,14 @@ class FitOutcome:
 
     @property
     def error(self) -> float:
-        """Mean distance of the points that were used, as a share of the face's size."""
+        """Mean distance of the points that were used, each by its weight, as a share of the face's size."""
         if self.residuals is None:
             return float("nan")
         distance = np.linalg.norm(self.residuals, axis=1)
         return float(self.mean(distance, None if self.wrong is None else ~self.wrong)) / self.size
 
     def mean(self, values: Float64, counted: Mask | None = None) -> Float64:
-        """Mean of (N, ...) values of the points that are visible, and of those that are ``counted``."""
+        """Mean of (N, ...) values of the points that are visible and ``counted``, each by its weight."""
         rows = ~np.isnan(values.reshape(len(values), -1)[:, 0])
         rows = rows if counted is None else rows & counted
         mean: Float64 = np.average(values[rows], axis=0, weights=None if self.weight is None else self.weight[rows])
@@ -75,9 +76,14 @@ class FitOutcome:
 
     @property
     def surest(self) -> Mask:
-        """(N,) bool: the points that count most."""
+        """(N,) bool: the points that count most, of those weights of which enough points for a face are visible."""
         assert self.task.points is not None
-        return np.ones(len(self.task.points), bool) if self.weight is None else self.weight == self.weight.max()
+        visible: Mask = ~np.isnan(self.task.points[:, 0])
+        for weight in () if self.weight is None else np.unique(self.weight[visible])[::-1]:
+            rows: Mask = visible & (self.weight == weight)
+            if rows.sum() >= FEWEST_POINTS:
+                return rows
+        return visible
 
 
 def tasks_of_photographs(photos: Path, sources: Sequence[Annotations]) -> tuple[list[FaceTask], list[FitOutcome]]:

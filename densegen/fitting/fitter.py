@@ -65,7 +65,7 @@ class Fitter:
     mesh68 : where the 68 are, to write them beside the fit
     shapes : how many of the coefficients are of shape
     sigma : (N,) float64, standard deviation of a point's coordinates, as a share of the face's size
-    swapped : takes left for right; None if the points have no mirror images
+    swapped : take left for right, of one source or of all; none if the points have no mirror images
     """
 
     mesh68: ModelPoints
@@ -73,7 +73,7 @@ class Fitter:
     settings: FitSettings
     sigma: Float64
     solver: FaceSolver
-    swapped: FaceSolver | None
+    swapped: tuple[FaceSolver, ...]
 
     @property
     def points(self) -> ModelPoints:
@@ -82,7 +82,7 @@ class Fitter:
     @cached_property
     def weight(self) -> Float64 | None:
         """(N,) how much a point counts in a mean; None if all count alike."""
-        return None if (self.sigma == self.sigma[0]).all() else self.sigma**-2.0
+        return None if (self.sigma == self.sigma[0]).all() else 1.0 / (self.sigma * self.sigma)
 
     def run(self, task: FaceTask) -> tuple[FitOutcome, Fit | None]:
         """The fit of one face, or why there is none."""
@@ -132,16 +132,14 @@ class Fitter:
 
     def _refuse_swapped(self, task: FaceTask, observed: Float64, sigma: Float64, size: float) -> None:
         """Raise :class:`SampleError` if the points make a face with left and right swapped, and none as they are."""
-        if self.swapped is None:
-            return
         errors = []
-        for solver in (self.solver, self.swapped):
+        for solver in (self.solver, *self.swapped):
             try:
                 errors.append(self._mean_distance(solver.solve(observed, sigma)) / max(size, 1e-9))
             except SampleError:
                 errors.append(float("inf"))
-        own, other = errors
-        if other < min(SWAPPED * own, self.settings.max_residual):
+        own, *others = errors
+        if min(others, default=float("inf")) < min(SWAPPED * own, self.settings.max_residual):
             raise SampleError(SWAPPED_REASON, f"{task.name}: the points fit better with left and right swapped")
 
     def _fit_of(self, solution: Solution, points: Float64, height: int) -> Fit:
@@ -165,6 +163,10 @@ def points_of(annotations: Annotations, model: MorphableModel, index: VertexInde
     if annotations.kind in ("ibug68", "aflw21"):
         points = ibug68_points(model) if annotations.kind == "ibug68" else aflw21_points(model)
         return points.rows([int(name) for name in annotations.names])
+    if annotations.vertex_index not in (None, index.fingerprint):
+        raise ConfigurationError(
+            f"landmarks of another vertex index than {index.name} {index.version}: give theirs with --index"
+        )
     points = landmark_points(model, index)
     if annotations.names == tuple(map(str, range(len(index)))):
         return points
@@ -182,25 +184,40 @@ def make_fitter(
 ) -> Fitter:
     """A fitter for the points of one or several sources, one source's after the other's.
 
+    With several sources a point's name begins with its source's number, from 1.
+
     Raises :class:`ConfigurationError` if there are neither one sigma nor one for each source, or the outline of the jaw
-    is asked for and not one source has a jaw.
+    is asked for and not exactly one source has a jaw.
     """
     parts = [points_of(source, model, index) for source in sources]
+    if len(parts) > 1:
+        parts = [replace(p, names=tuple(f"{n}/{name}" for name in p.names)) for n, p in enumerate(parts, start=1)]
     points = reduce(operator.add, parts)
+    counts = [len(part) for part in parts]
     if len(settings.sigma) not in (1, len(sources)):
         raise ConfigurationError(f"{len(settings.sigma)} sigmas for {len(sources)} sources of landmarks")
-    sigma = np.repeat(np.broadcast_to(settings.sigma, len(sources)), [len(part) for part in parts])
+    sigma = np.repeat(np.broadcast_to(settings.sigma, len(sources)), counts)
+    numbers = np.repeat(np.arange(len(sources)), counts)
     lines = None
     if settings.jaw == "outline":
         lines = jaw_lines(model, _rows_of_68(sources))
-    mirrored = None if points.mirror is None else FaceSolver(points.mirrored, prior, robust=True)
+    # Of several sources, one may take left for right, or all.
+    swaps = [{number} for number in range(len(parts))] + ([set(range(len(parts)))] if len(parts) > 1 else [])
+    swapped = tuple(
+        FaceSolver(
+            reduce(operator.add, [part.mirrored if n in swap else part for n, part in enumerate(parts)]),
+            prior, robust=True, sources=numbers,
+        )
+        for swap in swaps
+        if all(parts[number].mirror is not None for number in swap)
+    )  # fmt: skip
     return Fitter(
         mesh68=ibug68_points(model),
         shapes=len(model.shape_basis),
         settings=settings,
         sigma=sigma,
-        solver=FaceSolver(points, prior, robust=True, jaw=lines),
-        swapped=mirrored,
+        solver=FaceSolver(points, prior, robust=True, jaw=lines, sources=numbers),
+        swapped=swapped,
     )
 
 
@@ -208,7 +225,9 @@ def _rows_of_68(sources: Sequence[Annotations]) -> Int64:
     """(68,) which of the points is which of the iBUG 68, -1 = none."""
     rows, first = np.full(KEYPOINTS, -1), 0
     if [source.kind for source in sources].count("ibug68") != 1:
-        raise ConfigurationError("--jaw outline moves the jaw of the 68: one file of landmarks has to have them")
+        raise ConfigurationError(
+            "--jaw outline moves the jaw of the 68: exactly one file of landmarks has to have them"
+        )
     for source in sources:
         if source.kind == "ibug68":
             rows[[int(name) for name in source.names]] = first + np.arange(len(source.names))

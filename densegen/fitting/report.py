@@ -17,6 +17,7 @@ from densegen.files import write_text
 from densegen.fitting.face_tasks import FitOutcome
 from densegen.fitting.fit_folder import REPORT_FORMAT
 from densegen.fitting.fitter import SWAPPED_REASON, Fitter
+from densegen.fitting.solver import FEWEST_POINTS
 from densegen.geometry.crop import box_around, crop_of_box, warp
 from densegen.sources.annotations import Annotations
 from densegen.sources.fits import read_fit
@@ -42,7 +43,8 @@ class FitReport:
 
     fits : how many were written; ``unchanged`` of them had no landmarks
     set_aside : reason -> how many
-    error : median, 90th percentile and largest of the faces' mean residuals, percent of the face's size
+    error : median, 90th percentile and largest of the faces' mean residuals, percent of the face's size; here and below
+        a face's mean is over its points, each by 1 / sigma^2
     before : the same of the fits that existed, or None
     bias_px : observed minus explained, x and y, px, image frame: the median over the faces of each face's mean
     bias_before_px : the same of the fits that existed, or None
@@ -202,8 +204,8 @@ def _tile(outcome: FitOutcome, out: Path) -> Image | None:
         fit = read_fit(out / f"{outcome.task.name}.mat") if outcome.reason is None else None
     except SampleError:
         return None
-    visible = ~np.isnan(points[:, 0]) & outcome.surest
-    if fit is None and not visible.any():
+    visible = outcome.surest
+    if fit is None and visible.sum() < FEWEST_POINTS:
         return None
     keypoints = points[visible] if fit is None or fit.keypoints_3d is None else fit.keypoints_3d.T - [1, 1, 0]
     crop = crop_of_box(box_around(keypoints), 1.6, TILE_PX)

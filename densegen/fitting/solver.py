@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from densegen.arrays import Float32, Float64, Mask
+from densegen.arrays import Float32, Float64, Int64, Mask
 from densegen.errors import ConfigurationError, SampleError
 from densegen.fitting.alignment import middle_of, similarities, spread_of
 from densegen.fitting.gauss_newton import gram_matrices, minimise, points_of_face
@@ -26,7 +26,7 @@ from densegen.fitting.prior import EarlierFit, Prior
 from densegen.geometry.crop import box_size
 from densegen.geometry.pose import pose_from, rotation_matrix
 
-__all__ = ["FaceSolver", "Solution"]
+__all__ = ["FEWEST_POINTS", "FaceSolver", "Solution"]
 
 FEWEST_POINTS = 5
 """A weak perspective camera has 6 unknowns, a point in the image gives 2; two more points say whether they agree."""
@@ -49,7 +49,7 @@ WRONG_SIGMAS = 5.0
 """A point this far from where the others put it is wrong, and is left out."""
 
 MOST_WRONG = 0.3
-"""If a larger share of the points would be wrong, nobody knows which are."""
+"""If a larger share of a source's points would be wrong, nobody knows which are."""
 
 _TURNS = np.stack(
     [rotation_matrix(pitch, yaw, 0.0) for pitch in (0.0, -0.5, 0.5) for yaw in (0.0, -0.7, 0.7, -1.3, 1.3)]
@@ -111,14 +111,20 @@ class FaceSolver:
     robust : whether a few points may be wrong: they are found, left out, and said
     jaw : lines along which the jaw's points slide to the outline that is seen, for 2D annotations; None for points that
         mark the true jaw
+    sources : (N,) int64, who says where a point is; by default one for all. Of each source most points have to be
+        right, and one that says nothing of a face does not say that the face is hidden
     """
 
-    def __init__(self, points: ModelPoints, prior: Prior, *, robust: bool = False, jaw: JawLines | None = None) -> None:
+    def __init__(
+        self, points: ModelPoints, prior: Prior, *, robust: bool = False, jaw: JawLines | None = None,
+        sources: Int64 | None = None,
+    ) -> None:  # fmt: skip
         if len(prior.std) != len(points.components):
             raise ConfigurationError(
                 f"the prior has {len(prior.std)} coefficients, the model {len(points.components)} components"
             )
         self.points, self.prior, self.robust, self.jaw = points, prior, robust, jaw
+        self.sources = np.zeros(len(points), np.int64) if sources is None else sources
 
     @cached_property
     def across(self) -> Float64:
@@ -305,7 +311,9 @@ class _Problem:
         x, y, z = self.solver.points.normals.T
         depth = rotation[2, 0] * x + rotation[2, 1] * y + rotation[2, 2] * z
         pitch = float(pose_from(rotation, np.zeros(3), 1.0)[0])
-        hidden = float(((depth < AVERTED) & self.seen).sum()) + float(((depth > FACING) & ~self.seen).sum())
+        sources = self.solver.sources
+        unseen = ~self.seen & np.isin(sources, sources[self.seen])
+        hidden = float(((depth < AVERTED) & self.seen).sum()) + float(((depth > FACING) & unseen).sum())
         return (pitch / PITCH_RAD) ** 2 + 2 * hidden
 
     def minimise(self, start: _Face, huber: float, used: Mask, steps: int = MAX_STEPS) -> _Face:
@@ -369,11 +377,13 @@ def _without_wrong(problem: _Problem, face: _Face) -> tuple[_Face, Mask]:
     seen, used = problem.seen, problem.seen
     for _ in range(3):
         agreeing = seen & (problem.sigmas_off(face) <= WRONG_SIGMAS)
-        if agreeing.sum() < max((1 - MOST_WRONG) * seen.sum(), FEWEST_POINTS):
-            raise SampleError(
-                "points-contradict",
-                f"{int((seen & ~agreeing).sum())} of {int(seen.sum())} points lie far from where the others put them",
-            )
+        for source in np.unique(problem.solver.sources[seen]):
+            own = seen & (problem.solver.sources == source)
+            right, of = int((agreeing & own).sum()), int(own.sum())
+            if right < (1 - MOST_WRONG) * of or agreeing.sum() < FEWEST_POINTS:
+                raise SampleError(
+                    "points-contradict", f"{of - right} of {of} points lie far from where the others put them"
+                )
         if used is not seen and (agreeing == used).all():
             break
         used = agreeing

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -51,12 +51,14 @@ class Annotations:
     names : of the N points: numbers of the 68 or the 21, or an index's landmark names
     faces : in the order of the file
     first_pixel : 0 or 1, how the file counted pixels; ``faces`` count from 0
+    vertex_index : fingerprint of the vertex index whose landmarks the points are; None if the file does not say
     """
 
     kind: str
     names: tuple[str, ...]
     faces: tuple[FaceMarks, ...]
     first_pixel: int
+    vertex_index: str | None = None
 
 
 def read_annotations(
@@ -80,7 +82,7 @@ def read_annotations(
     Raises :class:`ConfigurationError` if the file does not exist or is of no known kind, :class:`FormatError` if it
     contradicts itself.
     """
-    origin = first_pixel
+    origin, vertex_index = first_pixel, None
     if path.is_dir() or path.suffix.lower() == ".pts":
         rows, origin = list(_read_pts(path)), 1 if first_pixel is None else first_pixel
     elif path.suffix.lower() == ".csv":
@@ -90,13 +92,13 @@ def read_annotations(
     elif path.suffix.lower() == ".npy":
         rows = list(_read_npy(path, names))
     elif path.suffix.lower() == ".npz":
-        archive = read_archive(path, ("names", "landmarks"), "file of landmarks", MAX_BYTES)
-        rows = list(_rows_of_table(archive["landmarks"], archive["names"].astype(str).ravel().tolist(), path))
+        rows, vertex_index = _read_npz(path)
+        kind = kind or ("names" if vertex_index else None)
     else:
         raise ConfigurationError(f"{path}: landmarks are a folder of .pts files, or .pts, .csv, .json, .npy or .npz")
     if not rows:
         raise FormatError(f"{path.name} holds no face")
-    return _gather(path, rows, kind, origin or 0)
+    return replace(_gather(path, rows, kind, origin or 0), vertex_index=vertex_index)
 
 
 _Row = tuple[str, dict[str, Sequence[float]] | Float64]
@@ -300,6 +302,19 @@ def _read_npy(path: Path, names: Path | None) -> Iterator[_Row]:
     except Exception as error:
         raise FormatError(f"{path.name} is not a readable NumPy array: {' '.join(str(error).split())[:120]}") from error
     yield from _rows_of_table(table, listed, path)
+
+
+def _read_npz(path: Path) -> tuple[list[_Row], str | None]:
+    """The rows, and the fingerprint of their vertex index if the file says it."""
+    if not path.exists():
+        raise ConfigurationError(f"the file of landmarks {path} does not exist")
+    optional, what = ("vertex_index",), "file of landmarks"
+    archive = read_archive(path, ("names", "landmarks"), what, optional=optional, largest=MAX_BYTES)
+    names, index = archive["names"], archive.get("vertex_index")
+    if names.ndim != 1 or names.dtype.kind != "U" or (index is not None and (index.ndim or index.dtype.kind != "U")):
+        raise FormatError(f"{path.name} is not a {what}: 'names' are no list of texts, or 'vertex_index' no text")
+    rows = list(_rows_of_table(archive["landmarks"], names.tolist(), path))
+    return rows, None if index is None else str(index)
 
 
 def _rows_of_table(table: npt.NDArray[Any], listed: list[str], path: Path) -> Iterator[_Row]:

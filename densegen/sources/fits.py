@@ -109,7 +109,8 @@ def complete_fit(
     """A fit with the points that files of fits carry, counted from 1 as MATLAB does.
 
     keypoints : (68, 3) float32, px, image frame, of the fit's own face
-    marks : (n, 2 or 3), px, image frame: the landmarks that the fit was made of; NaN = not visible
+    marks : (n, 2 or 3), px, image frame: the landmarks that the fit was made of, of several kinds those that count
+        most; NaN = not visible
     """
     xy = np.asarray(marks, np.float64)[:, :2] + 1
     return Fit(

@@ -20,7 +20,10 @@ from densetrain.network.regressor import Regressor, answer_in_images
 
 __all__ = ["Annotated", "annotate"]
 
-BATCH = 32
+BATCH = 16
+"""Faces that a network is asked for together; the photographs of two batches are in memory."""
+
+NARROWEST_PX = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +31,14 @@ class Annotated:
     """Landmarks of n faces.
 
     annotated_by : name of the network
+    vertex_index : fingerprint of its vertex index
     names : of their fits, below the root, without ``.mat``, with ``/``
     landmarks : (n, N, 2) float32, px, image frame, centres from 0
     passed_over : (name, why) of each fit that has none
     """
 
     annotated_by: str
+    vertex_index: str
     names: tuple[str, ...]
     landmarks: Float32
     passed_over: tuple[tuple[str, str], ...]
@@ -44,8 +49,8 @@ class Annotated:
         """
         buffer = io.BytesIO()
         np.savez(
-            buffer, allow_pickle=False, annotated_by=np.array(self.annotated_by), names=np.array(self.names, str),
-            landmarks=self.landmarks,
+            buffer, allow_pickle=False, annotated_by=np.array(self.annotated_by),
+            vertex_index=np.array(self.vertex_index), names=np.array(self.names, str), landmarks=self.landmarks,
         )  # fmt: skip
         return buffer.getvalue()
 
@@ -67,7 +72,7 @@ def annotate(
             found.append(answer_in_images(network, images, boxes).landmarks[..., :2])
             names += [_name(entry, root) for entry, _ in there]
         advance(len(part), len(part) - len(there))
-    return Annotated(network.name, tuple(names), np.concatenate(found), tuple(passed))
+    return Annotated(network.name, network.index.fingerprint, tuple(names), np.concatenate(found), tuple(passed))
 
 
 _Face = tuple[Image, Float64]
@@ -90,7 +95,12 @@ def _read_ahead(entries: Sequence[FitEntry]) -> Iterator[list[tuple[FitEntry, _F
 def _read(entry: FitEntry) -> _Face | SampleError:
     try:
         points, _ = read_labels(entry.fit)
-        return read_photograph(entry.image), box_around(points[None].astype(np.float64) - 1)[0]  # MATLAB counts from 1
+        image, box = read_photograph(entry.image), box_around(points.astype(np.float64) - 1)  # MATLAB counts from 1
+        centre, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+        height, width = image.shape[:2]
+        if not (size >= NARROWEST_PX).all() or not ((centre >= 0) & (centre <= [width - 1, height - 1])).all():
+            raise SampleError("face-outside", f"{entry.fit.name}: its 68 points are no face in the picture")
+        return image, box
     except SampleError as error:
         return error
 

@@ -45,7 +45,8 @@ class FaceRecord(_Record):
     pose_deg: PoseRecord | None
     """Null if the network knows no reference face."""
     flip_distance_percent: float | None
-    """How far the answers to the crop and to its mirror image lie apart, in the unit of NME; null without flip test."""
+    """How far the answers to the crop and to its mirror image lie apart, in the unit of NME, of several crops their
+    mean; null without flip test."""
     expected_nme_percent: float | None
     """What NME to expect of the landmarks, by the flip distance, as it is on the validation samples; null without flip
     test."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from PIL import Image
 
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel, write_model
-from densegen.fitting.face_tasks import FaceTask, tasks_of_photographs
+from densegen.fitting.face_tasks import FaceTask, FitOutcome, tasks_of_photographs
 from densegen.fitting.fit_folder import check_output_folder
 from densegen.fitting.fitter import FitSettings, make_fitter
-from densegen.fitting.model_points import landmark_points
+from densegen.fitting.model_points import aflw21_points, landmark_points
 from densegen.fitting.prior import Prior, prior_of_model
 from densegen.geometry.pose import pose_vertices
 from densegen.ibug68 import AFLW21, KEYPOINT_MIRROR, ids_of
@@ -164,12 +165,11 @@ def test_a_persons_points_and_a_networks_make_better_fits_together(
             np.stack([keypoints[ids_of(point)].mean(axis=0) for point in AFLW21])
             + size * generator.normal(0, 0.03, (21, 2))
         )
-    few[0][3:] = -1  # three visible points alone would be too few
+    few[0][3:] = -1  # three visible points alone are too few
     np.savez(tmp_path / "few.npz", names=names, landmarks=np.array(few))
     np.savez(tmp_path / "many.npz", names=[*names[::-1], "not-there"], landmarks=[*many[::-1], many[0]])
 
-    def error(*arguments: object) -> float:
-        out = tmp_path / f"faces{len(list(tmp_path.iterdir()))}"
+    def error(out: Path, *arguments: object) -> float:
         made = run(
             "fits", "make", photos, *arguments, "--model", corpus / "model.safetensors", "--out", out, "--jobs", 1
         )  # fmt: skip
@@ -184,8 +184,66 @@ def test_a_persons_points_and_a_networks_make_better_fits_together(
 
     persons = ("--landmarks", tmp_path / "few.npz", "--sigma", 0.03)
     networks = ("--landmarks", tmp_path / "many.npz", "--sigma", 0.35)
-    alone, other, together = error(*persons), error(*networks), error(*persons, *networks)
+    alone, other, together = (
+        error(tmp_path / "alone", *persons), error(tmp_path / "other", *networks),
+        error(tmp_path / "together", *persons, *networks),
+    )  # fmt: skip
     assert together < 0.9 * min(alone, other), (alone, other, together)
+    first = f"FITS/{names[0]}.mat"
+    assert not (tmp_path / "alone" / first).exists()
+    marks = read_fit(tmp_path / "together" / first).points_2d
+    assert marks is not None
+    np.testing.assert_allclose(marks.T - 1, many[0], atol=1e-2)  # the network's: the person's are too few
+    report = json.loads((tmp_path / "together/report.json").read_text())
+    assert report["set_aside"] == {"image-missing": 1}
+    assert [source["points"] for source in report["sources"]] == ["aflw21", "names"]
+    assert report["residual_of_points"][0]["name"] == "1/0"
+    misuse = run("fits", "make", photos, *persons, "--landmarks", tmp_path / "many.npz", "--out", tmp_path / "x",
+                 "--model", corpus / "model.safetensors")  # fmt: skip
+    assert misuse.exit_code == 2
+    assert "--sigma is given 1 times for 2 --landmarks" in misuse.stderr
+
+
+def test_each_source_has_to_be_right_by_itself(
+    photos: Path, corpus: Path, tmp_path: Path, model: MorphableModel
+) -> None:
+    """A person's few points beside a network's many: their sides swapped, those of another face, or not there."""
+    index = read_index()
+    dense = landmark_points(model, index)
+    path = min(photos.glob("*.jpg"), key=lambda path: abs(read_fit(corpus / SUBSET / f"{path.stem}.mat").pose[1]))
+    fit = read_fit(corpus / SUBSET / f"{path.stem}.mat")
+    places = dense.at(np.concatenate([fit.shape, fit.expression]).astype(np.float64)).astype(np.float32)
+    network = Annotations(
+        "names", tuple(map(str, range(len(index)))),
+        (FaceMarks(path.stem, pose_vertices(places, fit.pose, 450)[:, :2].astype(np.float64)),), 0, index.fingerprint,
+    )  # fmt: skip
+    true = np.stack([(points_of(path.with_suffix(".pts")) - 1)[ids_of(point)].mean(axis=0) for point in AFLW21])
+    settings = FitSettings(sigma=(0.03, 0.4))
+
+    def outcome(points: np.ndarray, *others: Annotations) -> tuple[FitOutcome, Fit | None]:
+        sources = [Annotations("aflw21", tuple(map(str, range(21))), (FaceMarks(path.stem, points),), 0), *others]
+        fitter = make_fitter(sources, model, index, prior_of_model(model), settings if others else FitSettings((0.03,)))
+        (task,), _ = tasks_of_photographs(photos, sources)
+        return fitter.run(task)
+
+    assert outcome(true, network)[0].reason is None
+    across = aflw21_points(model).mirror
+    assert across is not None
+    assert outcome(true[across], network)[0].reason == "left-right-swapped"
+    assert outcome(true + 150, network)[0].reason == "points-contradict"
+    # A network that does not know the face changes nothing.
+    silent = replace(network, faces=(FaceMarks(path.stem, np.full((len(index), 2), np.nan)),))
+    turned = true.copy()
+    turned[[0, 1, 2, 6, 7, 8, 12, 13, 17]] = np.nan
+    for points in (true, turned):
+        alone, beside = outcome(points)[1], outcome(points, silent)[1]
+        assert alone is not None
+        assert beside is not None
+        np.testing.assert_allclose(beside.pose, alone.pose, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(beside.shape, alone.shape, rtol=1e-4, atol=1e-4)
+    other = replace(network, vertex_index="0" * 64)
+    with pytest.raises(ConfigurationError, match="landmarks of another vertex index than densegen-520"):
+        outcome(true, other)
 
 
 def test_of_several_sources_each_point_counts_by_its_sigma(
@@ -279,6 +337,9 @@ def test_wrong_inputs_are_one_line_and_write_nothing(
     assert "max_residual is 7.0, expected 0.001 to 1" in refused("--landmarks", photos, "--max-residual", 7)
     (tmp_path / "cut.npz").write_bytes(b"PK")
     assert "cut.npz is not a readable file of landmarks" in refused("--landmarks", tmp_path / "cut.npz")
+    assert "none.npz does not exist" in refused("--landmarks", tmp_path / "none.npz")
+    np.savez(tmp_path / "bytes.npz", names=np.array([b"\xff"]), landmarks=np.zeros((1, 68, 2)))
+    assert "'names' are no list of texts" in refused("--landmarks", tmp_path / "bytes.npz")
     np.savez(tmp_path / "names.npz", names=["a"])
     assert "names.npz is not a file of landmarks" in refused("--landmarks", tmp_path / "names.npz")
     np.savez(tmp_path / "more.npz", names=["a"], landmarks=np.zeros((2, 68, 2)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from densegen.arrays import Float32, Image
 from densegen.geometry.crop import box_around, crop_of_box
 from densegen.sources.annotations import read_annotations
-from densegen.sources.fits import read_fit
+from densegen.sources.fits import fit_bytes, read_fit
 from densegen.sources.manifest_init import fits_below
 from densegen.synthetic.corpus import SUBSET
 from densetrain.network.regressor import Regressor, open_regressor
@@ -37,14 +38,18 @@ class OneAnswer:
 
 @pytest.fixture
 def faces(corpus: Path, tmp_path: Path) -> Path:
-    """Five fits of the corpus, of which one has lost its photograph and one is damaged."""
+    """Five fits of the corpus: one's photograph is damaged, one's file is, and the face of one lies outside."""
     folder = tmp_path / "faces" / SUBSET
     folder.mkdir(parents=True)
     for path in sorted((corpus / SUBSET).glob("*.mat"))[:5]:
         shutil.copy(path, folder)
         shutil.copy(path.with_suffix(".jpg"), folder)
     sorted(folder.glob("*.jpg"))[1].write_bytes(b"no picture")
-    sorted(folder.glob("*.mat"))[3].write_bytes(b"no fit")
+    fits = sorted(folder.glob("*.mat"))
+    fits[3].write_bytes(b"no fit")
+    fit = read_fit(fits[4])
+    assert fit.keypoints_3d is not None
+    fits[4].write_bytes(fit_bytes(replace(fit, keypoints_3d=fit.keypoints_3d * 0 + 5), "test"))
     return tmp_path / "faces"
 
 
@@ -52,9 +57,9 @@ def test_a_networks_landmarks_are_taken_from_the_crop_to_the_photograph(exported
     network = OneAnswer(open_regressor(exported / "model.onnx"))
     told: list[tuple[int, int]] = []
     found = annotate(network, fits_below(faces)[1], faces, lambda done, aside: told.append((done, aside)))
-    assert told == [(5, 2)]
+    assert told == [(5, 3)]
     names = [f"{SUBSET}/{path.stem}" for path in sorted((faces / SUBSET).glob("*.mat"))]
-    assert [name for name, _ in found.passed_over] == [names[1], names[3]]
+    assert [name for name, _ in found.passed_over] == [names[1], *names[3:]]
     assert found.landmarks.dtype == np.float32
     for name, landmarks in zip(found.names, found.landmarks, strict=True):
         keypoints = read_fit(faces / f"{name}.mat").keypoints_3d
@@ -67,13 +72,14 @@ def test_the_file_is_read_by_fits_refine_and_is_the_same_each_time(run: Path, fa
     out, model = tmp_path / "network.npz", faces.parent / "model.safetensors"
     made = call("annotate", run, faces, "--out", out)
     assert made.exit_code == 0, made.output
-    assert "passed over: 2, the first: SYNTH/SYNTH_" in made.stderr
-    assert "network.npz: 3 faces, 520 landmarks each" in made.output
+    assert "passed over: 3, the first: SYNTH/SYNTH_" in made.stderr
+    assert "network.npz: 2 faces, 520 landmarks each" in made.output
     first = out.read_bytes()
     assert call("annotate", run, faces, "--out", out).exit_code == 0
     assert out.read_bytes() == first
     found = read_annotations(out)
-    assert (found.kind, len(found.names), len(found.faces), found.first_pixel) == ("names", 520, 3, 0)
+    assert (found.kind, len(found.names), len(found.faces), found.first_pixel) == ("names", 520, 2, 0)
+    assert found.vertex_index == open_regressor(run).index.fingerprint
     densegen("synth", tmp_path / "corpus", "--samples", 1)
     shutil.copy(tmp_path / "corpus/model.safetensors", model)
     refined = densegen(

@@ -261,9 +261,9 @@ def test_a_crop_is_laid_again_until_its_box_rests_and_each_face_by_itself(export
         (only,), of_it = look_again(alone, [image], start[None], 9)
         np.testing.assert_array_equal(only, box)
         np.testing.assert_array_equal(of_it.landmarks[0], landmarks)
-    # Without a flip test the last answer counts.
-    last = answer_in_images(alone, [image], only[None]).landmarks
-    np.testing.assert_array_equal(of_it.landmarks, last)
+        # Without a flip test the last answer counts, to the bit.
+        last = answer_in_images(alone, [image], only[None]).landmarks
+        np.testing.assert_array_equal(of_it.landmarks, last)
     never: Any = Seeing(network.index, network.about)
     assert (look_again(never, [image], far[None], 0)[0] == far).all()
     assert never.asked == [1]
@@ -274,14 +274,15 @@ def test_with_a_flip_test_the_answers_to_all_crops_count_by_how_well_each_agrees
 ) -> None:
     """Two crops of a face, flip distances of 4 and 2 %: the second answer counts four times as much as the first."""
     network = load(exported)
-    answers = [(0.0, 4.0), (10.0, 2.0), (12.0, 0.1)]
+    answers: list[tuple[float, float | None]] = [(0.0, 4.0), (10.0, 2.0), (12.0, 0.1)]
     face = np.zeros((1, len(network.index), 3), np.float32)
     face[:, ::2, :2] = 100
 
     def answer(regressor: Regressor, images: list[Image], boxes: Float64) -> Answer:
         place, distance = answers[len(asked)]
         asked.append(boxes)
-        return Answer(face + np.float32(place), np.full((1, len(network.index)), place), np.array([distance]))
+        apart = None if distance is None else np.array([distance])
+        return Answer(face + np.float32(place), np.full((1, len(network.index)), place), apart)
 
     asked: list[Float64] = []
     monkeypatch.setattr("densetrain.prediction.faces.answer_in_images", answer)
@@ -298,3 +299,8 @@ def test_with_a_flip_test_the_answers_to_all_crops_count_by_how_well_each_agrees
     boxes, found = look_again(network, [np.zeros((9, 9, 3), np.uint8)], start, 2)
     np.testing.assert_array_equal(boxes, [[10, 10, 110, 110]])
     np.testing.assert_allclose(found.landmarks, face + (10 / 4 + 12 / 0.25) / (1 / 16 + 1 / 4 + 4), rtol=1e-5)
+    # Without a flip test the last answer alone counts, to the bit, however far off the first was.
+    asked.clear()
+    answers[:] = [(1e9, None), (0.1, None)]
+    found = look_again(network, [np.zeros((9, 9, 3), np.uint8)], start, 1)[1]
+    np.testing.assert_array_equal(found.landmarks, face + np.float32(0.1))
