@@ -10,12 +10,23 @@ from PIL import Image
 
 from densegen.dataset.shard_set import open_dataset
 from densegen.drawing import contact_sheet, depth_colours, draw_lines, draw_points, with_depth_bar
+from densegen.face.morphable_model import read_model
+from densegen.fitting.face_tasks import tasks_of_photographs
+from densegen.fitting.fitter import FitSettings, make_fitter
+from densegen.fitting.prior import prior_of_model
+from densegen.geometry.crop import box_around, box_size, crop_of_box, warp
 from densegen.index.formats.mesh import landmark_triangles
+from densegen.sources.annotations import Annotations, FaceMarks
 from densegen.sources.fits import read_fit
+from densegen.sources.manifest_init import fits_below
+from densegen.sources.photograph import read_photograph
 from densetrain.config import read_settings
 from densetrain.evaluation.evaluate import evaluate_shards
+from densetrain.evaluation.metrics import points21
 from densetrain.evaluation.report import draw_ced
 from densetrain.network.checkpoint import load_regressor
+from densetrain.network.regressor import FlipTested
+from densetrain.prediction.annotate import annotate
 from densetrain.prediction.faces import find_faces
 from densetrain.prediction.predict import draw_faces
 from densetrain.preview import draw_augmented
@@ -106,6 +117,51 @@ def predicted() -> None:
     save(contact_sheet(tiles, 3), "predicted.jpg")
 
 
+def together() -> None:
+    """Fits of a person's noisy points, a network's landmarks, and fits of both, each against the true 68."""
+    model, regressor, shards = (
+        read_model(DEMO / "corpus/model.safetensors"),
+        load_regressor(DEMO / "run"),
+        DEMO / "shards",
+    )
+    unseen = open_dataset(shards)
+    ids = {str(unseen.sample_ids[row]) for row in unseen.rows("validation")}
+    entries = [entry for entry in fits_below(DEMO / "corpus")[1] if entry.sample_id in ids][::4]
+    found, generator = annotate(FlipTested(regressor), entries, DEMO / "corpus"), np.random.default_rng(0)
+    many = tuple(FaceMarks(n, p.astype(np.float64)) for n, p in zip(found.names, found.landmarks, strict=True))
+    true, few = {}, []
+    for entry, name in zip(entries, found.names, strict=True):
+        keypoints = read_fit(entry.fit).keypoints_3d
+        assert keypoints is not None
+        true[name] = keypoints[:2].T - 1.0
+        marks = points21(true[name][None])[0].astype(np.float64)
+        few.append(FaceMarks(name, marks + generator.normal(0, 0.03 * float(box_size(true[name])), marks.shape)))
+    person = Annotations("aflw21", tuple(map(str, range(21))), tuple(few), 0)
+    network = Annotations("names", tuple(map(str, range(len(regressor.index)))), many, 0)
+    answers = regressor.index.subset("ibug68", np.pad(found.landmarks, ((0, 0), (0, 0), (0, 1))))
+    shown = [dict(zip(found.names, answers[..., :2], strict=True))]
+    for sources, sigma in (([person], (0.03,)), ([person, network], (0.03, 0.4))):
+        settings = FitSettings(sigma=sigma, max_residual=1.0)
+        fitter = make_fitter(sources, model, regressor.index, prior_of_model(model), settings)
+        outcomes = [fitter.run(task) for task in tasks_of_photographs(DEMO / "corpus", sources)[0]]
+        fitted = {one.task.name.removeprefix("FITS/"): f.keypoints_3d for one, f in outcomes if f is not None}
+        shown.append({name: places[:2].T - 1.0 for name, places in fitted.items() if places is not None})
+    shown = [shown[1], shown[0], shown[2]]
+    for title, places in zip(("a person's 21", "a network's 520", "both"), shown, strict=True):
+        errors = [100 * np.linalg.norm(p - true[n], axis=1).mean() / box_size(true[n]) for n, p in places.items()]
+        print(f"{title}: {np.mean(errors):.2f} % of {len(errors)} faces of {len(entries)}")
+    tiles, everywhere = [], [name for name in found.names if all(name in places for places in shown)]
+    for name in everywhere[:: len(everywhere) // 4][:4]:
+        crop = crop_of_box(box_around(true[name]), 1.5, 256)
+        tile = warp(read_photograph(DEMO / f"corpus/{name}.jpg"), crop)
+        for places in shown:
+            ends = [crop.apply(np.pad(p, ((0, 0), (0, 1))).astype(np.float32)) for p in (places[name], true[name])]
+            lines = draw_lines(tile, *ends, (255, 220, 0), scale=2)
+            tiles.append(draw_points(lines, 2 * ends[0][:, :2] + 0.5, (255, 255, 255), scale=1, radius=2.6, rim=1.0))
+    sheet = contact_sheet([tiles[3 * face + kind] for kind in range(3) for face in range(4)], 4)
+    save(sheet[::2, ::2], "together.jpg")
+
+
 def losses() -> None:
     """The loss study: everything equal but the loss."""
     results = []
@@ -123,4 +179,5 @@ if __name__ == "__main__":
     held_out()
     predicted()
     qualitative()
+    together()
     losses()
