@@ -177,6 +177,9 @@ def test_aflw_counts_visible_points_in_the_crops_frame(tmp_path: Path) -> None:
     off = benchmark.errors(in_crop + [120 / 300, 0])
     np.testing.assert_allclose(off, 100 / benchmark.normaliser)
     np.testing.assert_allclose(benchmark.boxes[:, :2], in_crop.min(axis=1))
+    drawn = points21(in_crop)[2].astype(np.float64)
+    drawn[3] = np.nan  # not visible
+    np.testing.assert_allclose(benchmark.truth_in_image(2), drawn)
     with pytest.raises(ConfigurationError, match="images are needed"):
         next(benchmark.read_images())
 
