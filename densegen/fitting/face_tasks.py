@@ -76,14 +76,14 @@ class FitOutcome:
 
     @property
     def surest(self) -> Mask:
-        """(N,) bool: the points that count most, of those weights of which enough points for a face are visible."""
+        """(N,) bool: the points of the largest weight of which enough for a face are visible; all if there is none."""
         assert self.task.points is not None
-        visible: Mask = ~np.isnan(self.task.points[:, 0])
+        visible = ~np.isnan(self.task.points[:, 0])
         for weight in () if self.weight is None else np.unique(self.weight[visible])[::-1]:
-            rows: Mask = visible & (self.weight == weight)
-            if rows.sum() >= FEWEST_POINTS:
+            rows: Mask = self.weight == weight
+            if (rows & visible).sum() >= FEWEST_POINTS:
                 return rows
-        return visible
+        return np.ones(len(visible), bool)
 
 
 def tasks_of_photographs(photos: Path, sources: Sequence[Annotations]) -> tuple[list[FaceTask], list[FitOutcome]]:

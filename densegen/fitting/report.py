@@ -204,7 +204,7 @@ def _tile(outcome: FitOutcome, out: Path) -> Image | None:
         fit = read_fit(out / f"{outcome.task.name}.mat") if outcome.reason is None else None
     except SampleError:
         return None
-    visible = outcome.surest
+    visible = outcome.surest & ~np.isnan(points[:, 0])
     if fit is None and visible.sum() < FEWEST_POINTS:
         return None
     keypoints = points[visible] if fit is None or fit.keypoints_3d is None else fit.keypoints_3d.T - [1, 1, 0]
