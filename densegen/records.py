@@ -42,12 +42,12 @@ MAX_ARCHIVE_BYTES = 128 << 20
 
 
 def read_archive(
-    path: Path, names: Iterable[str], what: str, *, optional: Iterable[str] = (), largest: int = MAX_ARCHIVE_BYTES
+    path: Path, names: Iterable[str], what: str, *, optional: Iterable[str] = (), largest: int | None = None
 ) -> dict[str, npt.NDArray[Any]]:
     """The arrays ``names`` of a NumPy archive (``.npz``), and the ``optional`` ones that it has; nothing is unpickled.
 
     Raises :class:`FormatError`, which names ``what`` it should be, if it is damaged, lacks one, or unpacks to more
-    than ``largest`` bytes.
+    than ``largest`` bytes, by default ``MAX_ARCHIVE_BYTES``.
     """
     import zipfile
 
@@ -56,12 +56,12 @@ def read_archive(
     try:
         file_size(path)
         with zipfile.ZipFile(path) as packed:
-            members = packed.infolist()
+            members, most = packed.infolist(), MAX_ARCHIVE_BYTES if largest is None else largest
             # Other methods unpack by whole blocks, whatever size a member says it has.
             if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
                 raise FormatError(f"{path.name} is packed in another way than NumPy packs: save it with np.savez")
-            if (size := sum(member.file_size for member in members)) > largest:
-                raise FormatError(f"{path.name} unpacks to {size >> 20} MiB, at most {largest >> 20} are read")
+            if (size := sum(member.file_size for member in members)) > most:
+                raise FormatError(f"{path.name} unpacks to {size >> 20} MiB, at most {most >> 20} are read")
         with np.load(path, allow_pickle=False) as archive:
             there = [name for name in optional if name in archive]
             arrays = {name: np.asarray(archive[name]) for name in (*names, *there)}
