@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from densegen.errors import BuildError, ConfigurationError
 from densegen.extras import install_line
 from densegen.files import interrupt_ignored
 
-__all__ = ["INLINE", "Pool", "open_pool"]
+__all__ = ["INLINE", "Pool", "open_pool", "read_ahead"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -61,6 +61,18 @@ class Pool:
 
 INLINE = Pool(InlineExecutor(), in_flight=1)
 """This process."""
+
+
+def read_ahead(read: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+    """What is read for each task, in order; the next one is read in a thread while one is worked on."""
+    with ThreadPoolExecutor(1) as thread:
+        ahead: Future[Result] | None = None
+        for task in tasks:
+            ready, ahead = ahead, thread.submit(read, task)
+            if ready is not None:
+                yield ready.result()
+        if ahead is not None:
+            yield ahead.result()
 
 
 @contextmanager

@@ -139,14 +139,14 @@ def together() -> None:
     person = Annotations("aflw21", tuple(map(str, range(21))), tuple(few), 0)
     network = Annotations("names", tuple(map(str, range(len(regressor.index)))), many, 0)
     answers = regressor.index.subset("ibug68", np.pad(found.landmarks, ((0, 0), (0, 0), (0, 1))))
-    shown = [dict(zip(found.names, answers[..., :2], strict=True))]
+    shown: list[dict[str, np.ndarray]] = []
     for sources, sigma in (([person], (0.03,)), ([person, network], (0.03, 0.4))):
         settings = FitSettings(sigma=sigma, max_residual=1.0)
         fitter = make_fitter(sources, model, regressor.index, prior_of_model(model), settings)
         outcomes = [fitter.run(task) for task in tasks_of_photographs(DEMO / "corpus", sources)[0]]
         fitted = {one.task.name.removeprefix("FITS/"): f.keypoints_3d for one, f in outcomes if f is not None}
         shown.append({name: places[:2].T - 1.0 for name, places in fitted.items() if places is not None})
-    shown = [shown[1], shown[0], shown[2]]
+    shown.insert(1, dict(zip(found.names, answers[..., :2], strict=True)))
     for title, places in zip(("a person's 21", "a network's 520", "both"), shown, strict=True):
         errors = [100 * np.linalg.norm(p - true[n], axis=1).mean() / box_size(true[n]) for n, p in places.items()]
         print(f"{title}: {np.mean(errors):.2f} % of {len(errors)} faces of {len(entries)}")

@@ -103,43 +103,38 @@ def tasks_of_photographs(photos: Path, sources: Sequence[Annotations]) -> tuple[
         for path in (PurePosixPath(*found.relative_to(photos).parts) for found in sorted(photos.rglob("*")))
         if path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
     )
-    found, missing = [], []
+    found: dict[tuple[PurePosixPath, int], dict[int, Float64]] = {}
+    missing: dict[tuple[str, int], FitOutcome] = {}
+    seen = Counter[tuple[int, str]]()
     for number, face in _numbered(sources):
         if not stays_below(face.image):
             raise ConfigurationError(f"the photograph {face.image!r} leaves {photos}: give names below it")
         candidates = places.named(face.image)
+        name = str(candidates[0]) if len(candidates) == 1 else f"{FITS_FOLDER}/{_without_suffix(face.image)}"
+        nth, seen[number, name] = seen[number, name], seen[number, name] + 1
         if len(candidates) == 1:
-            found.append((candidates[0], number, face.points))
+            found.setdefault((candidates[0], nth), {})[number] = face.points
             continue
-        task = FaceTask(f"{FITS_FOLDER}/{_without_suffix(face.image)}", photos / face.image, face.points)
+        reason, why = "image-missing", f"{face.image} has no photograph"
         if candidates:
-            why = f"{face.image} names {len(candidates)} photographs: give their folders"
-            missing.append(FitOutcome(task, "image-ambiguous", why))
-        else:
-            missing.append(FitOutcome(task, "image-missing", f"{face.image} has no photograph"))
+            reason, why = "image-ambiguous", f"{face.image} names {len(candidates)} photographs: give their folders"
+        task = FaceTask(name, photos / face.image, face.points)
+        missing.setdefault((name, nth), FitOutcome(task, reason, why))
     if not found:
-        raise ConfigurationError(
-            f"{len(missing)} faces, and not one has a photograph in {photos}: {missing[0].message}"
-        )
-    faces = [(place, points) for place, _, points in found]
-    if len(sources) > 1:
-        missing = list({outcome.task.name: outcome for outcome in missing}.values())
-        if twice := [place for (place, _), count in Counter((p, n) for p, n, _ in found).items() if count > 1]:
-            raise ConfigurationError(
-                f"{twice[0]} has several faces in one of {len(sources)} files of landmarks: give one"
-            )
-        of_place: dict[PurePosixPath, dict[int, Float64]] = {}
-        for place, number, points in found:
-            of_place.setdefault(place, {})[number] = points
-        faces = [(place, _one_after_the_other(marks, sources)) for place, marks in of_place.items()]
-    of_photograph, seen, tasks = Counter(place for place, _ in faces), Counter[PurePosixPath](), []
-    for place, points in faces:
-        own = f"_face{seen[place]}" if of_photograph[place] > 1 else ""
-        seen[place] += 1
+        first = next(iter(missing.values()))
+        raise ConfigurationError(f"{len(missing)} faces, and not one has a photograph in {photos}: {first.message}")
+    of_photograph = Counter(place for place, _ in found)
+    most, count = of_photograph.most_common(1)[0]
+    if len(sources) > 1 and count > 1:
+        raise ConfigurationError(f"{most} has several faces in one of {len(sources)} files of landmarks: give one")
+    tasks = []
+    for (place, nth), marks in found.items():
+        own = f"_face{nth}" if of_photograph[place] > 1 else ""
+        points = _one_after_the_other(marks, sources)
         tasks.append(FaceTask(f"{FITS_FOLDER}/{place.with_suffix('')}{own}", photos / place, points))
-    if alike := [name for name, count in Counter(task.name for task in tasks).items() if count > 1]:
-        raise ConfigurationError(f"two faces would be written to {alike[0]}.mat: rename one of their photographs")
-    return tasks, missing
+    if twice := [name for name, count in Counter(task.name for task in tasks).items() if count > 1]:
+        raise ConfigurationError(f"two faces would be written to {twice[0]}.mat: rename one of their photographs")
+    return tasks, list(missing.values())
 
 
 def _numbered(sources: Sequence[Annotations]) -> Iterator[tuple[int, FaceMarks]]:

@@ -232,7 +232,8 @@ def annotate(model: Path, root: Path, out: Path, manifest_name: str | None, flip
         raise FormatError(f"not one of {len(entries):,} fits in {root} has its 68 points and a photograph")
     write_bytes(out, found.to_npz())
     say(f"{out}: {len(found.names):,} faces, {len(network.index)} landmarks each")
-    say(f"next: 'densegen fits refine {root} --landmarks {out} --sigma 0.4 --out ...'")
+    where = f" --manifest {manifest_name}" if manifest_name else ""
+    say(f"next: 'densegen fits refine {root}{where} --landmarks {out} --sigma 0.4 --out ...'")
 
 
 @click.command(short_help="Write a network as ONNX and safetensors.")

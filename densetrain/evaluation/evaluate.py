@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from densegen.arrays import Float32, Float64, Image
 from densegen.dataset.shard_set import ShardSet
 from densegen.errors import ConfigurationError, FormatError
+from densegen.executors import read_ahead
 from densegen.files import write_text
 from densegen.geometry.crop import box_size
 from densegen.geometry.pose import yaw_degrees
@@ -153,11 +153,7 @@ def _chunks(benchmark: Benchmark) -> Iterator[tuple[list[Image], Float64]]:
         boxes = benchmark.boxes[first : first + BATCH]
         return list(itertools.islice(images, len(boxes))), boxes
 
-    with ThreadPoolExecutor(1) as thread:
-        ahead = thread.submit(read, 0)
-        for first in range(BATCH, len(benchmark.boxes) + BATCH, BATCH):
-            part, ahead = ahead.result(), thread.submit(read, first)
-            yield part
+    return read_ahead(read, range(0, len(benchmark.boxes), BATCH))
 
 
 def _nearest(found: Float64, truth: Float64) -> tuple[Float64, bool]:

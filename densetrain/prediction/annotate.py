@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from densegen.arrays import Float32, Float64, Image
 from densegen.errors import SampleError
+from densegen.executors import read_ahead
 from densegen.geometry.crop import box_around
 from densegen.sources.fit_list import FitEntry
 from densegen.sources.fits import read_labels
@@ -64,7 +64,7 @@ def annotate(
     advance : told how many more are done, and how many of them were passed over
     """
     names, found, passed = [], [np.zeros((0, len(network.index), 2), np.float32)], []
-    for part in _read_ahead(entries):
+    for part in read_ahead(_read_part, [entries[first : first + BATCH] for first in range(0, len(entries), BATCH)]):
         there = [(entry, face) for entry, face in part if not isinstance(face, SampleError)]
         passed += [(_name(entry, root), str(face)) for entry, face in part if isinstance(face, SampleError)]
         if there:
@@ -79,17 +79,8 @@ _Face = tuple[Image, Float64]
 """A photograph, and the box around its face's 68 points."""
 
 
-def _read_ahead(entries: Sequence[FitEntry]) -> Iterator[list[tuple[FitEntry, _Face | SampleError]]]:
-    """The faces in parts; the next part is read while one is worked on."""
-
-    def read(first: int) -> list[tuple[FitEntry, _Face | SampleError]]:
-        return [(entry, _read(entry)) for entry in entries[first : first + BATCH]]
-
-    with ThreadPoolExecutor(1) as thread:
-        ahead = thread.submit(read, 0)
-        for first in range(BATCH, len(entries) + BATCH, BATCH):
-            part, ahead = ahead.result(), thread.submit(read, first)
-            yield part
+def _read_part(entries: Sequence[FitEntry]) -> list[tuple[FitEntry, _Face | SampleError]]:
+    return [(entry, _read(entry)) for entry in entries]
 
 
 def _read(entry: FitEntry) -> _Face | SampleError:

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 
 from densegen.dataset.build import Plan, Silent, build
 from densegen.errors import BuildError
-from densegen.executors import INLINE, open_pool
+from densegen.executors import INLINE, open_pool, read_ahead
 from tests.densegen.dataset.builds import digests
 
 
@@ -29,6 +30,24 @@ def test_tasks_begin_only_as_earlier_ones_are_done() -> None:
     assert next(results) == 0
     assert begun == [0]
     assert sorted(results) == [-4, -3, -2, -1]
+
+
+def test_the_next_part_is_read_while_one_is_worked_on_and_no_further_one() -> None:
+    begun: list[int] = []
+    second = threading.Event()
+
+    def read(task: int) -> int:
+        begun.append(task)
+        if task == 1:
+            second.set()
+        return 10 * task
+
+    parts = read_ahead(read, range(4))
+    assert next(parts) == 0
+    assert second.wait(10)
+    assert begun == [0, 1]
+    assert list(parts) == [10, 20, 30]
+    assert list(read_ahead(read, range(0))) == []
 
 
 def test_an_error_ends_the_run() -> None:
