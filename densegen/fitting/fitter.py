@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Literal
@@ -132,14 +132,20 @@ class Fitter:
 
     def _refuse_swapped(self, task: FaceTask, observed: Float64, sigma: Float64, size: float) -> None:
         """Raise :class:`SampleError` if the points make a face with left and right swapped, and none as they are."""
-        errors = []
-        for solver in (self.solver, *self.swapped):
+
+        def error(solve: Callable[[Float64, Float64], Solution]) -> float:
             try:
-                errors.append(self._mean_distance(solver.solve(observed, sigma)) / max(size, 1e-9))
+                return self._mean_distance(solve(observed, sigma)) / max(size, 1e-9)
             except SampleError:
-                errors.append(float("inf"))
-        own, *others = errors
-        if min(others, default=float("inf")) < min(SWAPPED * own, self.settings.max_residual):
+                return float("inf")
+
+        rigid = error(self.solver.rigid)
+        likely = [solver for solver in self.swapped if error(solver.rigid) < rigid]
+        if not likely:
+            return
+        if min(error(solver.solve) for solver in likely) < min(
+            SWAPPED * error(self.solver.solve), self.settings.max_residual
+        ):
             raise SampleError(SWAPPED_REASON, f"{task.name}: the points fit better with left and right swapped")
 
     def _fit_of(self, solution: Solution, points: Float64, height: int) -> Fit:

@@ -12,7 +12,8 @@ It is the maximum a posteriori estimate of Gaussian noise and a Gaussian prior (
 A step solves ``(J^T W J + prior + mu diag) d = -g`` (Levenberg, 1944; Marquardt, 1963). The rotation is turned by the
 Cayley transform of its step: a rotation made of divisions alone, with the same bits everywhere. With weights that all
 faces share, the components' own block of ``J^T W J`` is a combination of six matrices that are made once (see
-:func:`gram_matrices`): ``sum_cd M_cd sum_i w_i B_ic^T B_id`` with ``M = s^2 R^T D R``, D the observed axes.
+:func:`gram_matrices`): ``sum_cd M_cd sum_i w_i B_ic^T B_id`` with ``M = s^2 R^T D R``, D the observed axes. Points of
+another weight than most, hidden ones among them, add their own rows by what they differ.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ def gram_matrices(basis: Any, weight: Any) -> Any:
 
 @kernel
 def minimise(
-    mean: Any, basis: Any, across: Any, target: Any, weight: Any, axes: Any, grams: Any, huber: float,
-    rotation: Any, scale: float, shift: Any, x: Any,
+    mean: Any, basis: Any, across: Any, target: Any, weight: Any, axes: Any,
+    grams: Any, gram_factor: float, counted: Any, huber: float, rotation: Any, scale: float, shift: Any, x: Any,
     prior_rotation: Any, prior_scale: float, prior_shift: Any, precision: Any, steps: int,
 ) -> Any:  # fmt: skip
     """Gauss-Newton from a start to where a step changes nothing that counts.
@@ -82,7 +83,9 @@ def minimise(
     target : (N, 3) float64, camera frame, around the origin
     weight : (N,) float64, 1 / sigma^2, 0 for a point that was not observed
     axes : (3,) float64, 1 for an axis of the camera frame that was observed, else 0
-    grams : :func:`gram_matrices` with these weights, or (0, K, K) if they are this face's own
+    grams : :func:`gram_matrices` of some points, or (0, K, K) if there are none
+    gram_factor : what they are multiplied with, so that those points have the weights ``counted``
+    counted : (N,) float64, 0 for the other points
     huber : how many sigma a point may be off before it counts less, 0 if it always counts in full
     rotation, scale, shift, x : the start; (3, 3), number, (3,), (K,) float64
     prior_rotation, prior_scale, prior_shift : the earlier pose
@@ -99,8 +102,9 @@ def minimise(
                      prior_rotation, prior_scale, prior_shift, precision, share)  # fmt: skip
     damping, taken = 1e-4, 0
     while taken < steps:
-        _normal_equations(mean, basis, across, target, weight * share, axes, grams, rotation, scale, shift, x,
-                          prior_rotation, prior_scale, prior_shift, precision, normal, gradient)  # fmt: skip
+        _normal_equations(mean, basis, across, target, weight * share, axes, grams, gram_factor, counted,
+                          rotation, scale, shift, x, prior_rotation, prior_scale, prior_shift, precision,
+                          normal, gradient)  # fmt: skip
         better = False
         for _ in range(12):
             if not _solve(normal, gradient, damping, factor, solved):
@@ -220,9 +224,9 @@ def _turned(rotation: Any, a: float, b: float, c: float) -> Any:
 
 @kernel
 def _normal_equations(
-    mean: Any, basis: Any, across: Any, target: Any, weight: Any, axes: Any, grams: Any, rotation: Any, scale: float,
-    shift: Any, x: Any, prior_rotation: Any, prior_scale: float, prior_shift: Any, precision: Any,
-    normal: Any, gradient: Any,
+    mean: Any, basis: Any, across: Any, target: Any, weight: Any, axes: Any, grams: Any, gram_factor: float,
+    counted: Any, rotation: Any, scale: float, shift: Any, x: Any, prior_rotation: Any, prior_scale: float,
+    prior_shift: Any, precision: Any, normal: Any, gradient: Any,
 ) -> None:  # fmt: skip
     """``J^T W J`` with the prior (lower triangle), and ``J^T W r``."""
     count = len(x)
@@ -283,8 +287,9 @@ def _normal_equations(
         for j in range(7):
             normal[7 + k, j] = crossed[j, k]
         gradient[7 + k] = crossed[7, k] + x[k]
-    if len(grams):
-        _block_of_grams(axes, grams, rotation, scale, normal)
+    if len(grams) > 0 and (weight != counted).sum() < (weight != 0).sum():
+        _block_of_grams(axes, grams, gram_factor, rotation, scale, normal)
+        _block_of_rows(basis, weight - counted, axes, rotation, scale, normal)
     elif count:
         _block_of_rows(basis, weight, axes, rotation, scale, normal)
     for k in range(count):
@@ -313,12 +318,12 @@ def _normal_equations(
 
 
 @kernel
-def _block_of_grams(axes: Any, grams: Any, rotation: Any, scale: float, normal: Any) -> None:
+def _block_of_grams(axes: Any, grams: Any, factor: float, rotation: Any, scale: float, normal: Any) -> None:
     """The block of the components among themselves, from the matrices that all faces share."""
     turned = np.empty(6)
     for pair in range(6):
         c, d = _PAIRS[pair]
-        turned[pair] = scale * scale * (
+        turned[pair] = factor * scale * scale * (
             axes[0] * rotation[0, c] * rotation[0, d]
             + axes[1] * rotation[1, c] * rotation[1, d]
             + axes[2] * rotation[2, c] * rotation[2, d]
@@ -332,9 +337,9 @@ def _block_of_grams(axes: Any, grams: Any, rotation: Any, scale: float, normal: 
 
 @kernel
 def _block_of_rows(basis: Any, weight: Any, axes: Any, rotation: Any, scale: float, normal: Any) -> None:
-    """The same from the rows of one face's own points, four at a time."""
+    """What is added to it by rows of points, four at a time; a weight below 0 takes away."""
     count = basis.shape[1]
-    rows = np.zeros((4, count))
+    rows, signs = np.zeros((4, count)), np.ones(4)
     filled = 0
     for i in range(len(weight)):
         if weight[i] == 0:
@@ -342,26 +347,27 @@ def _block_of_rows(basis: Any, weight: Any, axes: Any, rotation: Any, scale: flo
         for d in range(3):
             if axes[d] == 0:
                 continue
-            amount = scale * math.sqrt(weight[i] * axes[d])
+            amount = scale * math.sqrt(abs(weight[i]) * axes[d])
             a, b, c = amount * rotation[d, 0], amount * rotation[d, 1], amount * rotation[d, 2]
             one, two, three, row = basis[3 * i], basis[3 * i + 1], basis[3 * i + 2], rows[filled]
             for k in range(count):
                 row[k] = a * one[k] + b * two[k] + c * three[k]
+            signs[filled] = 1.0 if weight[i] > 0 else -1.0
             filled += 1
             if filled == 4:
-                _add_rows(rows, normal)
+                _add_rows(rows, signs, normal)
                 filled = 0
     if filled:
         rows[filled:] = 0.0
-        _add_rows(rows, normal)
+        _add_rows(rows, signs, normal)
 
 
 @kernel
-def _add_rows(rows: Any, normal: Any) -> None:
+def _add_rows(rows: Any, signs: Any, normal: Any) -> None:
     p, q, r, s = rows[0], rows[1], rows[2], rows[3]
     for k in range(len(p)):
         out = normal[7 + k, 7 : 8 + k]
-        a, b, c, d = p[k], q[k], r[k], s[k]
+        a, b, c, d = signs[0] * p[k], signs[1] * q[k], signs[2] * r[k], signs[3] * s[k]
         for m in range(k + 1):
             out[m] += ((a * p[m] + b * q[m]) + c * r[m]) + d * s[m]
 

@@ -143,9 +143,15 @@ class FaceSolver:
         return self.points.at(self.prior.mean)
 
     @cached_property
+    def most(self) -> Mask:
+        """(N,) bool: the points of the source that has most; they mostly have one sigma, and are all observed."""
+        most: Mask = self.sources == np.bincount(self.sources).argmax()
+        return most
+
+    @cached_property
     def grams(self) -> Float64:
-        """For points that are all observed, each with the same sigma."""
-        grams: Float64 = gram_matrices(self.basis, np.ones(len(self.points)))
+        """For the points of :attr:`most`, each with the weight 1."""
+        grams: Float64 = gram_matrices(self.basis, self.most.astype(np.float64))
         return grams
 
     def solve(
@@ -166,6 +172,23 @@ class FaceSolver:
         Raises :class:`SampleError` if the points are too few, on a line, or in a plane of the face, if they contradict
         each other, or if the face that they give looks away: its left and right are swapped then.
         """
+        problem = self._problem(observed, sigma_px, visible, earlier)
+        huber = HUBER_SIGMAS if self.robust else 0.0
+        face = problem.minimise(problem.first(huber), huber, problem.seen)
+        if self.jaw is not None:
+            for _ in range(SLIDES):
+                problem = problem.slide(face, self.jaw)
+                face = problem.minimise(face, huber, problem.seen)
+        used = problem.seen
+        if self.robust:
+            face, used = _without_wrong(problem, face)
+        solution = problem.solution(face, used)
+        _check_facing(solution)
+        return solution
+
+    def _problem(
+        self, observed: Float64, sigma_px: float | Float64, visible: Mask | None, earlier: EarlierFit | None
+    ) -> _Problem:
         observed = np.asarray(observed, np.float64)
         if observed.shape not in ((len(self.points), 2), (len(self.points), 3)):
             raise ConfigurationError(f"{observed.shape} observed points, expected ({len(self.points)}, 2 or 3)")
@@ -176,19 +199,19 @@ class FaceSolver:
         sigma = np.broadcast_to(np.asarray(sigma_px, np.float64), len(seen))
         if not (np.isfinite(sigma[seen]).all() and (sigma[seen] > 0).all()):
             raise ConfigurationError("sigma_px: each point's standard deviation is above 0 px")
-        problem = _Problem.of(self, observed, sigma, seen, earlier)
-        huber = HUBER_SIGMAS if self.robust else 0.0
-        face = problem.minimise(problem.first(huber), huber, seen)
-        if self.jaw is not None:
-            for _ in range(SLIDES):
-                problem = problem.slide(face, self.jaw)
-                face = problem.minimise(face, huber, seen)
-        used = seen
-        if self.robust:
-            face, used = _without_wrong(problem, face)
-        solution = problem.solution(face, used)
-        _check_facing(solution)
-        return solution
+        return _Problem.of(self, observed, sigma, seen, earlier)
+
+    def rigid(self, observed: Float64, sigma_px: float | Float64) -> Solution:
+        """The mean face in the pose that explains landmarks best, and looks at the viewer: quickly found, and enough to
+        tell two orders of the same landmarks apart. Arguments and errors are those of :meth:`solve`.
+        """
+        problem = self._problem(observed, sigma_px, None, None)
+        solutions = [problem.solution(face, problem.seen) for face in problem.poses(HUBER_SIGMAS if self.robust else 0)]
+        for solution in solutions[:-1]:
+            if _is_facing(solution):
+                return solution
+        _check_facing(solutions[-1])
+        return solutions[-1]
 
     def solve_all(self, observed: Iterable[Float64], sigma_px: float | Float64) -> list[Solution | SampleError]:
         """The faces of many sets of landmarks; one that has no answer gives its error instead."""
@@ -216,6 +239,10 @@ class _Face(NamedTuple):
 class _Problem:
     """One set of landmarks in units that suit the arithmetic: pixels are counted in sigmas of the first point that was
     seen, from the middle of the points; points with the same sigma then have the weight 1.
+
+    common : the weight of the points of the solver's ``most`` that are seen; 0 if they have several, or if the solver's
+        matrices are not of these points
+    gram_factor : what the solver's matrices are multiplied with
     """
 
     solver: FaceSolver
@@ -233,7 +260,8 @@ class _Problem:
     across: Float64
     earlier: _Face
     precision: Float64
-    plain: bool
+    common: float
+    gram_factor: float
 
     @classmethod
     def of(
@@ -245,10 +273,12 @@ class _Problem:
         middle, target = np.zeros(3), np.zeros((len(seen), 3))
         middle[:dimensions] = middle_of(observed[seen])
         target[seen, :dimensions] = (observed[seen] - middle[:dimensions]) / unit
+        most = weight[solver.most & seen]
+        common = float(most[0]) if most.size and (most == most[0]).all() else 0.0
         problem = cls(
             solver, observed, seen, unit, middle, target, weight, np.array([1.0, 1.0, float(dimensions == 3)]),
             solver.prior.mean, solver.prior.std, solver.mean, solver.basis, solver.across,
-            _Face(np.eye(3), 1.0, np.zeros(3), np.zeros(len(solver.prior.std))), np.zeros(4), bool((weight == 1).all()),
+            _Face(np.eye(3), 1.0, np.zeros(3), np.zeros(len(solver.prior.std))), np.zeros(4), common, common,
         )  # fmt: skip
         return problem if earlier is None else problem._near(earlier)
 
@@ -269,7 +299,7 @@ class _Problem:
             across=self.across * earlier.share,
             earlier=pose,
             precision=np.array([1 / (s * s) for s in (earlier.rotation_rad, earlier.scale, length)] + [0.0]),
-            plain=False,
+            gram_factor=self.gram_factor * earlier.share**2,
         )
 
     def first(self, huber: float) -> _Face:
@@ -280,6 +310,14 @@ class _Problem:
         """
         if self.precision[0] > 0:
             return self.earlier
+        different = self.poses(huber)
+        if len(different) == 1:
+            return different[0]
+        faces = [self.minimise(pose, huber, self.seen) for pose in different]
+        return min(faces, key=lambda face: face.energy + self._implausible(face.rotation))
+
+    def poses(self, huber: float) -> list[_Face]:
+        """The mean face in each of the poses that explain the points, the best first."""
         some = self._some()
         left, rotations, scales, shifts = similarities(some.mean[some.seen], some.target[some.seen], _TURNS)
         order = np.argsort(left, kind="stable")[:TRIED]
@@ -290,20 +328,18 @@ class _Problem:
         for pose in poses:
             if all(_half_angle_cosine(pose.rotation, other.rotation) < SAME_TURN for other in different):
                 different.append(pose._replace(x=np.zeros(len(self.spread)), steps=0))
-        if len(different) == 1:
-            return different[0]
-        faces = [self.minimise(pose, huber, self.seen) for pose in different]
-        return min(faces, key=lambda face: face.energy + self._implausible(face.rotation))
+        return different
 
     def _some(self) -> _Problem:
-        """Some of the points, of the mean face without components: enough to find a pose by."""
-        rows = np.flatnonzero(self.seen)
-        rows = rows[:: max(len(rows) // ENOUGH_FOR_POSE, 1)]
+        """Some of each source's points, of the mean face without components: enough to find a pose by."""
+        sources = self.solver.sources
+        parts = [np.flatnonzero(self.seen & (sources == source)) for source in np.unique(sources[self.seen])]
+        rows = np.sort(np.concatenate([part[:: max(len(part) // ENOUGH_FOR_POSE, 1)] for part in parts]))
         count = len(rows)
         return replace(
             self, observed=self.observed[rows], seen=self.seen[rows], target=self.target[rows],
             weight=self.weight[rows], mean=self.mean[rows], basis=np.zeros((3 * count, 0)),
-            across=np.zeros((0, 3 * count)), plain=False,
+            across=np.zeros((0, 3 * count)), common=0.0,
         )  # fmt: skip
 
     def _implausible(self, rotation: Float64) -> float:
@@ -318,11 +354,11 @@ class _Problem:
 
     def minimise(self, start: _Face, huber: float, used: Mask, steps: int = MAX_STEPS) -> _Face:
         """From a start to the most probable face."""
-        plain = self.plain and not huber and bool(used.all())
-        grams = self.solver.grams if plain else np.zeros((0, 0, 0))
+        grams = self.solver.grams if self.common else np.zeros((0, 0, 0))
+        counted = self.common * self.solver.most if self.common else np.zeros(0)
         rotation, scale, shift, x, energy, taken = minimise(
-            self.mean, self.basis, self.across, self.target, np.where(used, self.weight, 0.0), self.axes, grams, huber,
-            start.rotation, start.scale, start.shift, start.x,
+            self.mean, self.basis, self.across, self.target, np.where(used, self.weight, 0.0), self.axes,
+            grams, self.gram_factor, counted, huber, start.rotation, start.scale, start.shift, start.x,
             self.earlier.rotation, self.earlier.scale, self.earlier.shift, self.precision, steps,
         )  # fmt: skip
         return _Face(rotation, scale, shift, x, energy, start.steps + taken)
@@ -335,7 +371,7 @@ class _Problem:
         across = moved.reshape(len(self.spread), -1)
         mean = self.mean.copy()
         mean[jaw.rows] = line.at(self.centre)
-        return replace(self, mean=mean, across=across, basis=np.ascontiguousarray(across.T), plain=False)
+        return replace(self, mean=mean, across=across, basis=np.ascontiguousarray(across.T), common=0.0)
 
     def explained(self, face: _Face) -> Float64:
         """(N, 3) where the face puts the points, in the problem's units."""
@@ -409,10 +445,13 @@ def _check_spread(observed: Float64, places: Float64, seen: Mask) -> None:
         )
 
 
-def _check_facing(solution: Solution) -> None:
+def _is_facing(solution: Solution) -> bool:
     pitch, yaw = float(solution.pose[0]), float(solution.pose[1])
-    forward = float(rotation_matrix(pitch, yaw, 0.0)[2, 2])
-    if forward < FARTHEST_AWAY:
+    return float(rotation_matrix(pitch, yaw, 0.0)[2, 2]) >= FARTHEST_AWAY
+
+
+def _check_facing(solution: Solution) -> None:
+    if not _is_facing(solution):
         raise SampleError("face-turned-away", "the points show a face from behind: are left and right swapped?")
     if not np.isfinite(solution.coefficients).all():
         raise SampleError("points-contradict", "no face explains the points")

@@ -31,9 +31,9 @@ def test_grams_are_the_products_of_the_bases_rows(points68: ModelPoints, prior: 
 
 
 @pytest.mark.parametrize("axes", [(1.0, 1.0, 0.0), (1.0, 1.0, 1.0)])
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", ["all", "most", "none"])
 def test_normal_equations_are_those_of_the_numerical_jacobian(
-    points21: ModelPoints, prior: Prior, axes: tuple[float, float, float], shared: bool
+    points21: ModelPoints, prior: Prior, axes: tuple[float, float, float], shared: str
 ) -> None:
     across, basis = arrays(points21, prior)
     pose, coefficients = face(prior, 1)
@@ -41,13 +41,17 @@ def test_normal_equations_are_those_of_the_numerical_jacobian(
     x = (coefficients - prior.mean) / np.where(prior.std > 0, prior.std, 1)
     target = np.random.default_rng(0).normal(0, 30, (21, 3))
     weight = np.ones(21)
-    grams = gram_matrices(basis, weight) if shared else np.zeros((0, 0, 0))
+    # Of most points the matrices hold twice what they count; one is hidden, one counts less, and three are not in them.
+    counted, factor = weight.copy(), 1.0
+    if shared == "most":
+        counted[-3:], factor, weight[4], weight[5], weight[-2] = 0, 0.5, 0, 0.3, 2
+    grams = gram_matrices(basis, counted / factor) if shared != "none" else np.zeros((0, 0, 0))
     count = POSE_UNKNOWNS + len(x)
     normal, gradient = np.zeros((count, count)), np.zeros(count)
     earlier, precision = rotation_matrix(0.1, 0.2, 0.3), np.array([3.0, 5.0, 0.1, 0.2])
     mean = points21.mean
     _normal_equations(
-        mean, basis, across, target, weight, np.array(axes), grams, rotation, scale, shift, x,
+        mean, basis, across, target, weight, np.array(axes), grams, factor, counted, rotation, scale, shift, x,
         earlier, 0.04, np.array([2.0, 1.0, 0.0]), precision, normal, gradient,
     )  # fmt: skip
 
@@ -57,7 +61,7 @@ def test_normal_equations_are_those_of_the_numerical_jacobian(
         turned = (np.eye(3) + turn + turn @ turn / 2) @ rotation
         s, t, y = scale * np.exp(step[3]), shift + step[4:7], x + step[7:]
         places = (mean.ravel() + y @ across).reshape(-1, 3)
-        off = (s * places @ turned.T + t - target) * np.sqrt(axes)
+        off = (s * places @ turned.T + t - target) * np.sqrt(axes) * np.sqrt(weight)[:, None]
         m = turned @ earlier.T
         between = np.array([m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]]) / 2
         prior_rows = [
@@ -100,15 +104,15 @@ def test_a_minimum_is_where_it_ends(points68: ModelPoints, prior: Prior) -> None
     weight, axes = np.ones(68), np.array([1.0, 1.0, 0.0])
     nothing = (np.eye(3), 1.0, np.zeros(3), np.zeros(4))
     rotation, scale, shift, x, energy, steps = minimise(
-        points68.mean, basis, across, seen, weight, axes, gram_matrices(basis, weight), 0.0,
+        points68.mean, basis, across, seen, weight, axes, gram_matrices(basis, weight), 1.0, weight, 0.0,
         rotation_matrix(*pose[:3]), pose[6] * 1.1, np.zeros(3), np.zeros(len(prior.std)), *nothing, 40,
     )  # fmt: skip
     assert steps < 30
     count = 7 + len(x)
     normal, gradient = np.zeros((count, count)), np.zeros(count)
     _normal_equations(
-        points68.mean, basis, across, seen, weight, axes, np.zeros((0, 0, 0)), rotation, scale, shift, x, *nothing,
-        normal, gradient,
+        points68.mean, basis, across, seen, weight, axes, np.zeros((0, 0, 0)), 1.0, np.zeros(0), rotation, scale, shift, x,
+        *nothing, normal, gradient,
     )  # fmt: skip
     assert np.abs(gradient / np.sqrt(np.diag(normal))).max() < 1e-3 * np.sqrt(energy)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)

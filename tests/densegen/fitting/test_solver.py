@@ -107,6 +107,46 @@ def test_each_point_counts_by_its_own_sigma(points68: ModelPoints, prior: Prior)
     assert np.linalg.norm(found.residuals[8]) > 20
 
 
+@pytest.mark.parametrize("near", [False, True])
+def test_matrices_that_faces_share_change_the_way_and_not_the_face(
+    points21: ModelPoints, points68: ModelPoints, prior: Prior, near: bool
+) -> None:
+    """Two sources, each with its sigma, hidden points and wrong ones: all rows of one face's own, or few beside them."""
+    both = points21 + points68
+    pose, coefficients = face(prior, 10)
+    seen = camera(both, pose, coefficients)[:, :2]
+    size = box_size(seen)
+    seen += np.random.default_rng(4).normal(0, 0.01 * size, seen.shape)
+    seen[30] += 0.5 * size
+    seen[[2, 5, 40, 41]] = np.nan
+    sigma = np.repeat([0.01, 0.03], [21, 68]) * size
+    sources = np.repeat([0, 1], [21, 68])
+    earlier = EarlierFit(pose.astype(np.float32), prior.mean) if near else None
+    shared, own = (FaceSolver(both, prior, robust=True, sources=sources) for _ in range(2))
+    own.__dict__["most"] = np.zeros(len(both), bool)
+    found, expected = (solver.solve(seen, sigma, earlier=earlier) for solver in (shared, own))
+    assert expected.wrong.tolist() == found.wrong.tolist()
+    assert found.wrong[30]
+    np.testing.assert_allclose(found.pose, expected.pose, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.coefficients, expected.coefficients, atol=1e-3 * prior.std.max())
+    assert len(shared.grams) == 6
+
+
+def test_the_mean_face_in_its_best_pose_tells_swapped_sides(points68: ModelPoints, prior: Prior) -> None:
+    for yaw_deg in (-60.0, 0.0, 40.0):
+        pose, coefficients = face(prior, 17, yaw_deg)
+        seen = camera(points68, pose, coefficients)[:, :2]
+        rigid = FaceSolver(points68, prior).rigid(seen, 2.0)
+        assert turned_by(rigid, pose) < 15
+        error = np.linalg.norm(rigid.residuals, axis=1).mean()
+        try:
+            swapped = FaceSolver(points68.mirrored, prior).rigid(seen, 2.0)
+        except SampleError as problem:
+            assert problem.reason == "face-turned-away"
+        else:
+            assert np.linalg.norm(swapped.residuals, axis=1).mean() > 2 * error
+
+
 def test_hidden_points_tell_two_poses_of_one_picture_apart(points21: ModelPoints, prior: Prior) -> None:
     for yaw_deg in (-80.0, 80.0):
         pose, coefficients = face(prior, 11, yaw_deg, 0.0)
