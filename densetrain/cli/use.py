@@ -195,41 +195,48 @@ class _Job:
 
 
 @click.command(short_help="Write a network's landmarks of fits' faces.")
-@click.argument("model", metavar="RUN", type=PATH)
+@click.argument("run", type=PATH)
 @click.argument("root", type=PATH)
 @click.option("--out", type=PATH, required=True, help="NumPy archive (.npz)")
 @click.option("--manifest", "manifest_name", help="where ROOT's fits lie  [default: ROOT/manifest.yaml, else anywhere]")
+@click.option("--model", "model_path", type=PATH, help="morphable model that says where a fit's 68 points lie, as in a "
+              "build  [default: the fit's file says it]")  # fmt: skip
 @click.option("--flip-test/--no-flip-test", default=True, show_default=True, help="average with the mirrored crop")
 @click.option("--device", default="cpu", show_default=True, help="torch's name of it")
-def annotate(model: Path, root: Path, out: Path, manifest_name: str | None, flip_test: bool, device: str) -> None:
+def annotate(
+    run: Path, root: Path, out: Path, manifest_name: str | None, model_path: Path | None, flip_test: bool, device: str
+) -> None:
     """Write what RUN says of the faces of the fits in the folder ROOT, to move the fits onto it.
 
-    Each crop is laid around the 68 points of a fit's file. 'densegen fits refine' reads OUT, together with a person's
-    points if there are some.
+    Each crop is laid around the 68 points of a fit: pt3d_68 of its file, or the posed mesh's with --model. 'densegen
+    fits refine' reads OUT, together with a person's points if there are some.
 
     \b
-    reads    RUN (as 'predict' takes it), ROOT's fits and photographs
+    reads    RUN (as 'predict' takes it), ROOT's fits and photographs, --model
     writes   OUT (names, landmarks in pixels of the photographs)
     example  densetrain annotate run faces --out network.npz
     """
     from densegen.errors import FormatError
+    from densegen.face.morphable_model import read_model
     from densegen.files import write_bytes
     from densegen.outputs import check_output
     from densegen.sources.manifest_init import fits_below
     from densetrain.network.regressor import open_regressor
     from densetrain.prediction.annotate import annotate as ask
 
-    check_output(out, model, kind=".npz")
+    check_output(out, run, kind=".npz")
     _, entries = fits_below(root, manifest_name)
-    network = open_regressor(model, device, flip_test=flip_test)
+    model = None if model_path is None else read_model(model_path)
+    network = open_regressor(run, device, flip_test=flip_test)
     with ProgressBar("annotating", "faces") as bar:
         bar.start(len(entries))
-        found = ask(network, entries, root, bar.advance)
+        found = ask(network, entries, root, model, bar.advance)
     if found.passed_over:
         name, why = found.passed_over[0]
         say(f"passed over: {len(found.passed_over):,}, the first: {name}: {why}", err=True)
     if not found.names:
-        raise FormatError(f"not one of {len(entries):,} fits in {root} has its 68 points and a photograph")
+        remedy = "" if model is not None else "; with --model a fit needs no pt3d_68 in its file"
+        raise FormatError(f"not one of {len(entries):,} fits in {root} has its 68 points and a photograph{remedy}")
     write_bytes(out, found.to_npz())
     say(f"{out}: {len(found.names):,} faces, {len(network.index)} landmarks each")
     where = f" --manifest {manifest_name}" if manifest_name else ""

@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from densegen.arrays import Float32, Float64, Image
+from densegen.dataset.pipeline import check_components
 from densegen.errors import SampleError
 from densegen.executors import read_ahead
+from densegen.face.morphable_model import MorphableModel, combine
 from densegen.geometry.crop import box_around
+from densegen.geometry.pose import pose_vertices
 from densegen.sources.fit_list import FitEntry
-from densegen.sources.fits import read_labels
+from densegen.sources.fits import read_fit, read_labels
 from densegen.sources.photograph import read_photograph
 from densetrain.network.regressor import Regressor, answer_in_images
 
@@ -56,15 +60,17 @@ class Annotated:
 
 
 def annotate(
-    network: Regressor, entries: Sequence[FitEntry], root: Path,
+    network: Regressor, entries: Sequence[FitEntry], root: Path, model: MorphableModel | None = None,
     advance: Callable[[int, int], None] = lambda done, aside: None,
 ) -> Annotated:  # fmt: skip
-    """Ask a network for its landmarks of each fit's face, in the crop around the 68 points of the fit's file.
+    """Ask a network for its landmarks of each fit's face, in the crop around its 68 points.
 
+    model : poses the fit, and so says where they lie, as in a build; None for the points that the fit's file has
     advance : told how many more are done, and how many of them were passed over
     """
+    read = partial(_read_part, _points_of_files if model is None else _posed_points(model))
     names, found, passed = [], [np.zeros((0, len(network.index), 2), np.float32)], []
-    for part in read_ahead(_read_part, [entries[first : first + BATCH] for first in range(0, len(entries), BATCH)]):
+    for part in read_ahead(read, [entries[first : first + BATCH] for first in range(0, len(entries), BATCH)]):
         there = [(entry, face) for entry, face in part if not isinstance(face, SampleError)]
         passed += [(_name(entry, root), str(face)) for entry, face in part if isinstance(face, SampleError)]
         if there:
@@ -78,17 +84,36 @@ def annotate(
 _Face = tuple[Image, Float64]
 """A photograph, and the box around its face's 68 points."""
 
+_Points = Callable[[Path, int], Float32]
+"""(68, 2 or 3) float32, px, image frame: the points of the fit in a file, of a photograph of so many rows."""
 
-def _read_part(entries: Sequence[FitEntry]) -> list[tuple[FitEntry, _Face | SampleError]]:
-    return [(entry, _read(entry)) for entry in entries]
+
+def _points_of_files(fit: Path, height: int) -> Float32:
+    points, _ = read_labels(fit)
+    return points - 1  # MATLAB counts from 1
 
 
-def _read(entry: FitEntry) -> _Face | SampleError:
+def _posed_points(model: MorphableModel) -> _Points:
+    basis = model.basis_at(model.keypoints68)
+
+    def points(path: Path, height: int) -> Float32:
+        fit = read_fit(path, optional=False)
+        check_components(fit, model, path.name)
+        return pose_vertices(combine(model.coefficients(fit.shape, fit.expression)[None], basis)[0], fit.pose, height)
+
+    return points
+
+
+def _read_part(points: _Points, entries: Sequence[FitEntry]) -> list[tuple[FitEntry, _Face | SampleError]]:
+    return [(entry, _read(points, entry)) for entry in entries]
+
+
+def _read(points: _Points, entry: FitEntry) -> _Face | SampleError:
     try:
-        points, _ = read_labels(entry.fit)
-        image, box = read_photograph(entry.image), box_around(points.astype(np.float64) - 1)  # MATLAB counts from 1
-        centre, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+        image = read_photograph(entry.image)
         height, width = image.shape[:2]
+        box = box_around(points(entry.fit, height).astype(np.float64))
+        centre, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
         if not (size >= NARROWEST_PX).all() or not ((centre >= 0) & (centre <= [width - 1, height - 1])).all():
             raise SampleError("face-outside", f"{entry.fit.name}: its 68 points are no face in the picture")
         return image, box

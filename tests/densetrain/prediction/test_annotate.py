@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from densegen.arrays import Float32, Image
+from densegen.face.morphable_model import MorphableModel
 from densegen.geometry.crop import box_around, crop_of_box
 from densegen.sources.annotations import read_annotations
 from densegen.sources.fits import fit_bytes, read_fit
@@ -56,7 +57,7 @@ def faces(corpus: Path, tmp_path: Path) -> Path:
 def test_a_networks_landmarks_are_taken_from_the_crop_to_the_photograph(exported: Path, faces: Path) -> None:
     network = OneAnswer(open_regressor(exported / "model.onnx"))
     told: list[tuple[int, int]] = []
-    found = annotate(network, fits_below(faces)[1], faces, lambda done, aside: told.append((done, aside)))
+    found = annotate(network, fits_below(faces)[1], faces, advance=lambda done, aside: told.append((done, aside)))
     assert told == [(5, 3)]
     names = [f"{SUBSET}/{path.stem}" for path in sorted((faces / SUBSET).glob("*.mat"))]
     assert [name for name, _ in found.passed_over] == [names[1], *names[3:]]
@@ -66,6 +67,28 @@ def test_a_networks_landmarks_are_taken_from_the_crop_to_the_photograph(exported
         assert keypoints is not None
         crop = crop_of_box(box_around(keypoints[:2].T - 1), network.about.margin, network.about.crop_size)
         np.testing.assert_allclose(landmarks, crop.invert(network.face)[:, :2], atol=1e-3)
+
+
+def test_with_a_model_the_fits_files_need_no_68_points(
+    exported: Path, faces: Path, corpus: Path, model: MorphableModel, run: Path
+) -> None:
+    network = OneAnswer(open_regressor(exported / "model.onnx"))
+    from_files = annotate(network, fits_below(corpus)[1], corpus)
+    bare = faces.parent / "bare"
+    bare.mkdir()
+    for path in sorted((corpus / SUBSET).glob("*.mat")):
+        (bare / path.name).write_bytes(fit_bytes(replace(read_fit(path), keypoints_3d=None), "test"))
+        shutil.copy(path.with_suffix(".jpg"), bare)
+    posed = annotate(network, fits_below(bare)[1], bare, model)
+    assert [f"{SUBSET}/{name}" for name in posed.names] == list(from_files.names)
+    np.testing.assert_allclose(posed.landmarks, from_files.landmarks, atol=2e-3)
+    assert not annotate(network, fits_below(bare)[1], bare).names
+    said = call("annotate", run, bare, "--out", faces.parent / "out.npz")
+    assert said.exit_code == 1
+    assert "with --model a fit needs no pt3d_68" in said.stderr
+    cut = replace(model, expression_basis=model.expression_basis[1:], expression_std=model.expression_std[1:])
+    _, why = annotate(network, fits_below(bare)[1], bare, cut).passed_over[0]
+    assert "expression coefficients, the model" in why
 
 
 def test_the_file_is_read_by_fits_refine_and_is_the_same_each_time(run: Path, faces: Path, tmp_path: Path) -> None:
