@@ -111,8 +111,8 @@ def test_a_minimum_is_where_it_ends(points68: ModelPoints, prior: Prior) -> None
     count = 7 + len(x)
     normal, gradient = np.zeros((count, count)), np.zeros(count)
     _normal_equations(
-        points68.mean, basis, across, seen, weight, axes, np.zeros((0, 0, 0)), 1.0, np.zeros(0), rotation, scale, shift, x,
-        *nothing, normal, gradient,
+        points68.mean, basis, across, seen, weight, axes, np.zeros((0, 0, 0)), 1.0, np.zeros(0),
+        rotation, scale, shift, x, *nothing, normal, gradient,
     )  # fmt: skip
     assert np.abs(gradient / np.sqrt(np.diag(normal))).max() < 1e-3 * np.sqrt(energy)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
