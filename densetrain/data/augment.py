@@ -207,7 +207,9 @@ def _blur(images: Tensor, draws: Draws) -> Tensor:
     steps = torch.arange(-reach, reach + 1, device=images.device)
     weights = torch.exp(-((steps / (draws.blur * size).clamp(min=1e-3)[:, None]) ** 2) / 2)
     weights = (weights / weights.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)
-    rows = F.pad(images, (reach,) * 4, mode="replicate").reshape(1, count * channels, size + 2 * reach, -1)
+    # What F.pad gives; torch 2.11 cannot trace that on a GPU if only deterministic algorithms are allowed.
+    place = torch.arange(-reach, size + reach, device=images.device).clamp(0, size - 1)
+    rows = images[..., place, :][..., place].reshape(1, count * channels, size + 2 * reach, -1)
     for kernel in (weights[:, None, None, :], weights[:, None, :, None]):
         rows = F.conv2d(rows, kernel, groups=count * channels)
     return rows.reshape(images.shape)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from densetrain.config import AugmentSettings
 from densetrain.data.augment import Draws, augment, draw, draw_noise
@@ -140,6 +141,31 @@ def test_blur_has_the_width_that_is_drawn() -> None:
     place = torch.arange(SIZE, dtype=torch.float32) - 128
     across = spread.sum(dim=0) / spread.sum()
     assert float((across * place**2).sum()) == pytest.approx((0.008 * SIZE) ** 2, rel=0.1)
+
+
+def test_beyond_its_edge_a_blurred_image_goes_on_as_it_ends() -> None:
+    columns = torch.linspace(0, 255, SIZE)[None, None, None].expand(1, 3, SIZE, SIZE).contiguous()
+    draws = draw(1, STILL, generator())._replace(blur=torch.tensor([0.01]))
+    blurred = augment(columns, torch.zeros(1, 1, 3), draws)[0]
+    torch.testing.assert_close(blurred, blurred[:, :, 100:101].expand_as(blurred), atol=1e-3, rtol=0)
+    assert (blurred[0, 0, 0].diff() >= -1e-3).all()
+    assert 0 < float(blurred[0, 0, 0, 0]) < 3
+    assert 252 < float(blurred[0, 0, 0, -1]) < 255
+
+
+def test_it_is_traced_for_a_gpu_that_allows_deterministic_algorithms_alone() -> None:
+    draws = draw(2, AugmentSettings(), generator())
+    was = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        with FakeTensorMode():
+            images = torch.empty(2, 3, 64, 64, dtype=torch.uint8, device="cuda")
+            there = Draws(*(torch.empty(part.shape, device="cuda") for part in draws))
+            traced = torch.compile(augment, fullgraph=True, dynamic=False, backend="eager")
+            made, _ = traced(images, torch.empty(2, 5, 3, device="cuda"), there, size=64)
+            assert made.device.type == "cuda"
+    finally:
+        torch.use_deterministic_algorithms(was)
 
 
 def test_grey_gamma_gain_noise_and_patches_are_as_drawn() -> None:

@@ -75,6 +75,16 @@ def test_a_compiled_network_is_kept_like_a_plain_one(
     assert scored.score.all_images == pytest.approx(made["val_nme"], rel=1e-2)
 
 
+@pytest.mark.parametrize(("accumulate", "processes", "graphs"), [(1, 1, True), (2, 1, False), (1, 4, False)])
+def test_cuda_graphs_serve_one_process_that_adds_up_no_gradients(
+    shards: ShardSet, accumulate: int, processes: int, graphs: bool
+) -> None:
+    module = make_module(shards, tiny(f"trainer.accumulate={accumulate}", "trainer.channels_last=true"), start=False)
+    trainer: Any = SimpleNamespace(world_size=processes)
+    module.trainer = trainer
+    assert module._compiler_options() == {"force_layout_optimization": True, "triton.cudagraphs": graphs}
+
+
 class Copies(TorchDispatchMode):
     """Counts what crosses from the CPU to torch's device without memory. To read from that device raises."""
 
