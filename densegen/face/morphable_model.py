@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -328,17 +328,32 @@ def read_model(path: str | Path, *, mapped: bool = False) -> MorphableModel:
     """Read a model file that ``densegen model build``, ``model convert`` or ``synth`` wrote.
 
     mapped : leave both bases in the file, for processes that need few of their numbers and share what they read; the
-        file must not be written to meanwhile, see :func:`~densegen.tensors.map_tensors`
+        file must not be written to meanwhile, see :func:`~densegen.tensors.map_tensors`. Asked again for a file that
+        did not change, the same process gets the same model: to check its fingerprint takes half a second
 
     Raises :class:`ConfigurationError` if it does not exist, :class:`FormatError` if it is none, has another schema
     version, or its arrays contradict each other.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
     if not path.exists():
         raise ConfigurationError(f"the model {path} does not exist: make it with 'densegen model build' or 'convert'")
     _refuse_others(path)
+    if not mapped:
+        return _read(path)
+    found = path.stat()
+    return _read_mapped(path, (found.st_mtime_ns, found.st_size, found.st_ino))
+
+
+@lru_cache(maxsize=1)
+def _read_mapped(path: Path, state: tuple[int, int, int]) -> MorphableModel:
+    """The model in a file, which was in this state."""
+    return _read(path, _BASES)
+
+
+def _read(path: Path, in_file: tuple[str, ...] = ()) -> MorphableModel:
+    """The model in a file, with the arrays ``in_file`` left there."""
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="numpy") as file:
             about = _read_description(path.name, file.metadata() or {})
@@ -347,7 +362,6 @@ def read_model(path: str | Path, *, mapped: bool = False) -> MorphableModel:
             for name, stored_as in _STORED_AS.items():  # before memory is taken for them
                 if (dtype := file.get_slice(name).get_dtype()) != stored_as:
                     raise FormatError(f"{path.name} is damaged: {name} is {dtype}; make it again")
-            in_file = _BASES if mapped else ()
             arrays: dict[str, Any] = {name: file.get_tensor(name) for name in _STORED_AS if name not in in_file}
             arrays |= map_tensors(path, dict.fromkeys(in_file, "F32"))[0]
     except (OSError, SafetensorError) as error:

@@ -143,3 +143,14 @@ def test_a_mapped_model_is_the_same_model(model: MorphableModel, tmp_path: Path)
     vertices = np.array([0, 7, model.vertex_count - 1], np.int32)
     columns = (3 * vertices[:, None] + np.arange(3)).ravel()
     assert np.array_equal(mapped.basis_at(vertices), model.basis[:, columns])
+
+
+def test_a_mapped_model_is_read_again_only_if_its_file_has_changed(model: MorphableModel, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    write_model(model, path)
+    first = read_model(path, mapped=True)
+    assert read_model(path, mapped=True) is first
+    assert read_model(path) is not first
+    write_model(dataclasses.replace(model, unit_mm=2.0), path)
+    assert read_model(path, mapped=True).unit_mm == 2.0
+    assert first.unit_mm == model.unit_mm
