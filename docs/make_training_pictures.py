@@ -162,6 +162,20 @@ def together() -> None:
     save(sheet[::2, ::2], "together.jpg")
 
 
+def turned() -> None:
+    """Crops on their side and head: what the network says, and what it says after a look at the other quarter turns."""
+    regressor, shards = load_regressor(DEMO / "run"), open_dataset(DEMO / "shards")
+    rows = [row for row in shards.rows("validation") if abs(shards.pose[row, 1]) < 0.5][:3]
+    reader = shards.open()
+    crops = np.stack([np.rot90(reader.image(int(row)), turns) for turns, row in enumerate(rows, start=1)])
+    reader.close()
+    tiles = []
+    for network in (regressor, FlipTested(regressor)):
+        for crop, found in zip(crops, network(crops), strict=True):
+            tiles.append(draw_points(crop, found, depth_colours(found), scale=1, radius=1.6, rim=0.7))
+    save(contact_sheet(tiles, 3), "turned.jpg")
+
+
 def losses() -> None:
     """The loss study: everything equal but the loss."""
     results = []
@@ -180,4 +194,5 @@ if __name__ == "__main__":
     predicted()
     qualitative()
     together()
+    turned()
     losses()
