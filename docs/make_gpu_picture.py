@@ -1,5 +1,5 @@
 """Where a GPU's time in a step of training goes: ``record SHARDS TRACE`` on the machine with the GPU, then
-``draw TRACE``. A trace is what torch's profiler writes of ten steps (.json.gz).
+``draw TRACE WHAT``. A trace is what torch's profiler writes of ten steps (.json.gz).
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def record(folder: str, trace: str, *changes: str) -> None:
     """``fast-gpu`` on a build, with changed settings."""
     shards, settings = open_dataset(folder), read_settings("fast-gpu", changes)
     with tempfile.TemporaryDirectory() as out:
-        trainer = make_trainer(settings, Path(out), progress=False, limit_val_batches=0, enable_checkpointing=False,
-                               max_steps=FIRST + STEPS, callbacks=[Recorder(Path(trace))])  # fmt: skip
+        trainer = make_trainer(settings, Path(out), progress=False, limit_val_batches=0, max_steps=FIRST + STEPS)
+        trainer.callbacks = [*trainer.callbacks, Recorder(Path(trace))]
         trainer.fit(make_module(shards, settings), ShardBatches(shards, settings))
 
 
@@ -74,7 +74,7 @@ def milliseconds(events: list[dict[str, Any]]) -> dict[str, float]:
     return dict(sorted(spent.items(), key=lambda item: -item[1]))
 
 
-def draw(trace: str) -> None:
+def draw(trace: str, what: str = "batch of 256 at 128 px on an H200") -> None:
     with gzip.open(trace, "rt", encoding="utf-8") as file:
         spent = milliseconds(json.load(file)["traceEvents"])
     figure = Figure(figsize=(8, 2.9), dpi=110, layout="constrained")
@@ -82,7 +82,7 @@ def draw(trace: str) -> None:
     bars = axes.barh(list(spent), list(spent.values()), color="#4477aa")
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.invert_yaxis()
-    axes.set_xlabel("ms of a step, batch of 256 at 128 px on an H200")
+    axes.set_xlabel(f"ms of a step, {what}")
     axes.set_title(f"MobileNetV2 by fast-gpu: the GPU works for {sum(spent.values()):.1f} ms a step", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(IMAGES / "gpu_step.png")

@@ -33,6 +33,10 @@ SIGMA = 0.02
 
 SWAPPED_REASON = "left-right-swapped"
 
+AS_LIKELY = 1.1
+"""A mean face that meets the points worse than another by this factor is not tried any further. From 55 degrees on, a
+face and its swapped picture are met equally well."""
+
 SWAPPED = 0.6
 """Left and right are swapped if the points fit so much better under each other's names."""
 
@@ -131,7 +135,10 @@ class Fitter:
         return outcome, self._fit_of(solution, points[outcome.surest], height)
 
     def _refuse_swapped(self, task: FaceTask, observed: Float64, sigma: Float64, size: float) -> None:
-        """Raise :class:`SampleError` if the points make a face with left and right swapped, and none as they are."""
+        """Raise :class:`SampleError` if the points make a face with left and right swapped, and none as they are.
+
+        A whole face is solved only if the mean face in its best pose does not tell already.
+        """
 
         def error(solve: Callable[[Float64, Float64], Solution]) -> float:
             try:
@@ -140,7 +147,7 @@ class Fitter:
                 return float("inf")
 
         rigid = error(self.solver.rigid)
-        likely = [solver for solver in self.swapped if error(solver.rigid) < rigid]
+        likely = [solver for solver in self.swapped if error(solver.rigid) <= AS_LIKELY * rigid]
         if not likely:
             return
         if min(error(solver.solve) for solver in likely) < min(

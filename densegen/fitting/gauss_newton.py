@@ -84,8 +84,8 @@ def minimise(
     weight : (N,) float64, 1 / sigma^2, 0 for a point that was not observed
     axes : (3,) float64, 1 for an axis of the camera frame that was observed, else 0
     grams : :func:`gram_matrices` of some points, or (0, K, K) if there are none
-    gram_factor : what they are multiplied with, so that those points have the weights ``counted``
-    counted : (N,) float64, 0 for the other points
+    gram_factor : what they are multiplied with
+    counted : (N,) float64, the weights that each point has in the matrices then, 0 for points that are not in them
     huber : how many sigma a point may be off before it counts less, 0 if it always counts in full
     rotation, scale, shift, x : the start; (3, 3), number, (3,), (K,) float64
     prior_rotation, prior_scale, prior_shift : the earlier pose

@@ -143,15 +143,16 @@ class FaceSolver:
         return self.points.at(self.prior.mean)
 
     @cached_property
-    def most(self) -> Mask:
-        """(N,) bool: the points of the source that has most; they mostly have one sigma, and are all observed."""
-        most: Mask = self.sources == np.bincount(self.sources).argmax()
-        return most
+    def largest(self) -> Mask:
+        """(N,) bool: the points of the source that has most."""
+        numbers, counts = np.unique(self.sources, return_counts=True)
+        largest: Mask = self.sources == numbers[counts.argmax()]
+        return largest
 
     @cached_property
     def grams(self) -> Float64:
-        """For the points of :attr:`most`, each with the weight 1."""
-        grams: Float64 = gram_matrices(self.basis, self.most.astype(np.float64))
+        """For the points of :attr:`largest`, each with the weight 1."""
+        grams: Float64 = gram_matrices(self.basis, self.largest.astype(np.float64))
         return grams
 
     def solve(
@@ -202,11 +203,12 @@ class FaceSolver:
         return _Problem.of(self, observed, sigma, seen, earlier)
 
     def rigid(self, observed: Float64, sigma_px: float | Float64) -> Solution:
-        """The mean face in the pose that explains landmarks best, and looks at the viewer: quickly found, and enough to
-        tell two orders of the same landmarks apart. Arguments and errors are those of :meth:`solve`.
+        """The mean face in the pose that explains landmarks best, and looks at the viewer, without wrong points: found
+        a hundred times as fast as a face. ``observed``, ``sigma_px`` and errors are those of :meth:`solve`.
         """
         problem = self._problem(observed, sigma_px, None, None)
-        solutions = [problem.solution(face, problem.seen) for face in problem.poses(HUBER_SIGMAS if self.robust else 0)]
+        poses = problem.poses(HUBER_SIGMAS if self.robust else 0.0)
+        solutions = [problem.solution(face, problem.seen) for face in poses]
         for solution in solutions[:-1]:
             if _is_facing(solution):
                 return solution
@@ -240,8 +242,8 @@ class _Problem:
     """One set of landmarks in units that suit the arithmetic: pixels are counted in sigmas of the first point that was
     seen, from the middle of the points; points with the same sigma then have the weight 1.
 
-    common : the weight of the points of the solver's ``most`` that are seen; 0 if they have several, or if the solver's
-        matrices are not of these points
+    common : the weight of those points of the solver's largest source that are seen; 0 if the solver's matrices are of
+        no use, since these points have several weights, or are others
     gram_factor : what the solver's matrices are multiplied with
     """
 
@@ -273,8 +275,8 @@ class _Problem:
         middle, target = np.zeros(3), np.zeros((len(seen), 3))
         middle[:dimensions] = middle_of(observed[seen])
         target[seen, :dimensions] = (observed[seen] - middle[:dimensions]) / unit
-        most = weight[solver.most & seen]
-        common = float(most[0]) if most.size and (most == most[0]).all() else 0.0
+        own = weight[solver.largest & seen]
+        common = float(own[0]) if own.size and (own == own[0]).all() else 0.0
         problem = cls(
             solver, observed, seen, unit, middle, target, weight, np.array([1.0, 1.0, float(dimensions == 3)]),
             solver.prior.mean, solver.prior.std, solver.mean, solver.basis, solver.across,
@@ -320,6 +322,7 @@ class _Problem:
         """The mean face in each of the poses that explain the points, the best first."""
         some = self._some()
         left, rotations, scales, shifts = similarities(some.mean[some.seen], some.target[some.seen], _TURNS)
+        left = np.maximum(left, 0.0)  # of the mean face itself, rounding leaves less than nothing
         order = np.argsort(left, kind="stable")[:TRIED]
         order = order[left[order] <= MOST_UNLIKE * left[order[0]]]
         tried = [_Face(rotations[row], float(scales[row]), shifts[row], np.zeros(0)) for row in order]
@@ -355,7 +358,7 @@ class _Problem:
     def minimise(self, start: _Face, huber: float, used: Mask, steps: int = MAX_STEPS) -> _Face:
         """From a start to the most probable face."""
         grams = self.solver.grams if self.common else np.zeros((0, 0, 0))
-        counted = self.common * self.solver.most if self.common else np.zeros(0)
+        counted = self.common * self.solver.largest if self.common else np.zeros(0)
         rotation, scale, shift, x, energy, taken = minimise(
             self.mean, self.basis, self.across, self.target, np.where(used, self.weight, 0.0), self.axes,
             grams, self.gram_factor, counted, huber, start.rotation, start.scale, start.shift, start.x,
@@ -447,7 +450,7 @@ def _check_spread(observed: Float64, places: Float64, seen: Mask) -> None:
 
 def _is_facing(solution: Solution) -> bool:
     pitch, yaw = float(solution.pose[0]), float(solution.pose[1])
-    return float(rotation_matrix(pitch, yaw, 0.0)[2, 2]) >= FARTHEST_AWAY
+    return not float(rotation_matrix(pitch, yaw, 0.0)[2, 2]) < FARTHEST_AWAY
 
 
 def _check_facing(solution: Solution) -> None:

@@ -18,7 +18,7 @@ from densegen.files import replace_files
 from densetrain.errors import TrainingError
 from densetrain.network.model import load_torch
 
-__all__ = ["Bar", "Checkpoints", "EpochLines", "SecondNames", "WarmAverage", "WholeFiles"]
+__all__ = ["Bar", "Checkpoints", "DroppedGradients", "EpochLines", "SecondNames", "WarmAverage", "WholeFiles"]
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -188,6 +188,16 @@ class WarmAverage(cb.Callback):
                 kept = [value.clone() for value in average]
                 torch._foreach_copy_(average, current)
                 torch._foreach_copy_(current, kept)
+
+
+class DroppedGradients(cb.Callback):
+    """Lets the gradients go if a step fails. Those that a CUDA graph has written are overwritten by the next, and
+    whoever touches them then, as Lightning does when it puts a module away, hides the error behind another.
+    """
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        for parameter in pl_module.parameters():
+            parameter.grad = None
 
 
 class EpochLines(cb.Callback):

@@ -32,7 +32,15 @@ from densetrain.head_pose import reference_face
 from densetrain.network.checkpoint import BEST, LAST, read_checkpoint
 from densetrain.network.description import CHECKPOINT_KEY, Description
 from densetrain.network.model import load_pretrained
-from densetrain.training.callbacks import Bar, Checkpoints, EpochLines, SecondNames, WarmAverage, WholeFiles
+from densetrain.training.callbacks import (
+    Bar,
+    Checkpoints,
+    DroppedGradients,
+    EpochLines,
+    SecondNames,
+    WarmAverage,
+    WholeFiles,
+)
 from densetrain.training.module import LOG_EVERY, LandmarkModule
 
 __all__ = ["fit", "make_module", "make_trainer"]
@@ -105,6 +113,7 @@ def make_trainer(
         SecondNames(out, Path(BEST).stem, files, monitor="val_nme"),
         cb.LearningRateMonitor(logging_interval="step"),
         EpochLines(say),
+        DroppedGradients(),
     ]
     if trainer.keep_every is not None:
         every = {"save_top_k": -1, "every_n_epochs": trainer.keep_every}

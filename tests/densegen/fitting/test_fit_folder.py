@@ -16,8 +16,9 @@ from densegen.face.morphable_model import MorphableModel, write_model
 from densegen.fitting.face_tasks import FaceTask, FitOutcome, tasks_of_photographs
 from densegen.fitting.fit_folder import check_output_folder
 from densegen.fitting.fitter import FitSettings, make_fitter
-from densegen.fitting.model_points import aflw21_points, landmark_points
+from densegen.fitting.model_points import aflw21_points, ibug68_points, landmark_points
 from densegen.fitting.prior import Prior, prior_of_model
+from densegen.geometry.crop import box_size
 from densegen.geometry.pose import pose_vertices
 from densegen.ibug68 import AFLW21, KEYPOINT_MIRROR, ids_of
 from densegen.index.vertex_index import read_index
@@ -25,6 +26,7 @@ from densegen.sources.annotations import Annotations, FaceMarks
 from densegen.sources.fits import Fit, fit_bytes, read_fit
 from densegen.synthetic.corpus import SUBSET
 from tests.densegen.command import fails, run
+from tests.densegen.fitting.conftest import face
 
 
 @pytest.fixture
@@ -246,6 +248,33 @@ def test_each_source_has_to_be_right_by_itself(
     other = replace(network, vertex_index="0" * 64)
     with pytest.raises(ConfigurationError, match="landmarks of another vertex index than densegen-520"):
         outcome(true, other)
+
+
+@pytest.mark.parametrize("yaw_deg", [0.0, 45.0, 65.0, 84.0, -86.0])
+def test_swapped_sides_are_refused_as_if_every_face_were_solved_whole(
+    photos: Path, tmp_path: Path, model: MorphableModel, yaw_deg: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 55 degrees on, the mean face meets a picture and its swapped one equally well, and soon each face does."""
+    photograph = sorted(photos.glob("*.jpg"))[0]
+    across = ibug68_points(model).mirror
+    assert across is not None
+    tasks = []
+    for seed in range(4):
+        pose, coefficients = face(prior_of_model(model), seed, yaw_deg, 0.0)
+        fit = Fit(*(part.astype(np.float32) for part in (pose, *np.split(coefficients, [len(model.shape_basis)]))))
+        seen = pose_vertices(ibug68_points(model).at(coefficients).astype(np.float32), fit.pose, 450)
+        marks = seen[:, :2] + np.random.default_rng(seed).normal(0, 0.035 * box_size(seen), (68, 2))
+        earlier = tmp_path / f"{seed}.mat"
+        earlier.write_bytes(fit_bytes(fit, "test"))
+        tasks += [FaceTask("face", photograph, p, near) for p in (marks, marks[across]) for near in (None, earlier)]
+    source = Annotations("ibug68", tuple(map(str, range(68))), (FaceMarks("face", marks),), 0)
+    fitter = make_fitter([source], model, read_index(), prior_of_model(model), FitSettings((0.03,)))
+    reasons = [fitter.run(task)[0].reason for task in tasks]
+    monkeypatch.setattr("densegen.fitting.fitter.AS_LIKELY", np.inf)
+    assert [fitter.run(task)[0].reason for task in tasks] == reasons
+    if abs(yaw_deg) < 50:
+        assert [reason is not None for reason in reasons] == [False, False, True, True] * 4
+        assert "left-right-swapped" in reasons
 
 
 def test_of_several_sources_each_point_counts_by_its_sigma(

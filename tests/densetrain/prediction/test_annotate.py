@@ -86,6 +86,9 @@ def test_with_a_model_the_fits_files_need_no_68_points(
     said = call("annotate", run, bare, "--out", faces.parent / "out.npz")
     assert said.exit_code == 1
     assert "with --model a fit needs no pt3d_68" in said.stderr
+    made = call("annotate", run, bare, "--model", corpus / "model.safetensors", "--out", faces.parent / "out.npz")
+    assert made.exit_code == 0, made.output
+    assert f"out.npz: {len(posed.names)} faces, 520 landmarks each" in made.output
     cut = replace(model, expression_basis=model.expression_basis[1:], expression_std=model.expression_std[1:])
     _, why = annotate(network, fits_below(bare)[1], bare, cut).passed_over[0]
     assert "expression coefficients, the model" in why

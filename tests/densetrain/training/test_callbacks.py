@@ -14,11 +14,12 @@ from densetrain.errors import TrainingError
 from densetrain.network.checkpoint import BEST, LAST, read_checkpoint
 from densetrain.training.callbacks import Checkpoints
 from densetrain.training.fit import fit
+from densetrain.training.module import LandmarkModule
 from tests.densetrain.conftest import tiny
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
-    dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from densetrain.training.losses import LandmarkLoss
 
@@ -30,9 +31,19 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
         loss = plain(self, predicted, truth)
         return loss * torch.tensor([1.0, float("nan"), 1.0, 1.0][: len(loss)]) if len(calls) == 11 else loss
 
+    left: list[bool] = []
+
+    def put_away(self: LandmarkModule) -> LandmarkModule:
+        left.extend(parameter.grad is not None for parameter in self.parameters())
+        return self
+
     monkeypatch.setattr(LandmarkLoss, "forward", poisoned)
+    monkeypatch.setattr(LandmarkModule, "cpu", put_away)
+    monkeypatch.setattr("densetrain.training.module.LOOK_EVERY", 1)  # before a validation there are none, anyway
     with pytest.raises(TrainingError, match="not finite in epoch 1, for 1 of 4 samples, the first SYNTH/"):
         fit([dataset], tiny("trainer.epochs=4"), tmp_path / "run")
+    assert left
+    assert not any(left), "of CUDA graphs, gradients cannot be looked at any more"
     kept = read_checkpoint(tmp_path / "run" / LAST)
     assert kept["epoch"] == 0
     assert all(value.isfinite().all() for value in kept["state_dict"].values())
