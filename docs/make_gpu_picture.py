@@ -20,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from densegen.dataset.shard_set import open_dataset
 from densetrain.config import read_settings
 from densetrain.data.batches import ShardBatches
+from densetrain.training.callbacks import WarmAverage
 from densetrain.training.fit import make_module, make_trainer
 
 IMAGES = Path(__file__).resolve().parent / "images"
@@ -55,9 +56,10 @@ class Recorder(Callback):
 def record(folder: str, trace: str, *changes: str) -> None:
     """``fast-gpu`` on a build, with changed settings."""
     shards, settings = open_dataset(folder), read_settings("fast-gpu", changes)
+    average = [] if settings.trainer.ema_decay is None else [WarmAverage(settings.trainer.ema_decay)]
     with tempfile.TemporaryDirectory() as out:
-        trainer = make_trainer(settings, Path(out), progress=False, limit_val_batches=0, max_steps=FIRST + STEPS)
-        trainer.callbacks = [*trainer.callbacks, Recorder(Path(trace))]
+        trainer = make_trainer(settings, Path(out), progress=False, limit_val_batches=0, enable_checkpointing=False,
+                               max_steps=FIRST + STEPS, callbacks=[*average, Recorder(Path(trace))])  # fmt: skip
         trainer.fit(make_module(shards, settings), ShardBatches(shards, settings))
 
 

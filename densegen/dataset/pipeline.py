@@ -29,7 +29,16 @@ from densegen.sources.fits import Fit, read_fit
 from densegen.sources.manifest import FlipPolicy
 from densegen.sources.photograph import read_photograph
 
-__all__ = ["BATCH", "Face", "Recipe", "check_components", "make_samples", "mesh_in_image", "samples_of_fit"]
+__all__ = [
+    "BATCH",
+    "Face",
+    "Recipe",
+    "check_components",
+    "check_in_picture",
+    "make_samples",
+    "mesh_in_image",
+    "samples_of_fit",
+]
 
 BATCH = 16
 """Fits whose vertices are computed together, strip by strip of the basis; a vertex's bits do not depend on it."""
@@ -152,7 +161,7 @@ def samples_of_fit(entry: FitEntry, fit: Fit, photograph: Image, face: Face, rec
     points_image = pose_vertices(face.vertices, fit.pose, photograph.shape[0])
     keypoints_image = points_image[recipe.among_needed.keypoints68]
     box = box_around(keypoints_image)
-    _check_in_picture(keypoints_image, box, photograph)
+    check_in_picture(keypoints_image, box, photograph)
     samples = []
     for mirror in (False, True) if recipe.flip == "mirror" else (False,):
         jittered = entry.split != "test"
@@ -226,9 +235,10 @@ def _check_range(size: int, *points: Float32) -> None:
             raise SampleError("landmarks-out-of-range", f"landmarks leave the range of {low:g} to {high:g} px")
 
 
-def _check_in_picture(keypoints_image: Float32, box: Float64, photograph: Image) -> None:
+def check_in_picture(keypoints_image: Float32, box: Float64, photograph: Image) -> None:
     """A face is in the picture if the centre of its keypoints' box and half of the keypoints are.
 
+    keypoints_image : (68, 2 or 3) float32, px, image frame
     box : that around the keypoints; it is finite if they are
     Raises :class:`SampleError` if it is not, or lies outside.
     """

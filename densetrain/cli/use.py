@@ -226,7 +226,7 @@ def annotate(
 
     check_output(out, run, kind=".npz")
     _, entries = fits_below(root, manifest_name)
-    model = None if model_path is None else read_model(model_path)
+    model = None if model_path is None else read_model(model_path, mapped=True)
     network = open_regressor(run, device, flip_test=flip_test)
     with ProgressBar("annotating", "faces") as bar:
         bar.start(len(entries))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from densegen.arrays import Float32, Float64, Image
-from densegen.dataset.pipeline import check_components
+from densegen.dataset.pipeline import check_components, check_in_picture
 from densegen.errors import SampleError
 from densegen.executors import read_ahead
 from densegen.face.morphable_model import MorphableModel, combine
@@ -111,11 +111,11 @@ def _read_part(points: _Points, entries: Sequence[FitEntry]) -> list[tuple[FitEn
 def _read(points: _Points, entry: FitEntry) -> _Face | SampleError:
     try:
         image = read_photograph(entry.image)
-        height, width = image.shape[:2]
-        box = box_around(points(entry.fit, height).astype(np.float64))
-        centre, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
-        if not (size >= NARROWEST_PX).all() or not ((centre >= 0) & (centre <= [width - 1, height - 1])).all():
-            raise SampleError("face-outside", f"{entry.fit.name}: its 68 points are no face in the picture")
+        found = points(entry.fit, len(image))
+        box = box_around(found.astype(np.float64))
+        check_in_picture(found, box, image)
+        if not (box[2:] - box[:2] >= NARROWEST_PX).all():
+            raise SampleError("fit-invalid", f"{entry.fit.name}: its 68 points are no face")
         return image, box
     except SampleError as error:
         return error

@@ -159,7 +159,8 @@ def throughput(shards: ShardSet, settings: FitSettings, out: Path, window: Windo
     trainer.fit(module, batches)
     device, count = module.device, settings.data.batch_size
     net = make_module(shards, settings).to(device).train()
-    step_net = torch.compile(net.net.of_resized) if settings.trainer.compile else net.net.of_resized
+    compiled, options = settings.trainer.compile, module._compiler_options() if device.type == "cuda" else None
+    step_net = torch.compile(net.net.of_resized, dynamic=False, options=options) if compiled else net.net.of_resized
     size = settings.model.input_size
     images = torch.rand(count, 3, size, size, device=device) * 255
     truth = torch.rand(count, len(shards.index), 3, device=device) * 255
