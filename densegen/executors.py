@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -63,16 +64,20 @@ INLINE = Pool(InlineExecutor(), in_flight=1)
 """This process."""
 
 
-def read_ahead(read: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-    """What is read for each task, in order; the next one is read in a thread while one is worked on."""
-    with ThreadPoolExecutor(1) as thread:
-        ahead: Future[Result] | None = None
-        for task in tasks:
-            ready, ahead = ahead, thread.submit(read, task)
-            if ready is not None:
-                yield ready.result()
-        if ahead is not None:
-            yield ahead.result()
+def read_ahead(read: Callable[[Task], Result], tasks: Iterable[Task], threads: int = 1) -> Iterator[Result]:
+    """What is read for each task, in order; as many as there are threads are read while one is worked on."""
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Future[Result]] = deque()
+        try:
+            for task in tasks:
+                ahead.append(pool.submit(read, task))
+                if len(ahead) > threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
 
 
 @contextmanager

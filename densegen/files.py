@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from densegen.errors import BuildError, ConfigurationError, FormatError
@@ -209,8 +209,7 @@ def write_text(path: Path, text: str) -> None:
 
 def stays_below(path: str) -> bool:
     """Whether a path with ``/`` stays in the folder that it is joined to, on every system."""
-    pure = PurePosixPath(path)
-    return not pure.is_absolute() and ".." not in pure.parts and not re.search(r"\\|\0|^[A-Za-z]:", path)
+    return not path.startswith("/") and ".." not in path.split("/") and not re.search(r"\\|\0|^[A-Za-z]:", path)
 
 
 def file_size(path: Path) -> int:

@@ -118,7 +118,10 @@ def build(
 
 @click.command(short_help="Check a finished dataset.")
 @click.argument("folder", metavar="DIR", type=PATH)
-def verify(folder: Path) -> None:
+@click.option("--every-image", is_flag=True, help="decode all images and maps, not one of 16")
+@click.option("--jobs", type=click.IntRange(1), default=lambda: os.cpu_count() or 1, show_default="all cores",
+              help="threads")  # fmt: skip
+def verify(folder: Path, every_image: bool, jobs: int) -> None:
     """Check a finished dataset: checksums, schema, counts, landmarks, mirrored pairs, images.
 
     \b
@@ -132,7 +135,7 @@ def verify(folder: Path) -> None:
 
     with ProgressBar("checking", "samples") as bar:
         bar.start(read_dataset_manifest(folder).samples)
-        checked = verify_dataset(folder, bar.advance)
+        checked = verify_dataset(folder, bar.advance, jobs=jobs, every_image=every_image)
     say(f"{folder}: {counted(checked.samples, 'sample')} in {counted(len(checked.shards), 'shard')}, all correct")
     say(f"SHA-256 of {MANIFEST_NAME}: {sha256_of(folder / MANIFEST_NAME)}")
 

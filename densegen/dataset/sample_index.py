@@ -32,9 +32,12 @@ __all__ = [
     "SAMPLES",
     "About",
     "SampleIndex",
+    "ShardSamples",
     "encode_samples",
     "gather_samples",
+    "join_samples",
     "open_samples",
+    "samples_of",
     "shards_fingerprint",
     "write_samples",
 ]
@@ -153,28 +156,49 @@ def gather_samples(folder: Path, records: Sequence[ShardRecord]) -> SampleIndex:
     Raises :class:`FormatError` if one is damaged, or has another size than its record says,
     :class:`ConfigurationError` if there are none.
     """
-    about: About | None = None
-    parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in _TENSORS if not name.startswith("id_")}
-    ids: list[str] = []
+    parts: list[ShardSamples] = []
     for record in records:
         path = folder / record.file
         if (size := path.stat().st_size) != record.bytes:
             raise FormatError(f"{path} has {size:,} bytes, its manifest says {record.bytes:,}")
         with ShardReader(path) as reader:
-            if len(reader) != record.samples:
-                raise FormatError(f"{path} holds {len(reader):,} samples, its manifest says {record.samples:,}")
-            found = _about(reader, about)
-            about = about or found
-            if found != about:
-                raise FormatError(f"{path} was not made by the build that its manifest names: build it again")
-            for name, array in _arrays(reader, about).items():
-                parts[name].append(array)
-            ids += reader.sample_ids
-    if about is None:
-        raise ConfigurationError(f"{folder}: the shards hold no samples")
-    texts = Texts.of(ids)
-    joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    about = about.model_copy(update={"shards": shards_fingerprint(records)})
+            parts.append(samples_of(reader, record, parts[0].about if parts else None))
+    return join_samples(parts, records)
+
+
+@dataclass(frozen=True, eq=False)
+class ShardSamples:
+    """What one shard adds to an index."""
+
+    about: About
+    arrays: dict[str, npt.NDArray[Any]]
+    ids: list[str]
+
+
+def samples_of(reader: ShardReader, record: ShardRecord, known: About | None = None) -> ShardSamples:
+    """What a shard adds to an index; ``known`` is of another shard, whose text of the vertex index is not read again.
+
+    Raises :class:`FormatError` if the shard is damaged, or holds another number of samples than its record says.
+    """
+    if len(reader) != record.samples:
+        raise FormatError(f"{reader.path} holds {len(reader):,} samples, its manifest says {record.samples:,}")
+    about = _about(reader, known)
+    return ShardSamples(about, _arrays(reader, about), reader.sample_ids)
+
+
+def join_samples(parts: Sequence[ShardSamples], records: Sequence[ShardRecord]) -> SampleIndex:
+    """The index of the shards that hold samples, in their order.
+
+    Raises :class:`FormatError` if they were not made by one build, :class:`ConfigurationError` if there are none.
+    """
+    if not parts:
+        raise ConfigurationError("the shards hold no samples")
+    for part, record in zip(parts, records, strict=True):
+        if part.about != parts[0].about:
+            raise FormatError(f"{record.file} was not made by the build that its manifest names: build it again")
+    texts = Texts.of([sample_id for part in parts for sample_id in part.ids])
+    joined = {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays}
+    about = parts[0].about.model_copy(update={"shards": shards_fingerprint(records)})
     return SampleIndex(about=about, id_bytes=texts.data, id_offsets=texts.offsets, **joined)
 
 

@@ -35,8 +35,8 @@ from densegen.files import stays_below
 from densegen.ibug68 import KEYPOINTS
 
 __all__ = [
-    "LARGEST_MAP", "MAX_CROP_SIZE", "Sample", "ShardHeader", "ShardReader", "decode_crop", "decode_map", "encode_shard",
-    "largest_image",
+    "LARGEST_MAP", "MAX_CROP_SIZE", "Sample", "ShardHeader", "ShardReader", "check_crop", "decode_crop", "decode_map",
+    "encode_shard", "largest_image",
 ]  # fmt: skip
 
 
@@ -239,18 +239,30 @@ def _rows(
     return np.array(values, column.dtype).reshape(len(values), *shape), stored_as
 
 
+def check_crop(jpeg: bytes | memoryview, size: int, name: str) -> None:
+    """Raise :class:`FormatError` if a crop is no JPEG, or one of another size, by its head; nothing is decoded."""
+    try:
+        height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
+    except ValueError as error:
+        raise _unreadable(name, error) from error
+    if (height, width) != (size, size):
+        raise FormatError(f"{name} is {width}x{height}, expected {size}x{size}: rebuild it with 'densegen build'")
+
+
 def decode_crop(jpeg: bytes | memoryview, size: int, name: str, out: Image | None = None) -> Image:
     """A crop's pixels, (S, S, 3) uint8, RGB; raises :class:`FormatError` before another size takes memory.
 
     out : where they are written to, (S, S, 3) uint8, in one piece; by default into an array of their own
     """
+    check_crop(jpeg, size, name)
     try:
-        height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
-        if (height, width) != (size, size):
-            raise FormatError(f"{name} is {width}x{height}, expected {size}x{size}: rebuild it with 'densegen build'")
         return np.asarray(simplejpeg.decode_jpeg(jpeg, "RGB", buffer=out))
     except ValueError as error:
-        raise FormatError(f"{name} is not a readable JPEG, rebuild it with 'densegen build': {error}") from error
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: ValueError) -> FormatError:
+    return FormatError(f"{name} is not a readable JPEG, rebuild it with 'densegen build': {error}")
 
 
 def decode_map(packed: bytes, name: str) -> npt.NDArray[np.uint16]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,10 @@ import numpy as np
 from densegen.conventions import MIRROR_SUFFIX, landmark_range_px
 from densegen.dataset.build_record import DatasetManifest, ShardRecord, read_dataset_manifest
 from densegen.dataset.card import CONTACT_SHEET, REJECTS, YAW_HISTOGRAM, format_rejects
-from densegen.dataset.sample_index import SAMPLES, encode_samples, gather_samples
-from densegen.dataset.shards import ShardReader, decode_crop
+from densegen.dataset.sample_index import SAMPLES, ShardSamples, encode_samples, join_samples, samples_of
+from densegen.dataset.shards import ShardReader, check_crop, decode_crop
 from densegen.errors import FormatError, VerificationError
+from densegen.executors import read_ahead
 from densegen.files import sha256_of
 from densegen.ibug68 import KEYPOINT_MIRROR
 from densegen.index.vertex_index import VertexIndex, parse_index
@@ -25,14 +28,38 @@ MIRROR_TOLERANCE_PX = 0.02
 float32 rounding of coordinates in crops of other scales."""
 
 
-def verify_dataset(folder: str | Path, advance: Callable[[int], None] = lambda samples: None) -> DatasetManifest:
+EVERY = 16
+"""Of so many images one is decoded: the checksum says that all are what was built, so this is about the machine that
+built them."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one shard shows: its problems, of every sample the id, the photograph and the split, and what it adds to the
+    file that sets are opened by: nothing if it holds no samples, or has problems.
+    """
+
+    problems: list[str]
+    samples: list[tuple[str, str, str]] = field(default_factory=list)
+    indexed: ShardSamples | None = None
+
+
+def verify_dataset(
+    folder: str | Path,
+    advance: Callable[[int], None] = lambda samples: None,
+    *,
+    jobs: int = 1,
+    every_image: bool = False,
+) -> DatasetManifest:
     """Check a folder that ``densegen build`` finished, and return its manifest.
 
     Checksums and sizes, schema, counts and fingerprints against the manifest, unique ids, groups that stay in one
-    split, finite landmarks in range, mirrored pairs that are each other's mirror image, images that decode to the right
-    size, position maps that unpack.
+    split, finite landmarks in range, mirrored pairs that are each other's mirror image, the size that each image
+    says it has; and that every 16th sample's image and position map decode.
 
     advance : is called after each shard with its number of samples
+    jobs : threads; each holds one shard
+    every_image : decode all
 
     Raises :class:`VerificationError` with the first five problems and the number of the others. A problem of a shard
     names the shard, and the sample if there is one. Raises :class:`FormatError` if the manifest is missing or damaged.
@@ -42,16 +69,23 @@ def verify_dataset(folder: str | Path, advance: Callable[[int], None] = lambda s
     problems: list[str] = []
     ids: set[str] = set()
     split_of: dict[str, str] = {}
+    indexed: list[ShardSamples] = []
     listed = {record.file for record in manifest.shards}
     for stray in sorted(path.name for path in folder.glob("*.h5") if path.name not in listed):
         problems.append(f"{stray} is not in the manifest")
-    for record in manifest.shards:
-        path = folder / record.file
-        # What is corrupt is not opened: HDF5 can hang on it.
-        problems += _check_file(path, record) or _check_inside(path, record, manifest, ids, split_of)
+    look = partial(_look, folder, manifest, every_image=every_image)
+    for record, seen in zip(manifest.shards, read_ahead(look, manifest.shards, jobs), strict=True):
+        problems += seen.problems
+        for sample_id, group, split in seen.samples:
+            if sample_id in ids:
+                problems.append(f"{record.file}: {sample_id} occurs twice")
+            ids.add(sample_id)
+            if split_of.setdefault(group, split) != split:
+                problems.append(f"{record.file}: the photograph {group} is in {split} and in {split_of[group]}")
+        indexed += [] if seen.indexed is None else [seen.indexed]
         advance(record.samples)
     problems += _check_beside(folder, manifest)
-    if not problems and not _says_the_same(folder, manifest):
+    if not problems and not _says_the_same(folder, indexed, manifest):
         problems.append(
             f"{SAMPLES} is missing, or does not say what the shards say: the same 'densegen build' makes it"
         )
@@ -63,9 +97,9 @@ def verify_dataset(folder: str | Path, advance: Callable[[int], None] = lambda s
     return manifest
 
 
-def _says_the_same(folder: Path, manifest: DatasetManifest) -> bool:
+def _says_the_same(folder: Path, indexed: list[ShardSamples], manifest: DatasetManifest) -> bool:
     """Whether the file that sets are opened by is the one that the shards make."""
-    path, wanted = folder / SAMPLES, encode_samples(gather_samples(folder, manifest.filled))
+    path, wanted = folder / SAMPLES, encode_samples(join_samples(indexed, manifest.filled))
     return path.is_file() and sha256_of(path) == hashlib.sha256(wanted).hexdigest()
 
 
@@ -103,21 +137,19 @@ def _check_file(path: Path, record: ShardRecord) -> list[str]:
     return []
 
 
-def _check_inside(
-    path: Path, record: ShardRecord, manifest: DatasetManifest, ids: set[str], split_of: dict[str, str]
-) -> list[str]:
+def _look(folder: Path, manifest: DatasetManifest, record: ShardRecord, *, every_image: bool) -> _Look:
+    path = folder / record.file
+    if problems := _check_file(path, record):  # what is corrupt is not opened: HDF5 can hang on it
+        return _Look(problems)
     try:
-        return _verify_shard(path, record, manifest, ids, split_of)
+        return _look_inside(path, record, manifest, every_image)
     except FormatError as error:
-        return [str(error)]
+        return _Look([str(error)])
     except (OSError, KeyError, ValueError, RuntimeError, TypeError, IndexError, AttributeError, MemoryError) as error:
-        return [f"{path.name} cannot be read: {' '.join(str(error).split())}"]
+        return _Look([f"{path.name} cannot be read: {' '.join(str(error).split())}"])
 
 
-def _verify_shard(
-    path: Path, record: ShardRecord, manifest: DatasetManifest, ids: set[str], split_of: dict[str, str]
-) -> list[str]:
-    """What is wrong inside one shard; ``ids`` and ``split_of`` gather what must be unique over all of them."""
+def _look_inside(path: Path, record: ShardRecord, manifest: DatasetManifest, every_image: bool) -> _Look:
     problems: list[str] = []
     with ShardReader(path) as shard:
         name, configuration = path.name, manifest.configuration
@@ -138,16 +170,11 @@ def _verify_shard(
             problems.append(f"{name} has {len(index)} landmarks, the manifest says {manifest.landmarks}")
         if index.fingerprint != shard.attributes["vertex_index_fingerprint"]:
             problems.append(f"{name}'s vertex index does not match its fingerprint")
-        for sample_id, group, split in zip(shard.sample_ids, shard.groups, shard.splits, strict=True):
-            if sample_id in ids:
-                problems.append(f"{name}: {sample_id} occurs twice")
-            ids.add(sample_id)
-            if split_of.setdefault(group, split) != split:
-                problems.append(f"{name}: the photograph {group} is in {split} and in {split_of[group]}")
-        if len(shard):
+        samples = list(zip(shard.sample_ids, shard.groups, shard.splits, strict=True))
+        if samples:
             problems += _check_arrays(shard, index) or _check_pairs(shard, index)
-            problems += _check_images(shard)
-    return problems
+            problems += _check_images(shard, every_image)
+        return _Look(problems, samples, samples_of(shard, record) if samples and not problems else None)
 
 
 def _check_arrays(shard: ShardReader, index: VertexIndex) -> list[str]:
@@ -167,13 +194,14 @@ def _check_arrays(shard: ShardReader, index: VertexIndex) -> list[str]:
     return problems
 
 
-def _check_images(shard: ShardReader) -> list[str]:
+def _check_images(shard: ShardReader, every_image: bool) -> list[str]:
+    jpegs, offsets, size = shard.array("image/bytes").data, shard.image_offsets.tolist(), shard.attributes["crop_size"]
     try:
-        jpegs, offsets = shard.array("image/bytes").data, shard.image_offsets.tolist()
         for row, sample_id in enumerate(shard.sample_ids):
-            jpeg = jpegs[offsets[row] : offsets[row + 1]]
-            decode_crop(jpeg, shard.attributes["crop_size"], f"{shard.path.name}: the image of {sample_id}")
-            if shard.has_position_maps:
+            is_decoded = every_image or row % EVERY == 0
+            look = decode_crop if is_decoded else check_crop
+            look(jpegs[offsets[row] : offsets[row + 1]], size, f"{shard.path.name}: the image of {sample_id}")
+            if is_decoded and shard.has_position_maps:
                 shard.position_map(row)
     except FormatError as error:
         return [str(error)]

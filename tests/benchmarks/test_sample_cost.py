@@ -199,7 +199,7 @@ def test_two_jobs_scale_as_two_processes_of_anything_do(big: Path, tmp_path: Pat
 
 
 @pytest.mark.benchmark
-def test_verifying_costs_little_more_than_hashing_and_decoding(big: Path, tmp_path: Path, ratio: Ratio) -> None:
+def test_verifying_costs_little_more_than_hashing(big: Path, tmp_path: Path, ratio: Ratio) -> None:
     subprocess.run(command(big, tmp_path / "out", "--limit", "544"), check=True, stdout=subprocess.DEVNULL)
     shards = sorted((tmp_path / "out").glob("*.h5"))
     samples = open_dataset(tmp_path / "out")
@@ -217,8 +217,8 @@ def test_verifying_costs_little_more_than_hashing_and_decoding(big: Path, tmp_pa
                 run()
                 times.append(time.process_time() - start)
     rest = (np.median(verified) - np.median(hashed)) / np.median(decoded)
-    ratio("verifying a sample beyond hashing", float(rest), "decodes of its crop", 1.4)
-    assert rest < 2.5
+    ratio("verifying a sample beyond hashing", float(rest), "decodes of its crop", 0.4)
+    assert rest < 0.8
 
 
 @pytest.mark.benchmark

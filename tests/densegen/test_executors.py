@@ -50,6 +50,17 @@ def test_the_next_part_is_read_while_one_is_worked_on_and_no_further_one() -> No
     assert list(read_ahead(read, range(0))) == []
 
 
+def test_several_threads_read_at_once_and_the_order_stays() -> None:
+    together = threading.Barrier(3, timeout=10)
+
+    def read(task: int) -> int:
+        if task < 3:
+            together.wait()  # breaks unless three are read at the same time
+        return 10 * task
+
+    assert list(read_ahead(read, range(7), threads=3)) == [10 * task for task in range(7)]
+
+
 def test_an_error_ends_the_run() -> None:
     def work(number: int) -> int:
         if number == 1:

@@ -60,8 +60,8 @@ def spoil_image(file: h5py.File) -> None:
     file["image/bytes"][start : start + 4] = 0
 
 
-def spoil_map(file: h5py.File) -> None:
-    start = int(file["position_map/offsets"][2])
+def spoil_map(file: h5py.File, row: int = 0) -> None:
+    start = int(file["position_map/offsets"][row])
     file["position_map/bytes"][start : start + 4] = 0
 
 
@@ -80,7 +80,7 @@ def other_crop(file: h5py.File) -> None:
         (set_at("sample_id", 2, "SYNTH/SYNTH_00000_0"), "SYNTH/SYNTH_00000_0 occurs twice"),
         (set_at("sample_id", 0, "SYNTH/other"), r"SYNTH_00001_2\+mirror has no partner"),
         (set_at("split", slice(None), 2), "the photograph SYNTH/SYNTH_00001 is in test and in"),
-        (spoil_map, "the position map of SYNTH/SYNTH_00001_3 is damaged"),
+        (spoil_map, "the position map of SYNTH/SYNTH_00001_2 is damaged"),
         (spoil_image, "the image of SYNTH/SYNTH_00001_3 is not a readable JPEG"),
         (set_at("split", 0, 7), "split names one of 3, not number 7"),
         (lambda file: file.attrs.__delitem__("schema_version"), "has schema None, expected 3"),
@@ -95,8 +95,26 @@ def other_crop(file: h5py.File) -> None:
 )
 def test_what_is_wrong_inside_a_shard_is_named(copied: Path, edit: Callable[[h5py.File], None], words: str) -> None:
     change(copied, edit)
+    for jobs in (1, 3):
+        with pytest.raises(VerificationError, match=words):
+            verify_dataset(copied, jobs=jobs)
+
+
+def cut_image(file: h5py.File) -> None:
+    start, stop = map(int, file["image/offsets"][1:3])
+    file["image/bytes"][start + 1000 : stop] = 0
+
+
+@pytest.mark.parametrize(("edit", "words"), [
+    (cut_image, r"the image of SYNTH/SYNTH_00001_2\+mirror is not a readable JPEG"),
+    (lambda file: spoil_map(file, 1), r"the position map of SYNTH/SYNTH_00001_2\+mirror is damaged"),
+])  # fmt: skip
+def test_a_sample_that_is_not_the_sixteenth_is_decoded_on_request(
+    copied: Path, edit: Callable[[h5py.File], None], words: str
+) -> None:
+    change(copied, edit)
     with pytest.raises(VerificationError, match=words):
-        verify_dataset(copied)
+        verify_dataset(copied, every_image=True)
 
 
 def test_a_stray_shard_is_named(copied: Path) -> None:
