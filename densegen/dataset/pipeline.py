@@ -16,8 +16,9 @@ from densegen.conventions import landmark_range_px
 from densegen.dataset.map_codec import pack_map
 from densegen.dataset.shards import Sample
 from densegen.errors import SampleError
+from densegen.face.components import combine
 from densegen.face.depth import DepthSearch, make_depth_search
-from densegen.face.morphable_model import MorphableModel, combine
+from densegen.face.morphable_model import MorphableModel
 from densegen.geometry.crop import Crop, CropRecipe, box_around, crop_generator, place_crop, warp
 from densegen.geometry.flip import flip_keypoints, flip_points
 from densegen.geometry.pose import pose_vertices

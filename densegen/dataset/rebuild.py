@@ -15,7 +15,8 @@ from densegen.dataset.build_record import find_sample, read_dataset_manifest
 from densegen.dataset.pipeline import BATCH
 from densegen.dataset.shards import ShardReader
 from densegen.errors import ConfigurationError, FormatError
-from densegen.face.morphable_model import MorphableModel, combine
+from densegen.face.components import combine
+from densegen.face.morphable_model import MorphableModel
 from densegen.files import replace_file
 from densegen.geometry.crop import Crop
 from densegen.geometry.flip import flip_position_map

@@ -1,8 +1,8 @@
 """The smallest depth of a posed mesh, without posing all of it.
 
 A crop's depths count from the rearmost vertex of the whole mesh, and which vertex that is depends on the face and on
-its pose. The mesh is cut into patches; a bound of each patch's depths, from one vertex in its middle, tells which
-patches are worth a look. The result is that of the whole mesh, to the last bit.
+its pose. The mesh is cut into groups of vertices, and these into patches; a bound of each one's depths, from one vertex
+in its middle, tells which patches are worth a look. The result is that of the whole mesh, to the last bit.
 """
 
 from __future__ import annotations
@@ -11,42 +11,84 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from densegen.arrays import Float32, Float64, Int32
-from densegen.face.morphable_model import MorphableModel, combine
-from densegen.geometry.kernels import kernel
+from densegen.face.components import add_components
+from densegen.face.morphable_model import MorphableModel
+from densegen.geometry.kernels import kernel, loose_kernel
 from densegen.geometry.pose import image_transform
 
 __all__ = ["DepthSearch", "make_depth_search"]
 
-PATCH = 64
-"""Vertices in a patch; on the Basel model as fast as 48 and 96."""
+PATCH = 16
+"""Vertices in a patch."""
+
+SIBLINGS = 16
+"""Patches in a group."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Sets:
+    """S sets of vertices, and what bounds the depths of each.
+
+    components : (S, 4, K) float32, model units: x, y and z of each component at the vertex in the middle of the set,
+        and the most by which a component of coefficient 1 moves one of its vertices against that
+    mean : (S, 3, 3) float32, model units: the mean face at the middle, and smallest and largest offset from there
+    """
+
+    components: Float32
+    mean: Float32
+
+
+@dataclass(eq=False)
+class _Seen:
+    """The basis of the patches that were looked at, kept: the same few hold the rearmost vertex of most faces.
+
+    basis : (n, K + 1, 3 PATCH) float32, with room for more
+    slot : (G * SIBLINGS,) int32, where a patch's is; -1 if it was not looked at
+    """
+
+    basis: Float32 = field(default_factory=lambda: np.empty((0, 0, 0), np.float32))
+    slot: Int32 = field(default_factory=lambda: np.empty(0, np.int32))
+    count: int = 0
+
+    def slots(self, wanted: Int32, patches: Int32, model: MorphableModel) -> Int32:
+        """Where all of the (P, PATCH) patches' are, after those that are wanted have theirs."""
+        components = len(model.shape_basis) + len(model.expression_basis) + 1
+        if not len(self.slot):
+            self.slot = np.full(len(patches), -1, np.int32)
+            self.basis = np.empty((64, components, 3 * PATCH), np.float32)
+        new = wanted[self.slot[wanted] < 0]
+        if self.count + len(new) > len(self.basis):
+            more = np.empty((max(len(self.basis), len(new)), *self.basis.shape[1:]), np.float32)
+            self.basis = np.concatenate([self.basis, more])
+        if len(new):
+            at = model.basis_at(patches[new].ravel()).reshape(components, len(new), 3 * PATCH)
+            self.basis[self.count : self.count + len(new)] = at.transpose(1, 0, 2)
+            self.slot[new] = np.arange(self.count, self.count + len(new))
+            self.count += len(new)
+        return self.slot
 
 
 @dataclass(frozen=True, eq=False)
 class DepthSearch:
-    """P patches of M vertices, the last ones repeated, and what bounds their depths; see :func:`make_depth_search`.
+    """G groups of patches of a model's mesh; see :func:`make_depth_search`.
 
-    patches : (P, M) int32 vertices
-    middle_basis : (K + 1, 3 P) float32, the model's basis at the vertex in the middle of each patch
-    offsets : (P, M, 3) float64, of the mean face, from the middle vertex, model units
-    reach : (K, P) float64, the most by which a component of coefficient 1 moves a vertex of a patch against its middle
+    patches : (G, SIBLINGS, PATCH) int32 vertices, the last one repeated at the end
+    of_groups : G sets
+    of_patches : G * SIBLINGS sets
     size : (K + 1,) float64, the most by which a component of coefficient 1 moves any vertex; last, the mean's size
     """
 
     model: MorphableModel
     patches: Int32
-    middle_basis: Float32
-    offsets: Float64
-    reach: Float64
+    of_groups: _Sets
+    of_patches: _Sets
     size: Float64
-    _basis_of: dict[int, Float32] = field(default_factory=dict)
+    _seen: _Seen = field(default_factory=_Seen)
 
     def smallest_z(self, coefficients: Float32, poses: Float32) -> Float64:
         """The smallest z of B posed meshes: ``pose_vertices(model.vertices(…), pose, …)[:, 2].min()``, image frame.
-
-        A face's most promising patch is looked at first; after it, all whose bound lies below what that one has.
 
         coefficients : (B, K) float32, raw shape and expression coefficients, see :meth:`MorphableModel.coefficients`
         poses : (B, 7) float32, see ``conventions.POSE_FIELDS``
@@ -57,145 +99,183 @@ class DepthSearch:
             matrix, offset = image_transform(pose, 0)
             towards[face, :3], towards[face, 3] = matrix[:, 2], offset[2]
         with np.errstate(all="ignore"):  # a fit that is beyond all sense has no depth, and its neighbours have theirs
-            return self._search(coefficients, towards)
-
-    def _search(self, coefficients: Float32, towards: Float32) -> Float64:
-        bounds = self._bounds(coefficients, towards)
-        smallest = np.full(len(towards), np.inf)
-        first = bounds.argmin(axis=1)
-        for patch in np.unique(first):
-            self._look(patch, np.flatnonzero(first == patch), coefficients, towards, smallest)
-        bounds[np.arange(len(towards)), first] = np.inf
-        closest = np.fmin.reduce(bounds - smallest[:, None], axis=0)
-        for patch in np.argsort(closest, kind="stable")[: np.count_nonzero(closest <= 0)]:
-            self._look(patch, np.flatnonzero(bounds[:, patch] <= smallest), coefficients, towards, smallest)
+            faces, patches = self._promising(coefficients, towards)
+            slots = self._seen.slots(np.unique(patches), self.patches.reshape(-1, PATCH), self.model)[patches]
+            smallest: Float64 = _looked_at(coefficients, towards, self._seen.basis, faces, slots)
         return smallest
 
-    def _bounds(self, coefficients: Float32, towards: Float32) -> Float64:
-        """(B, P): no vertex of a patch has a smaller depth; pixels.
+    def _promising(self, coefficients: Float32, towards: Float32) -> tuple[Int32, Int32]:
+        """Pairs of a face and a patch that may hold its rearmost vertex.
 
         With c the coefficients, b the components and d the direction of depth, a vertex v differs from the middle m of
-        its patch by ``d (mean_v - mean_m) + sum_k c_k d (b_kv - b_km)``, and the sum is at most
-        ``|d| sum_k |c_k| reach_k``.
+        its set by ``d (mean_v - mean_m) + sum_k c_k d (b_kv - b_km)``, and the sum is at most
+        ``|d| sum_k |c_k| reach_k``. What lies above any middle's depth is not worth a look.
 
-        The last term bounds the rounding errors of two depths together. Each depth is a float32 sum of K + 4 terms. Its
-        error is below ``(K + 4) eps`` times the sum of the terms' sizes (Higham, Accuracy and Stability of Numerical
-        Algorithms, 2002, section 4.2).
+        Bounds are float32 sums, as depths are. The error of a sum of n terms, added in any order, is below
+        ``n eps / 2`` times the sum of the terms' sizes (Higham, Accuracy and Stability of Numerical Algorithms, 2002,
+        section 4.2), here ``largest``. The depths of the set's middle and of the middle that it is compared with have
+        3 K terms each, the reach K of up to twice the size, and what they stand for, the depths of two vertices, K
+        each: ``5 K eps`` in all, and some for single products. Half of it is taken off the bound, half is added to what
+        it is compared with.
         """
         directions, amounts = towards[:, :3].astype(np.float64), np.abs(coefficients.astype(np.float64))
         length = np.sqrt((directions**2).sum(axis=1))
         largest = length * ((amounts * self.size[:-1]).sum(axis=1) + self.size[-1]) + np.abs(towards[:, 3])
-        rounding = 2 * (len(self.size) + 8) * np.finfo(np.float32).eps * largest
-        middles = _depths(combine(coefficients, self.middle_basis), towards)
-        below = _added(amounts, self.reach) * length[:, None] - _deepest(self.offsets, directions)
-        bounds: Float64 = middles - below - rounding[:, None]
-        return bounds
-
-    def _look(
-        self, patch: int, faces: npt.NDArray[np.int64], coefficients: Float32, towards: Float32, smallest: Float64
-    ) -> None:
-        """Lower ``smallest`` of some faces to what a patch of theirs has."""
-        if len(faces):
-            depths = _depths(combine(coefficients[faces], self._patch_basis(int(patch))), towards[faces])
-            smallest[faces] = np.minimum(smallest[faces], depths.min(axis=1))
-
-    def _patch_basis(self, patch: int) -> Float32:
-        """The basis of a patch, kept: the same few patches hold the rearmost vertex of most faces."""
-        if patch not in self._basis_of:
-            self._basis_of[patch] = self.model.basis_at(self.patches[patch])
-        return self._basis_of[patch]
+        rounding = (3 * len(self.size) + 32) * float(np.finfo(np.float32).eps) * largest
+        sets = (self.of_groups.components, self.of_groups.mean, self.of_patches.components, self.of_patches.mean)
+        faces, patches = _promising(coefficients, towards, length.astype(np.float32), rounding, *sets)
+        return faces, patches
 
 
 def make_depth_search(model: MorphableModel) -> DepthSearch:
-    """Cut a model's mesh into patches, halving along the longest side of their boxes, and measure them."""
-    patches = _cut(model.mean)
+    """Cut a model's mesh into groups and patches, halving along the longest side of their boxes, and measure them."""
+    patches = _cut(model.mean).reshape(-1, SIBLINGS, PATCH)
+    groups = patches.reshape(len(patches), -1)
     mean = model.mean.astype(np.float64)
-    centres = mean[patches].mean(axis=1, keepdims=True)
-    nearest = ((mean[patches] - centres) ** 2).sum(axis=2).argmin(axis=1)
-    middles = patches[np.arange(len(patches)), nearest]
+    middles = _middles(mean, groups), _middles(mean, patches)
     basis = (*model.shape_basis, *model.expression_basis)
-    reach, size = np.empty((len(basis), len(patches))), np.empty(len(basis) + 1)
+    reaches = [np.empty((len(basis), *of.shape), np.float32) for of in middles]
+    size = np.empty(len(basis) + 1)
     for k, component in enumerate(basis):
-        size[k] = _farthest(np.ascontiguousarray(component), patches, middles, reach[k])
+        size[k] = _farthest(np.ascontiguousarray(component), patches, *middles, *(reach[k] for reach in reaches))
     size[-1] = np.sqrt((mean**2).sum(axis=1).max())
-    return DepthSearch(
-        model=model,
-        patches=patches,
-        middle_basis=model.basis_at(middles),
-        offsets=mean[patches] - mean[middles][:, None],
-        reach=reach,
-        size=size,
+    of_groups, of_patches = (
+        _sets(model, sets.reshape(of.size, -1), of.ravel(), reach.reshape(len(basis), -1))
+        for sets, of, reach in zip((groups, patches), middles, reaches, strict=True)
     )
+    return DepthSearch(model, patches, of_groups, of_patches, size)
+
+
+def _middles(mean: Float64, sets: Int32) -> Int32:
+    """(...) int32: of each of (..., M) sets of vertices the one next to the centre."""
+    away = ((mean[sets] - mean[sets].mean(axis=-2, keepdims=True)) ** 2).sum(axis=-1)
+    return np.take_along_axis(sets, away.argmin(axis=-1)[..., None], axis=-1)[..., 0]
+
+
+def _sets(model: MorphableModel, sets: Int32, middles: Int32, reach: Float32) -> _Sets:
+    """sets : (S, M) int32 vertices; middles : (S,) int32; reach : (K, S) float32"""
+    at = model.basis_at(middles).reshape(-1, len(middles), 3)
+    components = np.concatenate([at[:-1], reach[..., None]], axis=2).transpose(1, 2, 0)
+    offsets = model.mean[sets].astype(np.float64) - at[-1][:, None]
+    mean = np.stack([at[-1], offsets.min(axis=1), offsets.max(axis=1)], axis=1)
+    return _Sets(np.ascontiguousarray(components), mean.astype(np.float32))
 
 
 def _cut(points: Float32) -> Int32:
-    """(P, PATCH) int32: all points in patches; one that has fewer repeats its last."""
-    patches: list[Int32] = []
-    waiting = [np.arange(len(points), dtype=np.int32)]
+    """(N,) int32: all points so that those near each other follow one another, in whole groups of whole patches; the
+    last one is repeated until they are.
+    """
+    group = SIBLINGS * PATCH
+    rows = np.pad(np.arange(len(points), dtype=np.int32), (0, -len(points) % group), mode="edge")
+    done: list[Int32] = []
+    waiting = [rows]
     while waiting:
         rows = waiting.pop()
         if len(rows) <= PATCH:
-            patches.append(np.pad(rows, (0, PATCH - len(rows)), mode="edge"))
+            done.append(rows)
             continue
         axis = int(np.ptp(points[rows], axis=0).argmax())
         rows = rows[np.argsort(points[rows, axis], kind="stable")]
-        middle = PATCH * max(1, round(len(rows) / PATCH / 2))
-        waiting += [rows[:middle], rows[middle:]]
-    return np.stack(patches)
+        unit = group if len(rows) > group else PATCH
+        middle = unit * (len(rows) // unit // 2)
+        waiting += [rows[middle:], rows[:middle]]
+    return np.concatenate(done)
 
 
 @kernel
-def _depths(vertices: Any, towards: Any) -> Any:
-    """(B, n) float32 depths of (B, n, 3) vertices, as :func:`~densegen.geometry.pose.transform` computes them."""
-    faces, count, _ = vertices.shape
-    out = np.empty((faces, count), np.float32)
-    for face in range(faces):
-        c, f, i, r = towards[face]
-        for n in range(count):
-            out[face, n] = vertices[face, n, 0] * c + vertices[face, n, 1] * f + vertices[face, n, 2] * i + r
-    return out
+def _promising(
+    coefficients: Any, towards: Any, length: Any, rounding: Any,
+    group_components: Any, group_mean: Any, patch_components: Any, patch_mean: Any,
+) -> Any:  # fmt: skip
+    """The (n,) faces and (n,) patches of :meth:`DepthSearch._promising`."""
+    groups, siblings = len(group_mean), len(patch_mean) // len(group_mean)
+    found_faces, found_patches = [], []
+    middles, group_below = np.empty(groups, np.float32), np.empty(groups, np.float32)
+    below = np.empty(groups * siblings, np.float32)
+    amounts = np.empty((4, coefficients.shape[1]), np.float32)
+    for face in range(len(towards)):
+        for k in range(coefficients.shape[1]):
+            c = coefficients[face, k]
+            amounts[0, k], amounts[1, k], amounts[2, k] = (
+                c * towards[face, 0],
+                c * towards[face, 1],
+                c * towards[face, 2],
+            )
+            amounts[3, k] = abs(c) * length[face]
+        _bound(amounts, towards[face], group_components, group_mean, middles, group_below)
+        highest, slack = middles.min() + rounding[face], rounding[face]
+        below[:] = np.inf
+        for group in np.argsort(group_below):
+            # Written so that a face that is not finite is looked at nowhere.
+            if group_below[group] - slack <= highest:
+                first, last = group * siblings, (group + 1) * siblings
+                lot, mean = patch_components[first:last], patch_mean[first:last]
+                _bound(amounts, towards[face], lot, mean, middles[:siblings], below[first:last])
+                highest = min(highest, middles[:siblings].min() + slack)
+        for patch in range(len(below)):
+            if below[patch] - slack <= highest:
+                found_faces.append(face)
+                found_patches.append(patch)
+    return np.array(found_faces, np.int32), np.array(found_patches, np.int32)
+
+
+@loose_kernel
+def _bound(amounts: Any, towards: Any, components: Any, mean: Any, middles: Any, below: Any) -> None:
+    """Fill the depths of the sets' middles, and what none of a set's depths is below; both but for rounding.
+
+    amounts : (4, K) float32, coefficients times the direction, and their sizes times its length
+    """
+    dx, dy, dz, offset = towards
+    for n in range(len(mean)):
+        depth, reach = np.float32(0), np.float32(0)
+        for k in range(amounts.shape[1]):
+            depth += components[n, 0, k] * amounts[0, k] + components[n, 1, k] * amounts[1, k]
+            depth += components[n, 2, k] * amounts[2, k]
+            reach += components[n, 3, k] * amounts[3, k]
+        middles[n] = depth + mean[n, 0, 0] * dx + mean[n, 0, 1] * dy + mean[n, 0, 2] * dz + offset
+        deepest = min(mean[n, 1, 0] * dx, mean[n, 2, 0] * dx) + min(mean[n, 1, 1] * dy, mean[n, 2, 1] * dy)
+        below[n] = middles[n] - reach + deepest + min(mean[n, 1, 2] * dz, mean[n, 2, 2] * dz)
 
 
 @kernel
-def _farthest(component: Any, patches: Any, middles: Any, reach: Any) -> Any:
-    """The most by which a component moves a vertex; ``reach`` is filled with the most against its patch's middle."""
-    largest = 0.0
-    for patch in range(len(patches)):
-        x, y, z = component[middles[patch]]
+def _looked_at(coefficients: Any, towards: Any, basis: Any, faces: Any, slots: Any) -> Any:
+    """(B,) the smallest depths of pairs of a face and a patch's basis: vertices as :func:`combine` adds them up, depths
+    as :func:`~densegen.geometry.pose.transform` computes them.
+    """
+    smallest = np.full(len(towards), np.inf)
+    count, width = basis.shape[1] - 1, basis.shape[2]
+    vertices = np.empty(width, np.float32)
+    for pair in range(len(faces)):
+        face, patch = faces[pair], basis[slots[pair]]
+        dx, dy, dz, offset = towards[face]
+        vertices[:] = patch[count]
+        add_components(vertices, coefficients[face], patch, 0)
+        for n in range(0, width, 3):
+            depth = vertices[n] * dx + vertices[n + 1] * dy + vertices[n + 2] * dz + offset
+            smallest[face] = min(smallest[face], depth)
+    return smallest
+
+
+@kernel
+def _farthest(
+    component: Any, patches: Any, group_middles: Any, patch_middles: Any, group_reach: Any, patch_reach: Any
+) -> Any:
+    """The most by which a component moves a vertex; the reaches are filled with the most against a middle, rounded up.
+
+    group_middles, group_reach : (G,); patch_middles, patch_reach : (G, SIBLINGS)
+    """
+    largest, up = 0.0, 1 + 2.0**-22
+    for group in range(len(patches)):
+        x, y, z = component[group_middles[group]]
         farthest = 0.0
-        for vertex in patches[patch]:
-            a, b, c = component[vertex]
-            away = (np.float64(a) - x) ** 2 + (np.float64(b) - y) ** 2 + (np.float64(c) - z) ** 2
-            farthest = max(farthest, away)
-            largest = max(largest, np.float64(a) ** 2 + np.float64(b) ** 2 + np.float64(c) ** 2)
-        reach[patch] = np.sqrt(farthest)
+        for sibling in range(patches.shape[1]):
+            p, q, r = component[patch_middles[group, sibling]]
+            within = 0.0
+            for vertex in patches[group, sibling]:
+                a, b, c = component[vertex]
+                farthest = max(farthest, (np.float64(a) - x) ** 2 + (np.float64(b) - y) ** 2 + (np.float64(c) - z) ** 2)
+                within = max(within, (np.float64(a) - p) ** 2 + (np.float64(b) - q) ** 2 + (np.float64(c) - r) ** 2)
+                largest = max(largest, np.float64(a) ** 2 + np.float64(b) ** 2 + np.float64(c) ** 2)
+            patch_reach[group, sibling] = np.float32(np.sqrt(within) * up)
+        group_reach[group] = np.float32(np.sqrt(farthest) * up)
     return np.sqrt(largest)
-
-
-@kernel
-def _added(amounts: Any, reach: Any) -> Any:
-    """``amounts @ reach``, on one thread: BLAS would take the cores that other workers need."""
-    out = np.zeros((len(amounts), reach.shape[1]))
-    for face in range(len(amounts)):
-        line = out[face]
-        for k in range(len(reach)):
-            amount, row = amounts[face, k], reach[k]
-            for patch in range(len(line)):
-                line[patch] += amount * row[patch]
-    return out
-
-
-@kernel
-def _deepest(offsets: Any, directions: Any) -> Any:
-    """(B, P) the smallest product of a direction and the offsets of a patch, at most 0: the middle's own."""
-    patches, size, _ = offsets.shape
-    deepest = np.zeros((len(directions), patches))
-    for patch in range(patches):
-        for face in range(len(directions)):
-            x, y, z = directions[face]
-            lowest = 0.0
-            for n in range(size):
-                away = offsets[patch, n, 0] * x + offsets[patch, n, 1] * y + offsets[patch, n, 2] * z
-                lowest = away if away < lowest else lowest
-            deepest[face, patch] = lowest
-    return deepest

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from densegen.arrays import Float32, Float64, Int32
 from densegen.conventions import UV_LAYOUT
 from densegen.errors import ConfigurationError, FormatError
+from densegen.face.components import combine
 from densegen.files import file_size, write_bytes
-from densegen.geometry.kernels import kernel
 from densegen.geometry.uv import mirror_from_uv, uv_pixels
 from densegen.ibug68 import KEYPOINTS
 from densegen.records import first_problem
@@ -26,7 +26,6 @@ __all__ = [
     "BASEL_VERTICES",
     "MODEL_SCHEMA_VERSION",
     "MorphableModel",
-    "combine",
     "count_words",
     "read_model",
     "write_model",
@@ -219,71 +218,6 @@ _BASES = ("shape_basis", "expression_basis")
 """Nearly all of a model's bytes: 140 MiB of the Basel model."""
 
 _ABOUT = "densegen"
-
-
-def combine(coefficients: Float32, basis: Float32) -> Float32:
-    """``mean + c[0] * basis[0] + c[1] * basis[1] + …`` of B faces, added from left to right.
-
-    coefficients : (B, K) float32, raw coefficients
-    basis : (K + 1, 3 n) float32, model units, the mean in its last row
-    returns : (B, n, 3) float32, model frame and units
-
-    BLAS would add in an order that depends on the processor, and on how many faces are computed at once.
-    """
-    combined: Float32 = _combine(coefficients, basis)
-    return combined.reshape(len(coefficients), -1, 3)
-
-
-@kernel
-def _combine(coefficients: Any, basis: Any) -> Any:
-    """Strip by strip, so that a strip of the basis stays in the cache for all faces, and two faces at a time, so that
-    what is read of it is used twice.
-    """
-    faces, count = coefficients.shape
-    width, strip = basis.shape[1], 768
-    out = np.empty((faces, width), np.float32)
-    for start in range(0, width, strip):
-        stop = min(start + strip, width)
-        for face in range(faces):
-            out[face, start:stop] = basis[count, start:stop]
-        for face in range(0, faces - 1, 2):
-            one, two = out[face, start:stop], out[face + 1, start:stop]
-            _add_to_two(one, two, coefficients[face], coefficients[face + 1], basis, start)
-        if faces % 2:
-            _add_to_one(out[faces - 1, start:stop], coefficients[faces - 1], basis, start)
-    return out
-
-
-@kernel
-def _add_to_two(one: Any, two: Any, c: Any, d: Any, basis: Any, start: int) -> None:
-    """Add components to two faces' strips, four at a time, from left to right."""
-    stop, whole = start + len(one), len(c) - len(c) % 4
-    for k in range(0, whole, 4):
-        p, q = basis[k, start:stop], basis[k + 1, start:stop]
-        r, s = basis[k + 2, start:stop], basis[k + 3, start:stop]
-        for n in range(len(one)):
-            one[n] = (((one[n] + c[k] * p[n]) + c[k + 1] * q[n]) + c[k + 2] * r[n]) + c[k + 3] * s[n]
-            two[n] = (((two[n] + d[k] * p[n]) + d[k + 1] * q[n]) + d[k + 2] * r[n]) + d[k + 3] * s[n]
-    for k in range(whole, len(c)):
-        p = basis[k, start:stop]
-        for n in range(len(one)):
-            one[n] += c[k] * p[n]
-            two[n] += d[k] * p[n]
-
-
-@kernel
-def _add_to_one(one: Any, c: Any, basis: Any, start: int) -> None:
-    """Add components to one face's strip, in the order of :func:`_add_to_two`."""
-    stop, whole = start + len(one), len(c) - len(c) % 4
-    for k in range(0, whole, 4):
-        p, q = basis[k, start:stop], basis[k + 1, start:stop]
-        r, s = basis[k + 2, start:stop], basis[k + 3, start:stop]
-        for n in range(len(one)):
-            one[n] = (((one[n] + c[k] * p[n]) + c[k + 1] * q[n]) + c[k + 2] * r[n]) + c[k + 3] * s[n]
-    for k in range(whole, len(c)):
-        p = basis[k, start:stop]
-        for n in range(len(one)):
-            one[n] += c[k] * p[n]
 
 
 def count_words(vertices: int) -> str:

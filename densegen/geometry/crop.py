@@ -14,6 +14,7 @@ from densegen.arrays import Float32, Float64, Image
 from densegen.conventions import CROP_SIZE
 from densegen.errors import SampleError
 from densegen.geometry.kernels import kernel
+from densegen.geometry.pixels import blend_pixels
 
 __all__ = ["Crop", "CropRecipe", "box_around", "box_size", "crop_generator", "crop_of_box", "place_crop", "warp"]
 
@@ -206,22 +207,18 @@ def _scale_and_shift(points: Any, scale: Any, shift: Any) -> Any:
 
 @kernel
 def _warp(image: Any, columns: Any, rows: Any) -> Any:
-    """Separable bilinear sampling at the grid rows x columns: two source rows are blended, then pairs of columns.
-
-    Indices of the innermost loop are unsigned: numba then leaves out the test for negative ones, which would take half
-    of the run time.
-    """
+    """Separable bilinear sampling at the grid rows x columns: two source rows are blended, then pairs of columns."""
     height, width, _ = image.shape
     size_r, size_c = rows.size, columns.size
-    out = np.zeros((size_r, size_c * 3), np.uint8)
+    out = np.zeros(size_r * size_c * 3 + 1, np.uint8)  # a spare byte, see blend_pixels
     # Only this range of source columns is ever read; one black column stands on each side of the image.
     first = max(-1, int(np.floor(min(columns[0], columns[-1]))))
     last = min(width, int(np.floor(max(columns[0], columns[-1]))) + 1)
     if first > width - 1 or last < 0:
-        return out.reshape(size_r, size_c, 3)
+        return out[:-1].reshape(size_r, size_c, 3)
     span = last - first + 1
     half = np.float32(0.5)  # rounds when the result is cut to a whole number; so 0.5 is black
-    blended = np.full((span + 2) * 3, half, np.float32)
+    blended = np.full((span + 2) * 3 + 1, half, np.float32)
     left = np.empty(size_c, np.uint32)
     weight = np.empty(size_c, np.float32)
     for c in range(size_c):
@@ -233,11 +230,12 @@ def _warp(image: Any, columns: Any, rows: Any) -> Any:
     count = (min(last, width - 1) - inner + 1) * 3
     target = blended[(inner - first) * 3 : (inner - first) * 3 + count]
     flat = image.reshape(height, width * 3)
-    three = np.uint32(3)
     for r in range(size_r):
         top = int(np.floor(rows[r]))
         bottom = top + 1
+        to = r * size_c * 3
         if bottom < 0 or top >= height:
+            out[to] = 0  # where the row before has its spare byte
             continue
         down = np.float32(rows[r] - top)
         up = np.float32(1) - down
@@ -249,16 +247,10 @@ def _warp(image: Any, columns: Any, rows: Any) -> Any:
         lower = flat[bottom, inner * 3 : inner * 3 + count]
         for i in range(count):
             target[i] = up * np.float32(upper[i]) + down * np.float32(lower[i]) + half
-        line = out[r]
-        to = np.uint32(0)
         for c in range(size_c):
-            at, share = left[c], weight[c]
-            for channel in range(three):
-                value = blended[at + channel]
-                value += share * (blended[at + three + channel] - value)
-                line[to + channel] = np.uint8(np.int32(value))
-            to += three
-    return out.reshape(size_r, size_c, 3)
+            blend_pixels(blended, left[c], weight[c], out, to)
+            to += 3
+    return out[:-1].reshape(size_r, size_c, 3)
 
 
 @kernel

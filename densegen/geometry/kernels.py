@@ -7,7 +7,7 @@ from typing import Any
 
 import numba
 
-__all__ = ["kernel"]
+__all__ = ["kernel", "loose_kernel"]
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -15,8 +15,17 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
     In a read-only installation without a writable home nothing is kept, and every process compiles for itself.
     """
+    return _compiled(function)
+
+
+def loose_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A kernel whose sums are added in the order that suits the processor: for what no result is made of."""
+    return _compiled(function, fastmath={"reassoc"})
+
+
+def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     try:
-        compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True)(function)
+        compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True, **options)(function)
     except RuntimeError:  # numba's "no locator available"
-        compiled = numba.njit(nogil=True)(function)
+        compiled = numba.njit(nogil=True, **options)(function)
     return compiled

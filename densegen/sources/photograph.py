@@ -62,8 +62,8 @@ def decode_photograph(data: bytes, name: str, *, upright: bool = False) -> Image
         raise SampleError("image-unreadable", f"{name} is not a readable JPEG: {error}") from error
     _check_size(height, width, name)
     _check_scans(data, height * width, name)
-    # The marker is looked for in the first segments only; without it there is no tag to parse.
-    orientation = _orientation(data, name, upright) if b"Exif\x00\x00" in data[:65536] else 1
+    # Tags stand before the first scan; without the marker there is none to parse.
+    orientation = _orientation(data, name, upright) if b"Exif\x00\x00" in data[: _first_scan(data)] else 1
     if colorspace in ("CMYK", "YCCK"):
         return _decode_with_pillow(data, name, upright)
     if not data.rstrip(b"\x00").endswith(b"\xff\xd9"):
@@ -113,7 +113,24 @@ def _other_kind(data: bytes) -> str | None:
     return next((kind for begin, kind in _OTHER_KINDS.items() if data.startswith(begin)), None)
 
 
+_SMALLEST_SCAN = 10
+"""Bytes of a scan's head: what has fewer bytes for each scan that would be too many need not be counted."""
+
+
+def _first_scan(data: bytes) -> int:
+    """Where the first scan of a JPEG begins, by the lengths of the segments before it; a thumbnail within one has scans
+    of its own. Of a file whose segments do not lead there, its end.
+    """
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at : at + 2] != _SCAN_STARTS:
+        # A marker may have any number of 0xff before it.
+        at += 1 if data[at + 1 : at + 2] == b"\xff" else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return at if data[at : at + 2] == _SCAN_STARTS else len(data)
+
+
 def _check_scans(data: bytes, pixels: int, name: str) -> None:
+    if len(data) // _SMALLEST_SCAN * pixels <= MAX_SCANNED:
+        return
     scans = data.count(_SCAN_STARTS)
     if scans * pixels > MAX_SCANNED and scans > 16:
         raise SampleError("image-unreadable", f"{name} has {scans:,} scans of {pixels:,} pixels: save it again")

@@ -14,7 +14,8 @@ from densegen.arrays import Float32, Float64, Image
 from densegen.dataset.pipeline import check_components, check_in_picture
 from densegen.errors import SampleError
 from densegen.executors import read_ahead
-from densegen.face.morphable_model import MorphableModel, combine
+from densegen.face.components import combine
+from densegen.face.morphable_model import MorphableModel
 from densegen.geometry.crop import box_around
 from densegen.geometry.pose import pose_vertices
 from densegen.sources.fit_list import FitEntry

@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import save
 
 from densegen.errors import ConfigurationError, FormatError
-from densegen.face.morphable_model import MorphableModel, combine, count_words, read_model, write_model
+from densegen.face.components import combine
+from densegen.face.morphable_model import MorphableModel, count_words, read_model, write_model
 
 
 def random_coefficients(model: MorphableModel, faces: int) -> tuple[np.ndarray, np.ndarray]:

@@ -56,6 +56,11 @@ def test_an_exif_orientation_sets_the_image_aside() -> None:
         with pytest.raises(SampleError, match="EXIF orientation 6") as caught:
             decode_photograph(encoded(Image.fromarray(RGB), kind, exif=exif), "a.jpg")
         assert caught.value.reason == "image-rotated"
+    # What looks like a scan before the tag is none: it lies within a comment.
+    late = encoded(Image.fromarray(RGB), exif=exif)
+    for before in (b"\xff\xfe\x00\x06\xff\xda\x00\x00", b"\xff\xff\xff"):
+        with pytest.raises(SampleError, match="EXIF orientation 6"):
+            decode_photograph(late[:2] + before + late[2:], "a.jpg")
     exif[0x0112] = 1
     assert decode_photograph(encoded(Image.fromarray(RGB), exif=exif), "a.jpg").shape == (48, 64, 3)
 
