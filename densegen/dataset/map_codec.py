@@ -37,7 +37,7 @@ def zstd_codec() -> str:
 def pack_map(numbers: npt.NDArray[np.uint16]) -> bytes:
     """The bytes of an (H, W, C) uint16 map; H * W * C is a multiple of 8."""
     planes = _shuffle_bits(_differences(np.ascontiguousarray(numbers)).reshape(-1))
-    packed: bytes = zstandard.compress(planes.tobytes(), LEVEL)
+    packed: bytes = zstandard.compress(planes.data, LEVEL)
     return packed
 
 
@@ -63,25 +63,20 @@ def _differences(numbers: Any) -> Any:
     height, width, channels = numbers.shape
     lines = numbers.reshape(height, width * channels)
     out = np.empty(lines.shape, np.uint16)
-    down = np.empty(width * channels, np.uint16)
+    down = np.zeros(channels + width * channels, np.uint16)
+    # Two views: an index of n - channels would be tested for being negative, and the loop would stay a loop.
+    here, before = down[channels:], down[: width * channels]
     above = np.zeros(width * channels, np.uint16)
     for r in range(height):
         line, folded = lines[r], out[r]
         for n in range(len(line)):
-            down[n] = line[n] - above[n]
-        for n in range(channels):
-            folded[n] = _fold(down[n])
-        for n in range(channels, len(line)):
-            folded[n] = _fold(np.uint16(down[n] - down[n - channels]))
+            here[n] = line[n] - above[n]
+        for n in range(len(line)):
+            # Zigzag: 0, -1, 1, -2, … of 16 bits become 0, 1, 2, 3, …
+            signed = np.int16(np.uint16(here[n] - before[n]))
+            folded[n] = np.uint16(np.int16(signed << 1) ^ np.int16(signed >> 15))
         above = line
     return out.reshape(numbers.shape)
-
-
-@kernel
-def _fold(number: Any) -> Any:
-    """Zigzag: 0, -1, 1, -2, … of 16 bits become 0, 1, 2, 3, …"""
-    signed = np.int16(number)
-    return np.uint16(np.int16(signed << 1) ^ np.int16(signed >> 15))
 
 
 @kernel

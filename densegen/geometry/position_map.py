@@ -57,6 +57,12 @@ class UvTable:
         """(n,) int32: the covered pixels, counted in row-major order."""
         return np.flatnonzero(self.valid).astype(np.int32)
 
+    @cached_property
+    def mirrored_places(self) -> Int32:
+        """(n,) int32: where the covered pixels are in the mirror image."""
+        width = len(self.valid)
+        return (self.places + (width - 1 - 2 * (self.places % width))).astype(np.int32)
+
 
 def make_uv_table(uv: Float64, triangles: Int32, size: int = UV_SIZE) -> UvTable:
     """Rasterise the UV plane once: each pixel centre belongs to the first triangle that contains it.
@@ -112,8 +118,9 @@ def render_fixed_point(
     step, offset = map(np.float32, position_map_grid_px(size))
     mesh = np.ascontiguousarray(mesh_crop, np.float32)
     result = np.zeros((*table.valid.shape, 3), np.uint16)
-    arguments = (table.points.vertices, table.points.weights, table.places, np.float32(size - 1), mirror)
-    if not _render(mesh, *arguments, offset, np.float32(1) / step, result):
+    places = table.mirrored_places if mirror else table.places
+    arguments = (table.points.vertices, table.points.weights, places, np.float32(size - 1), mirror)
+    if not _render(mesh, *arguments, offset, np.float32(1) / step, result.reshape(-1, 3)):
         raise _out_of_range(size)
     return result
 
@@ -148,12 +155,11 @@ def _render(
     steps_per_px: Any,
     out: Any,
 ) -> bool:
-    """Fill ``out``; False if a position does not fit. ``last`` is the crop's last pixel, ``out``'s is its own.
+    """Fill ``out``, (S * S, 3), at its places; False if a position does not fit. ``last`` is the crop's last pixel.
 
     Some positions at a time, in loops without branches, which the compiler turns into vector instructions; unsigned
     indices are not tested for negative ones.
     """
-    width = np.uint32(out.shape[1])
     positions, steps = np.empty((256, 3), np.float32), np.empty((256, 3), np.uint16)
     for start in range(0, len(vertices), 256):
         count = min(256, len(vertices) - start)
@@ -174,13 +180,7 @@ def _render(
             return False
         for n in range(count):
             place = np.uint32(places[start + n])
-            row = place // width
-            column = place - row * width
-            if mirror:
-                column = width - np.uint32(1) - column
-            out[row, column, 0] = steps[n, 0]
-            out[row, column, 1] = steps[n, 1]
-            out[row, column, 2] = steps[n, 2]
+            out[place, 0], out[place, 1], out[place, 2] = steps[n]
     return True
 
 
