@@ -88,7 +88,7 @@ class RowReader:
         """
         shard, row = self._place(number)
         jpeg = self._blob(shard, row, "image/bytes", shard.image_offsets)
-        return decode_crop(jpeg, shard.crop_size, shard.name(row), out)
+        return decode_crop(jpeg, shard.crop_size, lambda: shard.name(row), out)
 
     def images(self, numbers: Iterable[int]) -> Image:
         """(n, S, S, 3) uint8, RGB: each is decoded into its place."""

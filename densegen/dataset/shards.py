@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -239,19 +239,23 @@ def _rows(
     return np.array(values, column.dtype).reshape(len(values), *shape), stored_as
 
 
-def check_crop(jpeg: bytes | memoryview, size: int, name: str) -> None:
-    """Raise :class:`FormatError` if a crop is no JPEG, or one of another size, by its head; nothing is decoded."""
+def check_crop(jpeg: bytes | memoryview, size: int, name: Callable[[], str]) -> None:
+    """Raise :class:`FormatError` if a crop is no JPEG, or one of another size, by its head; nothing is decoded.
+
+    name : what errors call it; only asked then, since a text a crop is a twentieth of reading it
+    """
     try:
         height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
     except ValueError as error:
         raise _unreadable(name, error) from error
     if (height, width) != (size, size):
-        raise FormatError(f"{name} is {width}x{height}, expected {size}x{size}: rebuild it with 'densegen build'")
+        raise FormatError(f"{name()} is {width}x{height}, expected {size}x{size}: rebuild it with 'densegen build'")
 
 
-def decode_crop(jpeg: bytes | memoryview, size: int, name: str, out: Image | None = None) -> Image:
+def decode_crop(jpeg: bytes | memoryview, size: int, name: Callable[[], str], out: Image | None = None) -> Image:
     """A crop's pixels, (S, S, 3) uint8, RGB; raises :class:`FormatError` before another size takes memory.
 
+    name : see :func:`check_crop`
     out : where they are written to, (S, S, 3) uint8, in one piece; by default into an array of their own
     """
     check_crop(jpeg, size, name)
@@ -261,8 +265,8 @@ def decode_crop(jpeg: bytes | memoryview, size: int, name: str, out: Image | Non
         raise _unreadable(name, error) from error
 
 
-def _unreadable(name: str, error: ValueError) -> FormatError:
-    return FormatError(f"{name} is not a readable JPEG, rebuild it with 'densegen build': {error}")
+def _unreadable(name: Callable[[], str], error: ValueError) -> FormatError:
+    return FormatError(f"{name()} is not a readable JPEG, rebuild it with 'densegen build': {error}")
 
 
 def decode_map(packed: bytes, name: str) -> npt.NDArray[np.uint16]:
@@ -441,7 +445,7 @@ class ShardReader:
     def image(self, row: int) -> Image:
         """(S, S, 3) uint8, RGB; raises :class:`FormatError` if it does not decode or has another size."""
         size = self.attributes["crop_size"]
-        return decode_crop(self.jpeg(row), size, f"{self.path.name}: the image of {self.sample_ids[row]}")
+        return decode_crop(self.jpeg(row), size, lambda: f"{self.path.name}: the image of {self.sample_ids[row]}")
 
     def position_map(self, row: int) -> npt.NDArray[np.uint16]:
         """(256, 256, 3) uint16 fixed-point position map of ``row``; raises :class:`FormatError` if it is damaged,

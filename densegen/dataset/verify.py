@@ -197,15 +197,19 @@ def _check_arrays(shard: ShardReader, index: VertexIndex) -> list[str]:
 def _check_images(shard: ShardReader, every_image: bool) -> list[str]:
     jpegs, offsets, size = shard.array("image/bytes").data, shard.image_offsets.tolist(), shard.attributes["crop_size"]
     try:
-        for row, sample_id in enumerate(shard.sample_ids):
+        for row in range(len(shard)):
             is_decoded = every_image or row % EVERY == 0
             look = decode_crop if is_decoded else check_crop
-            look(jpegs[offsets[row] : offsets[row + 1]], size, f"{shard.path.name}: the image of {sample_id}")
+            look(jpegs[offsets[row] : offsets[row + 1]], size, partial(_name_of_image, shard, row))
             if is_decoded and shard.has_position_maps:
                 shard.position_map(row)
     except FormatError as error:
         return [str(error)]
     return []
+
+
+def _name_of_image(shard: ShardReader, row: int) -> str:
+    return f"{shard.path.name}: the image of {shard.sample_ids[row]}"
 
 
 def _check_pairs(shard: ShardReader, index: VertexIndex) -> list[str]:
