@@ -1,4 +1,8 @@
-"""Make the pictures of the training pages from what ``make demo`` left: ``make pictures``, ten minutes."""
+"""Make the pictures of the training pages from what ``make demo`` left: ``make pictures``, ten minutes.
+
+With names of functions, those alone: ``python docs/make_training_pictures.py backbones`` trains five networks in two
+hours.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +29,7 @@ from densetrain.evaluation.evaluate import evaluate_shards
 from densetrain.evaluation.metrics import points21
 from densetrain.evaluation.report import draw_ced
 from densetrain.network.checkpoint import load_regressor
+from densetrain.network.profile import profile
 from densetrain.network.regressor import FlipTested
 from densetrain.prediction.annotate import annotate
 from densetrain.prediction.faces import find_faces
@@ -37,6 +42,13 @@ IMAGES, DEMO = ROOT / "docs/images", ROOT / "demo"
 sys.path.insert(0, str(ROOT))  # tests.browser
 LOSSES = ("hybrid", "wing", "mse", "l1", "smooth-l1")
 EPOCHS = 6
+BACKBONES = {
+    "mobilenet_v2": "MobileNetV2",
+    "resnet18": "ResNet-18",
+    "timm:mobilenetv4_conv_small": "MobileNetV4 small",
+    "timm:efficientnet_lite0": "EfficientNet-lite0",
+    "timm:repvit_m0_9": "RepViT m0.9",
+}
 
 
 def save(image: np.ndarray, name: str) -> None:
@@ -188,11 +200,35 @@ def losses() -> None:
     draw_ced(results, IMAGES / "losses.png")
 
 
+def backbones() -> None:
+    """Networks from random weights, everything equal but the network: error against cost."""
+    from matplotlib.figure import Figure
+
+    rows = []
+    for name, title in BACKBONES.items():
+        run = DEMO / f"backbones/{name.removeprefix('timm:')}"
+        settings = read_settings("demo", (f"model.backbone={name}", "model.width=1"))
+        fit([DEMO / "shards"], settings, run, say=print)
+        result = evaluate_shards(load_regressor(run), open_dataset(DEMO / "shards"), "validation")
+        cost = profile(settings.model, len(open_dataset(DEMO / "shards").index))
+        assert cost.latency_ms is not None
+        rows.append((title, result.score.all_images, cost.macs / 1e6, cost.latency_ms[0]))
+        print(f"{title}: {cost.parameters / 1e6:.1f} M parameters, NME, MACs in millions, ms: {rows[-1][1:]}")
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    labels = ("multiply-accumulates, millions", "ms a face, one thread")
+    for axes, place, label in zip(figure.subplots(1, 2, sharey=True), (2, 3), labels, strict=True):
+        for row in rows:
+            axes.plot(row[place], row[1], "o", color="#4477aa")
+            axes.annotate(row[0], (row[place], row[1]), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        axes.set(xlabel=label, xlim=(0, 1.35 * max(row[place] for row in rows)), ylim=(0, None))
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("NME of the 520, %")
+    figure.savefig(IMAGES / "backbones.png", dpi=110, metadata={"Software": None})
+
+
+ALL = (augmented, held_out, predicted, qualitative, together, turned, losses)
+
 if __name__ == "__main__":
-    augmented()
-    held_out()
-    predicted()
-    qualitative()
-    together()
-    turned()
-    losses()
+    named = {function.__name__: function for function in (*ALL, backbones)}
+    for draw in [named[name] for name in sys.argv[1:]] or ALL:
+        draw()

@@ -24,10 +24,11 @@ def test_the_whole_way_from_nothing_to_a_picture(tmp_path: Path) -> None:
     assert "12 samples in 1 shard" in built.stdout
     assert "SYNTH: 6 fits" in built.stderr
     digest = hashlib.sha256((out / "manifest.json").read_bytes()).hexdigest()
-    assert run("verify", out).stdout.splitlines() == [
-        f"{out}: 12 samples in 1 shard, all correct",
-        f"SHA-256 of manifest.json: {digest}",
-    ]
+    for more in ((), ("--every-image", "--jobs", 1)):
+        assert run("verify", out, *more).stdout.splitlines() == [
+            f"{out}: 12 samples in 1 shard, all correct",
+            f"SHA-256 of manifest.json: {digest}",
+        ]
     model = corpus / "model.safetensors"
     sample = "SYNTH/SYNTH_00001_1+mirror"
     assert run("inspect", out, "--sample", sample, "--model", model, "--out", tmp_path / "s.png").exit_code == 0
