@@ -118,7 +118,7 @@ def build(
 
 @click.command(short_help="Check a finished dataset.")
 @click.argument("folder", metavar="DIR", type=PATH)
-@click.option("--every-image", is_flag=True, help="decode all images and maps, not one of 16")
+@click.option("--every-image", is_flag=True, help="decode all images and maps, not every 15th")
 @click.option("--jobs", type=click.IntRange(1), default=lambda: os.cpu_count() or 1, show_default="all cores",
               help="threads")  # fmt: skip
 def verify(folder: Path, every_image: bool, jobs: int) -> None:

@@ -163,7 +163,7 @@ def gather_samples(folder: Path, records: Sequence[ShardRecord]) -> SampleIndex:
             raise FormatError(f"{path} has {size:,} bytes, its manifest says {record.bytes:,}")
         with ShardReader(path) as reader:
             parts.append(samples_of(reader, record, parts[0].about if parts else None))
-    return join_samples(parts, records)
+    return join_samples(folder, parts, records)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,16 +186,18 @@ def samples_of(reader: ShardReader, record: ShardRecord, known: About | None = N
     return ShardSamples(about, _arrays(reader, about), reader.sample_ids)
 
 
-def join_samples(parts: Sequence[ShardSamples], records: Sequence[ShardRecord]) -> SampleIndex:
+def join_samples(folder: Path, parts: Sequence[ShardSamples], records: Sequence[ShardRecord]) -> SampleIndex:
     """The index of the shards that hold samples, in their order.
 
     Raises :class:`FormatError` if they were not made by one build, :class:`ConfigurationError` if there are none.
     """
     if not parts:
-        raise ConfigurationError("the shards hold no samples")
+        raise ConfigurationError(f"{folder}: the shards hold no samples")
     for part, record in zip(parts, records, strict=True):
         if part.about != parts[0].about:
-            raise FormatError(f"{record.file} was not made by the build that its manifest names: build it again")
+            raise FormatError(
+                f"{folder / record.file} was not made by the build that its manifest names: build it again"
+            )
     texts = Texts.of([sample_id for part in parts for sample_id in part.ids])
     joined = {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays}
     about = parts[0].about.model_copy(update={"shards": shards_fingerprint(records)})

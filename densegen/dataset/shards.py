@@ -242,7 +242,7 @@ def _rows(
 def check_crop(jpeg: bytes | memoryview, size: int, name: Callable[[], str]) -> None:
     """Raise :class:`FormatError` if a crop is no JPEG, or one of another size, by its head; nothing is decoded.
 
-    name : what errors call it; only asked then, since a text a crop is a twentieth of reading it
+    name : gives what an error calls it; a text made for each crop would take a twentieth of the time of reading
     """
     try:
         height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]

@@ -9,7 +9,7 @@ import numpy as np
 from densegen.arrays import Float32
 from densegen.geometry.kernels import kernel
 
-__all__ = ["add_components", "combine"]
+__all__ = ["combine", "smallest_depths"]
 
 
 def combine(coefficients: Float32, basis: Float32) -> Float32:
@@ -41,7 +41,7 @@ def _combine(coefficients: Any, basis: Any) -> Any:
             one, two = out[face, start:stop], out[face + 1, start:stop]
             _add_to_two(one, two, coefficients[face], coefficients[face + 1], basis, start)
         if faces % 2:
-            add_components(out[faces - 1, start:stop], coefficients[faces - 1], basis, start)
+            _add_to_one(out[faces - 1, start:stop], coefficients[faces - 1], basis, start)
     return out
 
 
@@ -63,11 +63,8 @@ def _add_to_two(one: Any, two: Any, c: Any, d: Any, basis: Any, start: int) -> N
 
 
 @kernel
-def add_components(one: Any, c: Any, basis: Any, start: int) -> None:
-    """Add components to one face's strip, in the order of :func:`combine`; for kernels.
-
-    one : (n,) float32; c : (K,) float32; basis : (K or more, start + n or more) float32
-    """
+def _add_to_one(one: Any, c: Any, basis: Any, start: int) -> None:
+    """Add components to one face's strip, in the order of :func:`_add_to_two`."""
     stop, whole = start + len(one), len(c) - len(c) % 4
     for k in range(0, whole, 4):
         p, q = basis[k, start:stop], basis[k + 1, start:stop]
@@ -78,3 +75,28 @@ def add_components(one: Any, c: Any, basis: Any, start: int) -> None:
         p = basis[k, start:stop]
         for n in range(len(one)):
             one[n] += c[k] * p[n]
+
+
+@kernel
+def smallest_depths(coefficients: Any, towards: Any, basis: Any, faces: Any, slots: Any) -> Any:
+    """The smallest depths of some vertices of B faces: vertices as :func:`combine` adds them up, depths as
+    :func:`~densegen.geometry.pose.transform` computes them.
+
+    coefficients : (B, K) float32
+    towards : (B, 4) float32, ``z = x a + y b + z c + d``
+    basis : (n, K + 1, 3 m) float32, of n sets of m vertices each
+    faces, slots : (p,) int32, which faces have their vertices of which sets looked at
+    returns : (B,) float64, infinite if a face has none looked at
+    """
+    smallest = np.full(len(towards), np.inf)
+    count, width = basis.shape[1] - 1, basis.shape[2]
+    vertices = np.empty(width, np.float32)
+    for pair in range(len(faces)):
+        face, patch = faces[pair], basis[slots[pair]]
+        dx, dy, dz, offset = towards[face]
+        vertices[:] = patch[count]
+        _add_to_one(vertices, coefficients[face], patch, 0)
+        for n in range(0, width, 3):
+            depth = vertices[n] * dx + vertices[n + 1] * dy + vertices[n + 2] * dz + offset
+            smallest[face] = min(smallest[face], depth)
+    return smallest

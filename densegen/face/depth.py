@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from densegen.arrays import Float32, Float64, Int32
-from densegen.face.components import add_components
+from densegen.face.components import smallest_depths
 from densegen.face.morphable_model import MorphableModel
 from densegen.geometry.kernels import kernel, loose_kernel
 from densegen.geometry.pose import image_transform
@@ -72,7 +72,7 @@ class _Seen:
 
 @dataclass(frozen=True, eq=False)
 class DepthSearch:
-    """G groups of patches of a model's mesh; see :func:`make_depth_search`.
+    """G groups of patches of a model's mesh; see :func:`make_depth_search`. One thread may use it at a time.
 
     patches : (G, SIBLINGS, PATCH) int32 vertices, the last one repeated at the end
     of_groups : G sets
@@ -101,7 +101,7 @@ class DepthSearch:
         with np.errstate(all="ignore"):  # a fit that is beyond all sense has no depth, and its neighbours have theirs
             faces, patches = self._promising(coefficients, towards)
             slots = self._seen.slots(np.unique(patches), self.patches.reshape(-1, PATCH), self.model)[patches]
-            smallest: Float64 = _looked_at(coefficients, towards, self._seen.basis, faces, slots)
+            smallest: Float64 = smallest_depths(coefficients, towards, self._seen.basis, faces, slots)
         return smallest
 
     def _promising(self, coefficients: Float32, towards: Float32) -> tuple[Int32, Int32]:
@@ -109,19 +109,19 @@ class DepthSearch:
 
         With c the coefficients, b the components and d the direction of depth, a vertex v differs from the middle m of
         its set by ``d (mean_v - mean_m) + sum_k c_k d (b_kv - b_km)``, and the sum is at most
-        ``|d| sum_k |c_k| reach_k``. What lies above any middle's depth is not worth a look.
+        ``|d| sum_k |c_k| reach_k``. A set whose bound lies above any middle's depth is not worth a look.
 
         Bounds are float32 sums, as depths are. The error of a sum of n terms, added in any order, is below
         ``n eps / 2`` times the sum of the terms' sizes (Higham, Accuracy and Stability of Numerical Algorithms, 2002,
-        section 4.2), here ``largest``. The depths of the set's middle and of the middle that it is compared with have
-        3 K terms each, the reach K of up to twice the size, and what they stand for, the depths of two vertices, K
-        each: ``5 K eps`` in all, and some for single products. Half of it is taken off the bound, half is added to what
-        it is compared with.
+        section 4.2). With L for ``largest``, a bound has 4 K terms of sizes up to 3 L together, the middle that it is
+        compared with 3 K of L, and what they stand for, the depths of two vertices, K of L each: ``8.5 K eps L`` and
+        some single products. ``5 (K + 1) eps L`` are taken off the bound, and as much is added to what it is compared
+        with.
         """
         directions, amounts = towards[:, :3].astype(np.float64), np.abs(coefficients.astype(np.float64))
         length = np.sqrt((directions**2).sum(axis=1))
         largest = length * ((amounts * self.size[:-1]).sum(axis=1) + self.size[-1]) + np.abs(towards[:, 3])
-        rounding = (3 * len(self.size) + 32) * float(np.finfo(np.float32).eps) * largest
+        rounding = (5 * len(self.size) + 32) * float(np.finfo(np.float32).eps) * largest
         sets = (self.of_groups.components, self.of_groups.mean, self.of_patches.components, self.of_patches.mean)
         faces, patches = _promising(coefficients, towards, length.astype(np.float32), rounding, *sets)
         return faces, patches
@@ -140,7 +140,7 @@ def make_depth_search(model: MorphableModel) -> DepthSearch:
         size[k] = _farthest(np.ascontiguousarray(component), patches, *middles, *(reach[k] for reach in reaches))
     size[-1] = np.sqrt((mean**2).sum(axis=1).max())
     of_groups, of_patches = (
-        _sets(model, sets.reshape(of.size, -1), of.ravel(), reach.reshape(len(basis), -1))
+        _sets(model, sets.reshape(of.size, -1), of.ravel(), reach.reshape(len(basis), of.size))
         for sets, of, reach in zip((groups, patches), middles, reaches, strict=True)
     )
     return DepthSearch(model, patches, of_groups, of_patches, size)
@@ -190,28 +190,26 @@ def _promising(
     """The (n,) faces and (n,) patches of :meth:`DepthSearch._promising`."""
     groups, siblings = len(group_mean), len(patch_mean) // len(group_mean)
     found_faces, found_patches = [], []
-    middles, group_below = np.empty(groups, np.float32), np.empty(groups, np.float32)
-    below = np.empty(groups * siblings, np.float32)
+    group_middles, group_below = np.empty(groups, np.float32), np.empty(groups, np.float32)
+    middles, below = np.empty(siblings, np.float32), np.empty(groups * siblings, np.float32)
     amounts = np.empty((4, coefficients.shape[1]), np.float32)
     for face in range(len(towards)):
+        dx, dy, dz, _ = towards[face]
         for k in range(coefficients.shape[1]):
             c = coefficients[face, k]
-            amounts[0, k], amounts[1, k], amounts[2, k] = (
-                c * towards[face, 0],
-                c * towards[face, 1],
-                c * towards[face, 2],
-            )
+            amounts[0, k], amounts[1, k], amounts[2, k] = c * dx, c * dy, c * dz
             amounts[3, k] = abs(c) * length[face]
-        _bound(amounts, towards[face], group_components, group_mean, middles, group_below)
-        highest, slack = middles.min() + rounding[face], rounding[face]
+        _bound(amounts, towards[face], group_components, group_mean, group_middles, group_below)
+        highest, slack = group_middles.min() + rounding[face], rounding[face]
+        if not np.isfinite(highest):
+            continue
         below[:] = np.inf
         for group in np.argsort(group_below):
-            # Written so that a face that is not finite is looked at nowhere.
             if group_below[group] - slack <= highest:
                 first, last = group * siblings, (group + 1) * siblings
                 lot, mean = patch_components[first:last], patch_mean[first:last]
-                _bound(amounts, towards[face], lot, mean, middles[:siblings], below[first:last])
-                highest = min(highest, middles[:siblings].min() + slack)
+                _bound(amounts, towards[face], lot, mean, middles, below[first:last])
+                highest = min(highest, middles.min() + slack)
         for patch in range(len(below)):
             if below[patch] - slack <= highest:
                 found_faces.append(face)
@@ -235,25 +233,6 @@ def _bound(amounts: Any, towards: Any, components: Any, mean: Any, middles: Any,
         middles[n] = depth + mean[n, 0, 0] * dx + mean[n, 0, 1] * dy + mean[n, 0, 2] * dz + offset
         deepest = min(mean[n, 1, 0] * dx, mean[n, 2, 0] * dx) + min(mean[n, 1, 1] * dy, mean[n, 2, 1] * dy)
         below[n] = middles[n] - reach + deepest + min(mean[n, 1, 2] * dz, mean[n, 2, 2] * dz)
-
-
-@kernel
-def _looked_at(coefficients: Any, towards: Any, basis: Any, faces: Any, slots: Any) -> Any:
-    """(B,) the smallest depths of pairs of a face and a patch's basis: vertices as :func:`combine` adds them up, depths
-    as :func:`~densegen.geometry.pose.transform` computes them.
-    """
-    smallest = np.full(len(towards), np.inf)
-    count, width = basis.shape[1] - 1, basis.shape[2]
-    vertices = np.empty(width, np.float32)
-    for pair in range(len(faces)):
-        face, patch = faces[pair], basis[slots[pair]]
-        dx, dy, dz, offset = towards[face]
-        vertices[:] = patch[count]
-        add_components(vertices, coefficients[face], patch, 0)
-        for n in range(0, width, 3):
-            depth = vertices[n] * dx + vertices[n + 1] * dy + vertices[n + 2] * dz + offset
-            smallest[face] = min(smallest[face], depth)
-    return smallest
 
 
 @kernel

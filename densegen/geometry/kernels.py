@@ -13,13 +13,17 @@ __all__ = ["kernel", "loose_kernel"]
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function when it is first called, and keep the machine code beside the source for the next process.
 
+    numba makes it again if this function's own file changes. So a kernel uses nothing of another file: the
+    old one would stay inside.
+
     In a read-only installation without a writable home nothing is kept, and every process compiles for itself.
     """
     return _compiled(function)
 
 
 def loose_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A kernel whose sums are added in the order that suits the processor: for what no result is made of."""
+    """A kernel whose sums are added in the order that suits the processor: for numbers that steer a search
+    and end in no result."""
     return _compiled(function, fastmath={"reassoc"})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,7 +64,7 @@ def decode_photograph(data: bytes, name: str, *, upright: bool = False) -> Image
     _check_size(height, width, name)
     _check_scans(data, height * width, name)
     # Tags stand before the first scan; without the marker there is none to parse.
-    orientation = _orientation(data, name, upright) if b"Exif\x00\x00" in data[: _first_scan(data)] else 1
+    orientation = _orientation(data, name, upright) if data.find(b"Exif\x00\x00", 0, _first_scan(data)) >= 0 else 1
     if colorspace in ("CMYK", "YCCK"):
         return _decode_with_pillow(data, name, upright)
     if not data.rstrip(b"\x00").endswith(b"\xff\xd9"):
@@ -114,7 +115,11 @@ def _other_kind(data: bytes) -> str | None:
 
 
 _SMALLEST_SCAN = 10
-"""Bytes of a scan's head: what has fewer bytes for each scan that would be too many need not be counted."""
+"""Bytes of the shortest scan's head: a file too short for too many of these is not searched."""
+
+_MARKER = re.compile(rb"\xff+([^\xff])", re.DOTALL)
+MAX_SEGMENTS = 4096
+"""Of a JPEG before its first scan; a colour profile takes a few hundred at most."""
 
 
 def _first_scan(data: bytes) -> int:
@@ -122,10 +127,14 @@ def _first_scan(data: bytes) -> int:
     of its own. Of a file whose segments do not lead there, its end.
     """
     at = 2
-    while data[at : at + 1] == b"\xff" and data[at : at + 2] != _SCAN_STARTS:
-        # A marker may have any number of 0xff before it.
-        at += 1 if data[at + 1 : at + 2] == b"\xff" else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return at if data[at : at + 2] == _SCAN_STARTS else len(data)
+    for _ in range(MAX_SEGMENTS):
+        marker = _MARKER.match(data, at)  # any number of 0xff may stand before it
+        if marker is None:
+            break
+        if marker[1] == b"\xda":
+            return marker.start()
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    return len(data)
 
 
 def _check_scans(data: bytes, pixels: int, name: str) -> None:

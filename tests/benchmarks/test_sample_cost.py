@@ -199,7 +199,7 @@ def test_two_jobs_scale_as_two_processes_of_anything_do(big: Path, tmp_path: Pat
 
 
 @pytest.mark.benchmark
-def test_verifying_costs_little_more_than_hashing(big: Path, tmp_path: Path, ratio: Ratio) -> None:
+def test_verifying_costs_a_fraction_of_decoding_beyond_hashing(big: Path, tmp_path: Path, ratio: Ratio) -> None:
     subprocess.run(command(big, tmp_path / "out", "--limit", "544"), check=True, stdout=subprocess.DEVNULL)
     shards = sorted((tmp_path / "out").glob("*.h5"))
     samples = open_dataset(tmp_path / "out")

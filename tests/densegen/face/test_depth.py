@@ -40,9 +40,34 @@ def test_the_smallest_depth_is_that_of_the_whole_mesh_to_the_last_bit(
     assert np.array_equal(one_by_one, smallest)
 
 
-def test_no_depth_lies_below_the_bound_of_its_patch_and_few_patches_are_looked_at(
-    model: MorphableModel,
-) -> None:
+@pytest.mark.parametrize("vertices", [1, 100, 300, 3840])
+@pytest.mark.parametrize("components", [(3, 0), (0, 0), (5, 2)])
+def test_a_model_may_be_small(vertices: int, components: tuple[int, int]) -> None:
+    rng = np.random.default_rng(vertices)
+    small = MorphableModel(
+        shape_mean=rng.normal(size=(vertices, 3)).astype(np.float32),
+        expression_mean=np.zeros((vertices, 3), np.float32),
+        shape_basis=rng.normal(size=(components[0], vertices, 3)).astype(np.float32),
+        expression_basis=rng.normal(size=(components[1], vertices, 3)).astype(np.float32),
+        shape_std=np.ones(components[0], np.float32),
+        expression_std=np.ones(components[1], np.float32),
+        triangles=np.zeros((1, 3), np.int32),
+        keypoints68=np.zeros(68, np.int32),
+        uv=np.full((vertices, 2), 0.5),
+        unit_mm=1.0,
+        name="small",
+    )
+    coefficients = rng.normal(size=(20, sum(components))).astype(np.float32)
+    poses = np.concatenate([rng.uniform(-3, 3, (20, 6)), rng.uniform(1, 2, (20, 1))], axis=1).astype(np.float32)
+    shape, expression = coefficients[:, : components[0]], coefficients[:, components[0] :]
+    whole = [
+        pose_vertices(small.vertices(s, e), pose, 450)[:, 2].min()
+        for s, e, pose in zip(shape, expression, poses, strict=True)
+    ]
+    assert np.array_equal(make_depth_search(small).smallest_z(coefficients, poses), whole)
+
+
+def test_few_patches_are_looked_at(model: MorphableModel) -> None:
     search = make_depth_search(model)
     shape = np.zeros(len(model.shape_basis), np.float32)
     expression = np.zeros(len(model.expression_basis), np.float32)
@@ -61,3 +86,4 @@ def test_a_face_beyond_all_sense_leaves_its_neighbours_alone(search: DepthSearch
     coefficients[4], poses[7, 6] = 3e38, 3e38
     others = np.setdiff1d(np.arange(12), [4, 7])
     assert np.array_equal(search.smallest_z(coefficients, poses)[others], alone[others])
+    assert search._seen.count < search.patches[..., 0].size  # it does not have all patches looked at, and kept

@@ -58,7 +58,7 @@ def test_an_exif_orientation_sets_the_image_aside() -> None:
         assert caught.value.reason == "image-rotated"
     # What looks like a scan before the tag is none: it lies within a comment.
     late = encoded(Image.fromarray(RGB), exif=exif)
-    for before in (b"\xff\xfe\x00\x06\xff\xda\x00\x00", b"\xff\xff\xff"):
+    for before in (b"\xff\xfe\x00\x06\xff\xda\x00\x00", b"\xff" * 1_000_000, 9000 * b"\xff\xfe\x00\x02"):
         with pytest.raises(SampleError, match="EXIF orientation 6"):
             decode_photograph(late[:2] + before + late[2:], "a.jpg")
     exif[0x0112] = 1
