@@ -16,7 +16,7 @@ from densegen.extras import install_line
 from densegen.files import file_size
 from densetrain.config import ModelSettings
 
-__all__ = ["LandmarkNet", "load_pretrained", "load_torch", "net_of_weights", "read_weights"]
+__all__ = ["LandmarkNet", "load_pretrained", "load_torch", "net_of_weights", "normalises_vectors", "read_weights"]
 
 # Those of ImageNet, which torchvision's weights were trained with.
 MEAN_RGB = (0.485, 0.456, 0.406)
@@ -91,6 +91,28 @@ class LandmarkNet(nn.Module):
         with torch.no_grad():
             self.mean_landmarks.copy_(landmarks.mean(dim=0))
             self.spread_px.copy_((landmarks - self.mean_landmarks).square().mean().sqrt().clamp(min=1.0))
+
+
+def normalises_vectors(net: LandmarkNet) -> bool:
+    """Whether a layer of the backbone normalises over the batch alone, since what it sees has no places left, as after
+    MobileNetV4's pooling. Each feature is one number a crop there, of whose mean a small batch says little.
+    """
+    seen: list[bool] = []
+
+    def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(inputs[0].shape[2:].numel() == 1)
+
+    norms = [layer for layer in net.backbone.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    hooks = [layer.register_forward_pre_hook(look) for layer in norms]
+    was_training = net.backbone.training
+    try:
+        with torch.no_grad():
+            net.backbone.eval()(torch.zeros(1, 3, net.settings.input_size, net.settings.input_size))
+    finally:
+        net.backbone.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return any(seen)
 
 
 def net_of_weights(settings: ModelSettings, landmarks: int, crop_size: int, state: dict[str, Tensor]) -> LandmarkNet:

@@ -31,7 +31,7 @@ from densetrain.errors import TrainingError
 from densetrain.head_pose import reference_face
 from densetrain.network.checkpoint import BEST, LAST, read_checkpoint
 from densetrain.network.description import CHECKPOINT_KEY, Description
-from densetrain.network.model import load_pretrained
+from densetrain.network.model import load_pretrained, normalises_vectors
 from densetrain.training.callbacks import (
     Bar,
     Checkpoints,
@@ -48,6 +48,9 @@ __all__ = ["fit", "make_module", "make_trainer"]
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 SETTINGS_FILE = "fit-settings.yaml"
+
+FEW_CROPS = 64
+"""On batches below, a network that normalises single numbers over the batch is unsteady."""
 """All settings of the run; a name that a file which ``--settings`` gives is unlikely to have."""
 
 
@@ -227,6 +230,12 @@ def _fit(
             settings.optimiser.lr,
         )
         say(f"{trainer.world_size} processes: a step sees {together:,} samples, at the rate {lr} as set")
+    if settings.data.batch_size < FEW_CROPS and normalises_vectors(module.net):
+        name, few = f"{settings.model.backbone} at {settings.model.input_size} px", settings.data.batch_size
+        say(
+            f"{name} normalises single numbers over the batch, and {few} are few: if its validation error jumps, set "
+            f"data.batch_size={FEW_CROPS} or more"
+        )
     if earlier is not None:
         steps = f" and {begin[1]:,} steps" if begin[1] else ""
         say(f"goes on after epoch {begin[0]} of {settings.trainer.epochs}{steps}")

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from densegen.errors import ConfigurationError, FormatError
 from densetrain.config import ModelSettings
-from densetrain.network.model import LandmarkNet, load_pretrained, net_of_weights, read_weights
+from densetrain.network.model import LandmarkNet, load_pretrained, net_of_weights, normalises_vectors, read_weights
 
 
 class Harm:
@@ -49,6 +49,26 @@ def test_networks_of_timm_work_by_name(name: str) -> None:
         assert net(torch.zeros(2, 3, 128, 128)).shape == (2, 520, 3)
     again = net_of_weights(net.settings, 520, 128, net.state_dict())
     assert again.backbone.training
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [
+        ("mobilenet_v2", 64, False),
+        ("mobilenet_v2", 32, True),  # its last maps have one place
+        ("timm:mobilenetv4_conv_small", 96, True),
+        ("vit_b_16", 64, False),
+    ],
+)
+def test_a_network_that_normalises_over_the_batch_alone_is_known(name: str, size: int, expected: bool) -> None:
+    if name.startswith("timm:"):
+        pytest.importorskip("timm")
+    net = LandmarkNet(ModelSettings(backbone=name, input_size=size), 4, 128)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    assert normalises_vectors(net) == expected
+    assert net.backbone.training
+    assert not any(layer._forward_pre_hooks for layer in net.modules())
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
 def test_a_network_of_timm_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
