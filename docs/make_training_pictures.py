@@ -206,15 +206,17 @@ def backbones() -> None:
     from matplotlib.figure import Figure
 
     shards, errors, costs = open_dataset(DEMO / "shards"), {}, {}
-    for name, (_, more) in BACKBONES.items():
+    settings = {
+        name: read_settings("demo", (f"model.backbone={name}", "model.width=1", *more))
+        for name, (_, more) in BACKBONES.items()
+    }
+    for name in BACKBONES:
         run = DEMO / f"backbones/{name.removeprefix('timm:')}"
-        settings = read_settings("demo", (f"model.backbone={name}", "model.width=1", *more))
-        fit([DEMO / "shards"], settings, run, say=print)
+        fit([DEMO / "shards"], settings[name], run, say=print)
         errors[name] = evaluate_shards(load_regressor(run), shards, "validation").score.all_images
     for _ in range(7):  # in turn, and the fastest counts, so that a slow moment of the machine falls on none
-        for name, (_, more) in BACKBONES.items():
-            settings = read_settings("demo", (f"model.backbone={name}", "model.width=1", *more))
-            costs.setdefault(name, []).append(profile(settings.model, len(shards.index)))
+        for name in BACKBONES:
+            costs.setdefault(name, []).append(profile(settings[name].model, len(shards.index)))
     rows = []
     for name, (title, _) in BACKBONES.items():
         fastest = min(cost.latency_ms[0] for cost in costs[name] if cost.latency_ms is not None)

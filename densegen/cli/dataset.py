@@ -24,7 +24,7 @@ JOBS = click.option(
     type=click.IntRange(1),
     default=lambda: os.cpu_count() or 1,
     show_default="all cores",
-    help="processes",
+    help="workers: processes, or threads of 'verify'",
 )
 
 
@@ -119,8 +119,7 @@ def build(
 @click.command(short_help="Check a finished dataset.")
 @click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--every-image", is_flag=True, help="decode all images and maps, not every 15th")
-@click.option("--jobs", type=click.IntRange(1), default=lambda: os.cpu_count() or 1, show_default="all cores",
-              help="threads")  # fmt: skip
+@JOBS
 def verify(folder: Path, every_image: bool, jobs: int) -> None:
     """Check a finished dataset: checksums, schema, counts, landmarks, mirrored pairs, images.
 

@@ -99,6 +99,7 @@ def test_stopped_within_an_epoch_it_goes_on_from_its_last_step(
     made.clear()
     fit([dataset], tiny(*changes), tmp_path / "cut", say=said.append)
     assert any(line.startswith("goes on after epoch 1 of 3 and ") for line in said)
+    assert sum("mobilenet_v2 at 32 px normalises single numbers over the batch, and 2 are few" in s for s in said) == 1
     assert 0 < made[0] <= at
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     assert same(weights(tmp_path / "whole", BEST), weights(tmp_path / "cut", BEST))
