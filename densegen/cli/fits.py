@@ -96,15 +96,18 @@ def refine_fits(root: Path, landmarks: tuple[Path, ...], manifest_name: str | No
     \b
     reads    ROOT, --landmarks, --model, --prior
     writes   OUT (ROOT's folders), manifest.yaml, report.json, overlays.png
-    example  densegen fits refine 300W_LP --landmarks corrected.csv --out refined
+    example  densegen fits refine 300W_LP --manifest 300w_lp --landmarks corrected.csv --out refined
     """
     from densegen.fitting.face_tasks import tasks_of_fits
     from densegen.sources.manifest_init import fits_below
 
     asked = _Asked(**options)
     sources = asked.read(landmarks)
-    dataset, entries = fits_below(root, manifest_name)
-    _run(asked, sources, tasks_of_fits(entries, root, sources), [], dataset)
+    found, entries = fits_below(root, manifest_name)
+    tasks = tasks_of_fits(entries, root, sources)
+    for line in found.notes:
+        say(line, err=True)
+    _run(asked, sources, tasks, [], found.manifest)
 
 
 @dataclass(frozen=True)
@@ -159,15 +162,16 @@ def _run(
     """
     from densegen.executors import open_pool
     from densegen.face.morphable_model import read_model
-    from densegen.fitting.fit_folder import check_output_folder, run_tasks
+    from densegen.fitting.fit_folder import check_output_folder, run_tasks, writing
 
     check_output_folder(asked.out, tasks)
     model = read_model(asked.model_path)
     fitter = asked.fitter(sources, model)
-    with ProgressBar("fitting", "faces") as bar, open_pool(asked.jobs) as pool:
-        bar.start(len(tasks))
-        outcomes = run_tasks(fitter, tasks, asked.out, pool, bar.advance)
-    _finish(asked, sources, fitter, [*outcomes, *missing], dataset, f"{model.name} {model.fingerprint}")
+    with writing(asked.out, tasks):
+        with ProgressBar("fitting", "faces") as bar, open_pool(asked.jobs) as pool:
+            bar.start(len(tasks))
+            outcomes = run_tasks(fitter, tasks, asked.out, pool, bar.advance)
+        _finish(asked, sources, fitter, [*outcomes, *missing], dataset, f"{model.name} {model.fingerprint}")
 
 
 def _finish(
@@ -175,21 +179,21 @@ def _finish(
     model: str,
 ) -> None:  # fmt: skip
     from densegen.errors import ConfigurationError
-    from densegen.files import sha256_of
+    from densegen.files import write_text
     from densegen.fitting.fit_folder import MANIFEST_NAME, OVERLAYS_NAME, REPORT_NAME
     from densegen.fitting.fitter import SWAPPED_REASON
     from densegen.fitting.report import draw_overlays, summarise, write_report
-    from densegen.sources.manifest_init import write_manifest
+    from densegen.sources.manifest_init import manifest_text
 
-    out, report, digest = asked.out, summarise(fitter, outcomes), None
+    out, report, text = asked.out, summarise(fitter, outcomes), None
     drawn = draw_overlays(out / OVERLAYS_NAME, outcomes, out)
     if report.fits and not report.mostly_swapped:
-        write_manifest(_manifest(dataset, outcomes, out), out / MANIFEST_NAME)
-        digest = sha256_of(out / MANIFEST_NAME)
+        text = manifest_text(_manifest(dataset, outcomes, out))
     write_report(
-        out / REPORT_NAME, report, outcomes, fitter, sources, model=model, prior=asked.prior_in_words,
-        manifest_sha256=digest,
-    )  # fmt: skip
+        out / REPORT_NAME, report, outcomes, fitter, sources, model=model, prior=asked.prior_in_words, manifest=text
+    )
+    if text is not None:
+        write_text(out / MANIFEST_NAME, text)
     for reason, count in report.set_aside.items():
         first = next(one for one in outcomes if one.reason == reason)
         say(f"set aside, {reason}: {count:,}, the first: {first.task.name}: {first.message}", err=True)

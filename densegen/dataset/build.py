@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import platform
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,15 +17,13 @@ from typing import Protocol
 
 import numpy as np
 
-from densegen import __version__
 from densegen.conventions import OWN_INDEX, SHARD_SCHEMA_VERSION
 from densegen.dataset.build_folder import BuildFolder
 from densegen.dataset.build_record import BuildConfiguration, DatasetManifest, ShardRecord, shard_name
 from densegen.dataset.card import REJECTS, format_rejects, write_card
-from densegen.dataset.map_codec import zstd_codec
 from densegen.dataset.pipeline import check_components
 from densegen.dataset.sample_index import gather_samples, write_samples
-from densegen.dataset.shard_task import ShardTask, build_shard
+from densegen.dataset.shard_task import ShardTask, build_shard, software, texts_digest
 from densegen.errors import BuildError, ConfigurationError, SampleError
 from densegen.executors import open_pool
 from densegen.face.morphable_model import MorphableModel, read_model
@@ -36,7 +33,6 @@ from densegen.index.vertex_index import VertexIndex, read_index
 from densegen.sources.fit_list import FitEntry, list_fits
 from densegen.sources.fits import read_fit
 from densegen.sources.manifest import BuildSettings, Manifest, choose_settings, read_manifest
-from densegen.sources.photograph import jpeg_codec
 
 __all__ = ["Plan", "Progress", "build", "plan_build"]
 
@@ -64,7 +60,6 @@ class Plan:
     def configuration(self) -> BuildConfiguration:
         fits = "\n".join(f"{e.sample_id}\t{e.group}\t{e.split}\t{e.flipped}" for e in self.entries)
         return BuildConfiguration(
-            densegen_version=__version__,
             shard_schema_version=SHARD_SCHEMA_VERSION,
             dataset=self.manifest.name,
             settings=self.settings,
@@ -72,11 +67,10 @@ class Plan:
             crop=self.crop,
             model=self.model.fingerprint,
             vertex_index=self.index.fingerprint,
+            texts=texts_digest(self.model, self.index),
             fits=len(self.entries),
             fit_list=hashlib.sha256(fits.encode()).hexdigest(),
-            jpeg_codec=jpeg_codec(),
-            zstd=zstd_codec() if self.settings.position_maps else None,
-            processor={"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine()),
+            **software(self.settings.position_maps),
         )
 
 

@@ -24,6 +24,7 @@ from densegen.dataset.build_record import (
     inputs_digest,
     read_dataset_manifest,
     read_record,
+    shard_inputs,
     shard_name,
     write_dataset_manifest,
 )
@@ -88,7 +89,8 @@ class BuildFolder:
     def finished(self, number: int, entries: Sequence[FitEntry]) -> ShardRecord | None:
         """The record of a shard that is complete and intact; None if it has to be built.
 
-        A shard from which fits were set aside is built again if one of their files has changed since.
+        A shard is built again if a few of its fits or photographs, spread over it, or one that was set aside, are not
+        the files that it was made of. Fits that are not seen from here count as unchanged: a worker has read them.
         """
         record, shard = read_record(self._record_path(number)), self.path / shard_name(number)
         if record is None or not shard.is_file() or shard.stat().st_size != record.bytes:
@@ -98,6 +100,8 @@ class BuildFolder:
             reject.sample_id not in entry_of or inputs_digest(entry_of[reject.sample_id]) != reject.inputs
             for reject in record.rejects
         ):
+            return None
+        if record.inputs is not None and shard_inputs(entries) not in (record.inputs, None):
             return None
         return record if sha256_of(shard) == record.sha256 else None
 

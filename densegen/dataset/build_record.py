@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,7 @@ __all__ = [
     "inputs_digest",
     "read_dataset_manifest",
     "read_record",
+    "shard_inputs",
     "shard_name",
     "write_dataset_manifest",
 ]
@@ -58,7 +60,9 @@ class Reject(_Record):
 
 
 class ShardRecord(_Record):
-    """A finished shard: which one, how large, and what was set aside."""
+    """A finished shard: which one, how large, what was set aside, and :func:`shard_inputs`, which earlier versions did
+    not keep.
+    """
 
     number: Count
     file: Annotated[str, Field(pattern=r"^shard-\d{5,8}\.h5$")]
@@ -67,6 +71,7 @@ class ShardRecord(_Record):
     bytes: Count
     sha256: Digest
     rejects: tuple[Reject, ...]
+    inputs: Digest | None = None
 
 
 class BuildConfiguration(_Record):
@@ -76,6 +81,8 @@ class BuildConfiguration(_Record):
     processor : its family, ``x86_64``: other families may round in another way
     zstd : see :func:`~densegen.dataset.map_codec.zstd_codec`; None for a build without position maps
     model, vertex_index : fingerprints
+    texts : SHA-256 over the index's text and the model's name, which shards carry and fingerprints leave out; earlier
+        versions did not keep it
     fit_list : SHA-256 over ids, groups, splits and flips of the ``fits`` fits
     """
 
@@ -87,6 +94,7 @@ class BuildConfiguration(_Record):
     crop: CropRecipe
     model: Digest
     vertex_index: Digest
+    texts: Digest | None = None
     fits: Count
     fit_list: Digest
     jpeg_codec: str
@@ -96,6 +104,8 @@ class BuildConfiguration(_Record):
     def as_text(self) -> str:
         """As JSON, keys in order; what decides no byte of a shard is left out."""
         content = self.model_dump(mode="json", exclude={"settings": {"max_rejects"}})
+        if self.texts is None:  # as the earlier version wrote it into its shards
+            del content["texts"]
         return json.dumps(content, sort_keys=True, indent=1)
 
 
@@ -145,6 +155,23 @@ def inputs_digest(entry: FitEntry) -> str:
                 raise
             digest.update(path.name.encode())
     return digest.hexdigest()
+
+
+LOOKED_AT = 16
+"""Fits of a shard whose files stand for all."""
+
+
+def shard_inputs(entries: Sequence[FitEntry]) -> str | None:
+    """SHA-256 over :func:`inputs_digest` of a few of a shard's fits, spread evenly over it; None if none of their files
+    is there.
+
+    So a build is not gone on with from another folder of fits with the same names, as refined ones have.
+    """
+    count = min(LOOKED_AT, len(entries))
+    some = [entries[number * len(entries) // count] for number in range(count)]
+    if not any(path.is_file() for entry in some for path in (entry.fit, entry.image)):
+        return None
+    return hashlib.sha256("".join(map(inputs_digest, some)).encode()).hexdigest()
 
 
 def read_dataset_manifest(folder: Path) -> DatasetManifest:

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypedDict
 
 from densegen import __version__
-from densegen.dataset.build_record import BuildConfiguration, Reject, ShardRecord, inputs_digest, shard_name
+from densegen.dataset.build_record import (
+    BuildConfiguration,
+    Reject,
+    ShardRecord,
+    inputs_digest,
+    shard_inputs,
+    shard_name,
+)
+from densegen.dataset.map_codec import zstd_codec
 from densegen.dataset.pipeline import Recipe, make_samples
 from densegen.dataset.shards import Sample, ShardHeader, encode_shard
 from densegen.errors import BuildError, SampleError
-from densegen.face.morphable_model import read_model
+from densegen.face.morphable_model import MorphableModel, read_model
 from densegen.files import write_bytes
-from densegen.index.vertex_index import format_index, read_index
+from densegen.index.vertex_index import VertexIndex, format_index, read_index
 from densegen.sources.fit_list import FitEntry
+from densegen.sources.photograph import jpeg_codec
 
-__all__ = ["ShardTask", "build_shard"]
+__all__ = ["ShardTask", "build_shard", "software", "texts_digest"]
 
 # A worker with several threads builds one shard at a time: they share the recipe and what it keeps.
 _ONE_AT_A_TIME = threading.Lock()
@@ -62,6 +73,7 @@ def build_shard(task: ShardTask) -> ShardRecord:
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         rejects=tuple(rejects),
+        inputs=shard_inputs(task.entries),
     )
 
 
@@ -75,14 +87,45 @@ def _reject(entry: FitEntry, error: SampleError) -> Reject:
     )
 
 
+class Software(TypedDict):
+    """What of a machine decides bytes, by its name in :class:`BuildConfiguration`."""
+
+    densegen_version: str
+    jpeg_codec: str
+    zstd: str | None
+    processor: str
+
+
+def software(position_maps: bool) -> Software:
+    """That of this machine; ``zstd`` only for a build with position maps."""
+    return Software(
+        densegen_version=__version__,
+        jpeg_codec=jpeg_codec(),
+        zstd=zstd_codec() if position_maps else None,
+        processor={"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine()),
+    )
+
+
+def texts_digest(model: MorphableModel, index: VertexIndex) -> str:
+    """``texts`` of a :class:`BuildConfiguration`."""
+    return hashlib.sha256(f"{format_index(index)}\n{model.name}".encode()).hexdigest()
+
+
 @lru_cache(maxsize=1)
 def _recipe(model_path: Path, index_path: Path, configuration_text: str) -> Recipe:
     """The recipe of a build, made once a process."""
     configuration = BuildConfiguration.model_validate_json(configuration_text)
     model, index = read_model(model_path, mapped=True), read_index(index_path)
-    if (model.fingerprint, index.fingerprint) != (configuration.model, configuration.vertex_index):
+    found = (model.fingerprint, index.fingerprint, texts_digest(model, index))
+    if found != (configuration.model, configuration.vertex_index, configuration.texts):
         raise BuildError(f"{model_path} or {index_path} changed while the build was running: start it again")
     settings = configuration.settings
+    for name, here in software(settings.position_maps).items():
+        if here != (planned := getattr(configuration, name)):
+            raise BuildError(
+                f"a worker's {name} is {here}, that of the machine that planned the build {planned}: their bytes may "
+                "differ, so all machines need the same"
+            )
     return Recipe(
         model,
         index,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -26,7 +27,15 @@ from densegen.fitting.fitter import Fitter
 from densegen.records import read_json
 from densegen.sources.fits import fit_bytes
 
-__all__ = ["MANIFEST_NAME", "OVERLAYS_NAME", "REPORT_FORMAT", "REPORT_NAME", "check_output_folder", "run_tasks"]
+__all__ = [
+    "MANIFEST_NAME",
+    "OVERLAYS_NAME",
+    "REPORT_FORMAT",
+    "REPORT_NAME",
+    "check_output_folder",
+    "run_tasks",
+    "writing",
+]
 
 MAKER = "densegen fits"
 
@@ -38,28 +47,38 @@ CHUNK = 16
 """Faces a task of a worker."""
 
 
+@contextmanager
+def writing(out: Path, tasks: Sequence[FaceTask]) -> Iterator[None]:
+    """While fits and what is said of them are written into a folder: for one process at a time, and without an earlier
+    run's manifest, which is written last and says that all is there.
+
+    Raises what :func:`check_output_folder` raises, and :class:`BuildError` if another process writes there.
+    """
+    with only_one(out, f"another process is writing fits into {out}: wait for it, or choose another folder"):
+        check_output_folder(out, tasks)
+        write_text(out / REPORT_NAME, json.dumps({"format": REPORT_FORMAT, "status": "running"}) + "\n")
+        for folder in {out, *((out / task.name).parent for task in tasks)}:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder)
+        for name in (MANIFEST_NAME, OVERLAYS_NAME):
+            (out / name).unlink(missing_ok=True)
+        yield
+
+
 def run_tasks(
     fitter: Fitter, tasks: Sequence[FaceTask], out: Path, pool: Pool = INLINE,
     advance: Callable[[int, int], None] = lambda done, aside: None,
 ) -> list[FitOutcome]:  # fmt: skip
     """Fit each face, and write ``OUT/NAME.mat`` and its photograph beside it; the outcomes in the order of the tasks.
 
+    out : a folder that is :func:`writing`
     advance : told how many more are done, and how many of them were set aside
-    Raises what :func:`check_output_folder` raises.
     """
-    check_output_folder(out, tasks)
     outcomes: dict[str, FitOutcome] = {}
-    with only_one(out, f"another process is writing fits into {out}: wait for it, or choose another folder"):
-        write_text(out / REPORT_NAME, json.dumps({"format": REPORT_FORMAT, "status": "running"}) + "\n")
-        for folder in {out, *((out / task.name).parent for task in tasks)}:
-            folder.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(folder)
-        for name in (MANIFEST_NAME, OVERLAYS_NAME):  # written last: the manifest says that all is there
-            (out / name).unlink(missing_ok=True)
-        chunks = (tasks[first : first + CHUNK] for first in range(0, len(tasks), CHUNK))
-        for done in pool.run(partial(_run_chunk, fitter, out), chunks):
-            outcomes |= {outcome.task.name: outcome for outcome in done}
-            advance(len(done), sum(outcome.reason is not None for outcome in done))
+    chunks = (tasks[first : first + CHUNK] for first in range(0, len(tasks), CHUNK))
+    for done in pool.run(partial(_run_chunk, fitter, out), chunks):
+        outcomes |= {outcome.task.name: outcome for outcome in done}
+        advance(len(done), sum(outcome.reason is not None for outcome in done))
     return [outcomes[task.name] for task in tasks]
 
 

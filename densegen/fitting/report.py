@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -132,12 +133,12 @@ def _bias(means: list[Float64]) -> tuple[float, float]:
 
 def write_report(
     path: Path, report: FitReport, outcomes: Sequence[FitOutcome], fitter: Fitter, sources: Sequence[Annotations], *,
-    model: str, prior: str, manifest_sha256: str | None,
+    model: str, prior: str, manifest: str | None,
 ) -> None:  # fmt: skip
     """Write a run's numbers, the faces that were set aside with their reasons, and each face's residual, as JSON.
 
     model, prior : in words
-    manifest_sha256 : of the manifest beside it, None if there is none
+    manifest : the text of the manifest that is then written beside it, None if there is none
     """
 
     def number(value: float) -> float | None:
@@ -150,7 +151,7 @@ def write_report(
         "sources": [{"points": source.kind, "first_pixel": source.first_pixel} for source in sources],
         "settings": asdict(fitter.settings),
         "prior": prior,
-        "manifest_sha256": manifest_sha256,
+        "manifest_sha256": None if manifest is None else hashlib.sha256(manifest.encode()).hexdigest(),
         "fits": report.fits,
         "unchanged": report.unchanged,
         "set_aside": report.set_aside,

@@ -119,12 +119,16 @@ def _entries_of(
     return entries
 
 
+_WRITTEN_SUFFIXES = tuple(written for s in IMAGE_SUFFIXES for written in (s, s.upper(), f".{s[1:].capitalize()}"))
+"""As files have them: .jpg, .JPG, .Jpg."""
+
+
 def find_image(stem: str, names: Collection[str], folder: Path) -> str | None:
     """The name of a fit's image among the names in a folder, if there is one.
 
     Raises :class:`ConfigurationError` if there are two.
     """
-    images = [f"{stem}{s}" for known in IMAGE_SUFFIXES for s in (known, known.upper()) if f"{stem}{s}" in names]
+    images = [f"{stem}{suffix}" for suffix in _WRITTEN_SUFFIXES if f"{stem}{suffix}" in names]
     if len(images) > 1:
         raise ConfigurationError(f"{folder / stem}.mat has two images, {images[0]} and {images[1]}: keep one")
     return images[0] if images else None

@@ -48,17 +48,17 @@ MAX_REPEATS = 4
 
 def _can_take_for_ever(pattern: str) -> bool:
     """Whether a pattern has a repetition inside a repetition, or alternatives in one, whose trials can double with each
-    character; or more than a few repetitions one after the other.
+    character; or more than a few repetitions, or parts that may be missing, one after the other.
     """
     # Python's own reading of a pattern, which has no public door.
     codes: Any = importlib.import_module("re._constants")
     parser: Any = importlib.import_module("re._parser")
 
     repeats = {codes.MAX_REPEAT, codes.MIN_REPEAT, codes.POSSESSIVE_REPEAT}
-    count = 0
+    count = optional = 0
 
     def walk(parts: Any, inside: bool) -> bool:
-        nonlocal count
+        nonlocal count, optional
         for code, argument in parts:
             if code in repeats and argument[1] > 1:
                 count += 1
@@ -68,6 +68,7 @@ def _can_take_for_ever(pattern: str) -> bool:
                 if inside or any(walk(branch, inside) for branch in argument[1]):
                     return True
             elif code in repeats:
+                optional += argument[0] < argument[1]
                 if walk(argument[2], inside):
                     return True
             elif isinstance(argument, tuple) and any(isinstance(part, parser.SubPattern) for part in argument):
@@ -77,7 +78,7 @@ def _can_take_for_ever(pattern: str) -> bool:
                 return True
         return False
 
-    return walk(parser.parse(pattern), False) or count > MAX_REPEATS
+    return walk(parser.parse(pattern), False) or max(count, optional) > MAX_REPEATS
 
 
 class Subset(_Settings):

@@ -16,7 +16,7 @@ from densegen.errors import ConfigurationError
 from densegen.files import write_text
 from densegen.records import first_problem
 from densegen.sources.fit_list import IMAGE_SUFFIXES, FitEntry, find_image, list_fits
-from densegen.sources.manifest import Manifest, read_manifest
+from densegen.sources.manifest import Manifest, read_manifest, read_named_manifest
 
 __all__ = ["FoundManifest", "fits_below", "manifest_of_folder", "manifest_of_part", "manifest_text", "write_manifest"]
 
@@ -27,6 +27,9 @@ MOST_SUBSETS = 16
 
 SAME_PHOTOGRAPH = r"^(.+?)(?:_face\d+)?$"
 """The faces of one photograph, as 'densegen fits make' names them, stay in one split."""
+
+GROUPED = ("300w_lp",)
+"""Manifests of datasets with several fits of one photograph, whose file names say so."""
 
 FLIP_SUFFIX = "_Flip"
 
@@ -91,8 +94,8 @@ def manifest_of_folder(folder: Path, name: str | None = None) -> FoundManifest:
     return FoundManifest(manifest, tuple(_notes(fits, pictures, subsets, folder, many)))
 
 
-def fits_below(root: Path, manifest_name: str | None = None) -> tuple[Manifest, list[FitEntry]]:
-    """The fits of a folder, those of shipped flips left out, and the manifest that says where they lie.
+def fits_below(root: Path, manifest_name: str | None = None) -> tuple[FoundManifest, list[FitEntry]]:
+    """The manifest that says where the fits of a folder lie, and these, those of shipped flips left out.
 
     manifest_name : by default the root's own ``manifest.yaml``; without one, fits may lie anywhere below the root
 
@@ -100,11 +103,12 @@ def fits_below(root: Path, manifest_name: str | None = None) -> tuple[Manifest, 
     """
     if manifest_name is None and (root / "manifest.yaml").is_file():
         manifest_name = str(root / "manifest.yaml")
-    dataset = read_manifest(manifest_name) if manifest_name else manifest_of_folder(root).manifest
+    found = FoundManifest(read_manifest(manifest_name), ()) if manifest_name else manifest_of_folder(root)
+    dataset = found.manifest
     flips = [flip for flip in dataset.flips if flip != "shipped"]
     if not flips:
         raise ConfigurationError(f"{dataset.name} has shipped flips alone, and only other fits are of use here")
-    return dataset, list_fits(dataset, root, flips[0])
+    return found, list_fits(dataset, root, flips[0])
 
 
 def _subsets(
@@ -129,7 +133,7 @@ def _subsets(
             "name": own,
             "directory": str(place),
             "fits": len(stems),
-            "group": SAME_PHOTOGRAPH,
+            "group": _group_of(stems),
         }
         if (images := _images_of(place, stems, without)) is not None:
             subset["images"] = str(images)
@@ -137,6 +141,14 @@ def _subsets(
             subset["shipped_flips"] = str(flip)
         subsets.append(subset)
     return subsets
+
+
+def _group_of(stems: list[str]) -> str:
+    """The pattern of the source photograph: that of a known dataset whose names these all are, such as 300W-LP's, which
+    has several views of each photograph; or else :data:`SAME_PHOTOGRAPH`.
+    """
+    known = (subset.group for name in GROUPED for subset in read_named_manifest(name).subsets)
+    return next((group for group in known if all(re.search(group, stem) for stem in stems)), SAME_PHOTOGRAPH)
 
 
 def _flip_of(place: PurePosixPath) -> PurePosixPath:
@@ -156,7 +168,7 @@ def _whole(
         "name": re.sub(r"[^A-Za-z0-9_-]+", "-", top.name or folder.resolve().name).strip("-") or "FITS",
         "directory": str(top),
         "fits": sum(map(len, fits.values())),
-        "group": SAME_PHOTOGRAPH,
+        "group": _group_of([stem for stems in fits.values() for stem in stems]),
     }
     place, stems = max(fits.items(), key=lambda pair: len(pair[1]))
     below = place.relative_to(top)
@@ -214,12 +226,18 @@ def _notes(
         notes.append(
             f"{len(lacking):,} fits have no image (*{', *'.join(IMAGE_SUFFIXES)}), the first is {lacking[0]}.mat"
         )
-    notes.append("licence, citation and the pattern of a source photograph's name ('group') are yours to fill in")
+    if any(subset["group"] == SAME_PHOTOGRAPH for subset in subsets):
+        notes.append(
+            "each fit counts as a photograph of its own, but for NAME_face0 and NAME_face1: if others are of one "
+            "photograph, give the pattern of its name ('group'), or they land on both sides of the split"
+        )
+    notes.append("licence and citation are yours to fill in")
     return notes
 
 
 def manifest_of_part(dataset: Manifest, names: Iterable[str]) -> Manifest:
-    """The manifest of some of a dataset's fits, copied with the images beside them; a build mirrors them itself.
+    """The manifest of some of a dataset's fits, copied with the images beside them, without its model; a build mirrors
+    them itself.
 
     names : of the fits, below the root, without ``.mat``
     """
@@ -231,7 +249,8 @@ def manifest_of_part(dataset: Manifest, names: Iterable[str]) -> Manifest:
         subsets.append(subset.model_copy(update={"fits": count, "images": None, "shipped_flips": None}))
     flips = tuple(flip for flip in dataset.flips if flip != "shipped")
     build = dataset.build.model_copy(update={"flip": flips[0]}) if dataset.build.flip == "shipped" else dataset.build
-    return dataset.model_copy(update={"subsets": tuple(subsets), "flips": flips, "build": build, "synthetic": None})
+    changed = {"subsets": tuple(subsets), "flips": flips, "build": build, "synthetic": None, "model": None}
+    return dataset.model_copy(update=changed)
 
 
 def manifest_text(manifest: Manifest) -> str:

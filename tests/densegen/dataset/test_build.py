@@ -184,6 +184,19 @@ def test_a_changed_grouping_is_another_build(dataset: Path, corpus: Path, manife
         build(plan_for(corpus, by_file, position_maps=True), dataset)
 
 
+def test_what_shards_say_of_index_and_model_is_part_of_a_build(
+    dataset: Path, corpus: Path, plan: Plan, manifest: Manifest, tmp_path: Path
+) -> None:
+    """Their fingerprints leave names and descriptions out, but a dataset's shards have to say the same."""
+    (tmp_path / "i.yaml").write_text(INDEX.read_text().replace("\nversion: ", "\nversion: 9"))
+    write_model(dataclasses.replace(read_model(corpus / "model.safetensors"), name="Other"), tmp_path / "m.safetensors")
+    model = corpus / "model.safetensors"
+    for changed in ((model, tmp_path / "i.yaml"), (tmp_path / "m.safetensors", INDEX)):
+        other = plan_build(manifest, corpus, *changed, plan.settings)
+        with pytest.raises(BuildError, match="another configuration .*texts: "):
+            build(other, dataset)
+
+
 def test_an_index_whose_68_are_others_stops_at_once(corpus: Path, manifest: Manifest, tmp_path: Path) -> None:
     text = INDEX.read_text().replace("ibug68: [0, 1, 2,", "ibug68: [100, 1, 2,")
     (tmp_path / "i.yaml").write_text(text)

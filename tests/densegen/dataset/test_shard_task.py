@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from densegen.dataset.build import build
+from densegen.dataset.shard_task import ShardTask, build_shard
 from densegen.dataset.shards import ShardReader
 from densegen.dataset.verify import verify_dataset
 from densegen.errors import BuildError
 from densegen.sources.manifest import Manifest
+from densegen.synthetic.corpus import SUBSET
 from tests.densegen.dataset.builds import digests, plan_for, spoil
 
 
@@ -112,6 +115,43 @@ def test_a_shard_with_rejects_is_kept_while_its_inputs_are_the_same(
     spoil(copied, 3)[1].write_bytes(b"still no image")
     build(plan_for(copied, manifest), out)
     assert "image-unreadable" in (out / "rejected.csv").read_text()
+
+
+def test_fits_of_the_same_names_with_other_contents_are_built_again(
+    copied: Path, manifest: Manifest, dataset: Path, tmp_path: Path
+) -> None:
+    """As refined fits are, which keep their names; their manifest says nothing of what is in them."""
+    for number in range(4):
+        fit = spoil(copied, number)[0]
+        rewrite(fit, Pose_Para=loadmat(fit)["Pose_Para"] + np.array([[0, 0, 0, 3, 0, 0, 0]]))
+    out = Path(shutil.copytree(dataset, tmp_path / "out"))
+    build(plan_for(copied, manifest, position_maps=True), out)
+    build(plan_for(copied, manifest, position_maps=True), tmp_path / "fresh")
+    assert digests(out) == digests(tmp_path / "fresh")
+    assert digests(out)["shard-00007.h5"] == digests(dataset)["shard-00007.h5"]
+
+
+def test_fits_that_are_not_seen_from_here_count_as_unchanged(
+    copied: Path, manifest: Manifest, dataset: Path, tmp_path: Path
+) -> None:
+    plan, out = plan_for(copied, manifest, position_maps=True), Path(shutil.copytree(dataset, tmp_path / "out"))
+    shutil.rmtree(copied / SUBSET)
+    build(plan, out)
+    assert digests(out) == digests(dataset)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("jpeg_codec", "0" * 12), ("processor", "pdp11"), ("densegen_version", "0")]
+)
+def test_a_worker_with_other_software_than_the_planner_s_writes_nothing(
+    corpus: Path, manifest: Manifest, tmp_path: Path, name: str, value: str
+) -> None:
+    plan = plan_for(corpus, manifest)
+    other = plan.configuration.model_copy(update={name: value})
+    task = ShardTask(0, plan.shards[0], tmp_path, plan.model_path, plan.index_path, other)
+    with pytest.raises(BuildError, match=f"a worker's {name} is .*planned the build {value}"):
+        build_shard(task)
+    assert not list(tmp_path.glob("*.h5"))
 
 
 def test_landmarks_far_outside_are_set_aside(copied: Path, manifest: Manifest, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -325,6 +326,7 @@ def test_refining_brings_wrong_fits_nearer_and_leaves_the_others(
     assert "6 fits, 0 set aside, 1 without landmarks" in refined.output
     same = tmp_path / "better/SYNTH" / f"{names[0]}.mat"
     assert same.read_bytes() == (root / f"{names[0]}.mat").read_bytes()
+    assert "both sides of the split" in refined.stderr  # there was no manifest to say which fits are of one photograph
     report = json.loads((tmp_path / "better/report.json").read_text())
     assert report["error_percent"]["median"] < report["error_before_percent"]["median"] / 3
 
@@ -448,6 +450,38 @@ def test_a_manifest_that_was_edited_and_a_foreign_folder_are_refused(
     assert "holds something else than these fits (report.json)" in fails(
         *words(photos, corpus / "model.safetensors", other)
     )
+
+
+def test_a_run_that_ended_between_its_last_files_is_gone_on_with(
+    photos: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each of them, as on a full disk."""
+    out = tmp_path / "faces"
+    for broken in ("densegen.fitting.report.write_text", "densegen.files.write_text"):
+        with monkeypatch.context() as patched:
+            patched.setattr(broken, _full_disk)
+            assert run(*words(photos, corpus / "model.safetensors", out)).exit_code == 1
+        assert not (out / "manifest.yaml").exists()
+        make(photos, corpus, out)
+
+
+def _full_disk(path: Path, text: str) -> None:
+    raise OSError(errno.ENOSPC, "no space left", str(path))
+
+
+def test_no_other_run_may_write_until_the_report_is_there(
+    photos: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, said = tmp_path / "faces", []
+
+    def meanwhile(*arguments: object) -> int:
+        said.append(fails(*words(photos, corpus / "model.safetensors", out)))
+        return 0
+
+    monkeypatch.setattr("densegen.fitting.report.draw_overlays", meanwhile)
+    make(photos, corpus, out)
+    assert len(said) == 1
+    assert "another process is writing fits into" in said[0]
 
 
 def test_landmarks_that_mean_two_fits_are_refused(corpus: Path, tmp_path: Path) -> None:

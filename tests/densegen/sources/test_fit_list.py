@@ -65,6 +65,13 @@ def test_what_cannot_be_listed_says_why(tmp_path: Path) -> None:
         list_fits(manifest, tmp_path, "none")
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".JPG", ".Jpg", ".Jpeg", ".PNG"])
+def test_an_image_is_found_whatever_the_case_of_its_suffix(tmp_path: Path, suffix: str) -> None:
+    tree(tmp_path, "A/x_1.mat", f"A/x_1{suffix}")
+    (entry,) = list_fits(Manifest.model_validate(BASE), tmp_path, "none")
+    assert entry.image == tmp_path / f"A/x_1{suffix}"
+
+
 def test_names_that_would_mislead_are_refused(tmp_path: Path) -> None:
     tree(tmp_path, "A/x_1+mirror.mat")
     with pytest.raises(ConfigurationError, match="which marks samples that densegen mirrors"):

@@ -97,7 +97,7 @@ def test_a_manifest_that_cannot_work_is_refused(tmp_path: Path, change: dict[str
         read_manifest(str(tmp_path / "m.yaml"))
 
 
-@pytest.mark.parametrize("pattern", ["^((a+)+)$", "^((?:a|ab)*)$", "(.*)(.*)(.*)(.*)(.*)$"])
+@pytest.mark.parametrize("pattern", ["^((a+)+)$", "^((?:a|ab)*)$", "(.*)(.*)(.*)(.*)(.*)$", "^(.?.?.?.?.?.?)!$"])
 def test_a_pattern_that_could_take_for_ever_is_refused(tmp_path: Path, pattern: str) -> None:
     subset = {"name": "A", "directory": "A", "fits": 1, "group": pattern}
     (tmp_path / "m.yaml").write_text(json.dumps(BASE | {"subsets": [subset], "flips": ["none"]}))

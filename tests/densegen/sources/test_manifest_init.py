@@ -41,6 +41,19 @@ def test_fits_in_the_root_itself_and_faces_of_one_photograph_stay_together(tmp_p
     assert len(entries) == 3
 
 
+def test_fits_named_as_300w_lp_s_are_grouped_as_there(tmp_path: Path) -> None:
+    names = [f"{subset}/{photo}_{view}" for subset, photo in (("HELEN", "HELEN_12_1"), ("LFPW", "LFPW_image_test_7"))
+             for view in range(18)]  # fmt: skip
+    tree(tmp_path, *(f"{name}.{kind}" for name in names for kind in ("mat", "jpg")))
+    found = manifest_of_folder(tmp_path)
+    groups = {e.group for e in list_fits(found.manifest, tmp_path, "none")}
+    assert groups == {"HELEN/HELEN_12", "LFPW/LFPW_image_test_7"}
+    assert not any("both sides of the split" in note for note in found.notes)
+    tree(tmp_path, "HELEN/mine_3.mat", "HELEN/mine_3.jpg")
+    found = manifest_of_folder(tmp_path)
+    assert any("both sides of the split" in note for note in found.notes)
+
+
 def test_images_elsewhere_are_found_by_their_names(tmp_path: Path) -> None:
     tree(tmp_path, "fits/a.mat", "fits/b.mat", "photos/a.jpg", "photos/b.jpeg", "other/c.jpg")
     found = manifest_of_folder(tmp_path)
