@@ -60,19 +60,18 @@ def draw_augmented(shards: ShardSet, settings: FitSettings, count: int, path: Pa
 
 
 def draw_held_out(
-    regressor: Regressor, shards: ShardSet, worst: Mapping[str, str], path: Path, columns: int = 4
+    regressor: Regressor, shards: ShardSet, worst: Mapping[int, str], path: Path, columns: int = 4
 ) -> None:
-    """Write a contact sheet of samples by id: predictions coloured by depth, the true 68 in white, and a line from each
-    of the predicted 68 to its truth.
+    """Write a contact sheet of samples by row: predictions coloured by depth, the true 68 in white, and a line from
+    each of the predicted 68 to its truth.
 
-    worst : what stands on the tile of each sample, by its id
+    worst : what stands on the tile of each sample, by its row
     """
-    place = {name: row for row, name in enumerate(shards.sample_ids)}
     reader = shards.open()
     tiles: list[Image] = []
-    for name, words in worst.items():
-        image = reader.image(place[name])
-        predicted, truth = regressor(image[None])[0], reader.keypoints68(place[name])
+    for row, words in worst.items():
+        image = reader.image(row)
+        predicted, truth = regressor(image[None])[0], reader.keypoints68(row)
         of_truth = regressor.index.subset("ibug68", predicted) if "ibug68" in regressor.index.subsets else truth
         tiles.append(_compare(image, predicted, of_truth, truth, words))
     reader.close()
@@ -80,22 +79,20 @@ def draw_held_out(
 
 
 def draw_worst_images(
-    benchmark: Benchmark, predicted: npt.NDArray[np.floating], worst: Mapping[str, str], path: Path, columns: int = 4
+    benchmark: Benchmark, predicted: npt.NDArray[np.floating], worst: Mapping[int, str], path: Path, columns: int = 4
 ) -> None:
-    """Write a contact sheet of a benchmark's faces by name: predictions by depth, the truth in white, lines between
+    """Write a contact sheet of a benchmark's faces by row: predictions by depth, the truth in white, lines between
     them; as crops.
 
-    worst : what stands on the tile of each face, by its name
+    worst : what stands on the tile of each face, by its row
     predicted : (n, 68, 2 or 3) of all of the benchmark's faces, pixels of their images
     """
     from densegen.geometry.crop import crop_of_box, warp
     from densegen.sources.photograph import read_photograph
 
     assert benchmark.images is not None
-    place = {name: row for row, name in enumerate(benchmark.names)}
     tiles: list[Image] = []
-    for name, words in worst.items():
-        row = place[name]
+    for row, words in worst.items():
         crop = crop_of_box(benchmark.boxes[row], SHOWN_MARGIN, CROP_SIZE)
         truth = benchmark.truth_in_image(row)
         visible = np.isfinite(truth[:, 0])

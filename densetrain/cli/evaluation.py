@@ -184,7 +184,8 @@ def _evaluate_shards(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
         results = [score(regressor, progress=bar.advance)]
     if regressor.about.mean_landmarks is not None:
         results.append(score(None, constant=np.array(regressor.about.mean_landmarks)))
-    worst = dict(worst_cases(results[0], WORST))
+    rows = shards.rows(asked.split)
+    worst = {int(rows[place]): words for place, words in worst_cases(results[0], WORST).items()}
     return results, lambda path: draw_held_out(regressor, shards, worst, path)
 
 
@@ -218,7 +219,7 @@ def _evaluate_public(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
         results = read(points, *in_words(regressor.name, asked.box if detector else None, missed))
     if benchmark.images is None:
         return results, None
-    worst = dict(worst_cases(results[0], WORST))
+    worst = worst_cases(results[0], WORST)
     return results, lambda path: draw_worst_images(benchmark, points, worst, path)
 
 

@@ -173,7 +173,7 @@ class _Job:
             raise FormatError(f"{path.name}: --landmarks are of images, not of video: give a RUN")
         if self.asked.outputs:
             raise FormatError(
-                f"{path.name}: --write is for images: video gives .mp4, .json, -fits.json and -identity.ply"
+                f"{path.name}: --write is for images: video gives .mp4, .jsonl, -fits.json and -identity.ply"
             )
         boxes = self.asked.boxes.of(path)
         with ProgressBar("filming", "frames") as bar:

@@ -85,6 +85,10 @@ def predict(
         raise ConfigurationError("--write is for images: video gives .mp4 and .jsonl")
     if asked.drop_above is not None and (webcam is not None or any(p.suffix.lower() in VIDEO_SUFFIXES for p in inputs)):
         raise ConfigurationError("--drop-above is for images: video follows one face")
+    if asked.drop_above is not None and (asked.box or asked.boxes_file):
+        raise click.UsageError("--drop-above is for faces that a detector finds, not for given boxes")
+    if asked.prior_path is not None and "fit" not in asked.outputs:
+        raise click.UsageError("--prior is for --write fit")
     if "fit" in asked.outputs and asked.model_path is None:
         asked = replace(asked, model_path=remembered_model())
     if (asked.model_path is not None) != ("fit" in asked.outputs):

@@ -282,11 +282,11 @@ def _by_strength(errors: Float64, expression: Float32) -> dict[str, float]:
     return {name: float(errors[part].mean()) for name, part in zip(STRENGTHS, parts, strict=True) if part.size}
 
 
-def worst_cases(result: Result, count: int) -> Iterator[tuple[str, str]]:
-    """Names of the worst faces, worst first, each with its name, error and yaw in words."""
-    for row in np.argsort(result.errors)[::-1][:count]:
-        name = result.names[row]
-        yield name, f"{name.rsplit('/', 1)[-1]}  {result.errors[row]:.1f} %  yaw {result.yaw_deg[row]:.0f}"
+def worst_cases(result: Result, count: int) -> dict[int, str]:
+    """The worst faces, worst first, by their place in the result: the name, error and yaw of each in words."""
+    rows = np.argsort(result.errors)[::-1][:count].tolist()
+    last = {row: result.names[row].rsplit("/", 1)[-1] for row in rows}
+    return {row: f"{last[row]}  {result.errors[row]:.1f} %  yaw {result.yaw_deg[row]:.0f}" for row in rows}
 
 
 def write_result(result: Result, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from densegen.extras import install_line
 from densegen.files import file_size
 from densetrain.config import ModelSettings
 
-__all__ = ["LandmarkNet", "load_pretrained", "load_torch", "net_of_weights", "normalises_vectors", "read_weights"]
+__all__ = [
+    "LandmarkNet",
+    "check_sizes",
+    "load_pretrained",
+    "load_torch",
+    "net_of_weights",
+    "normalises_vectors",
+    "read_weights",
+]
 
 # Those of ImageNet, which torchvision's weights were trained with.
 MEAN_RGB = (0.485, 0.456, 0.406)
@@ -93,6 +102,26 @@ class LandmarkNet(nn.Module):
             self.spread_px.copy_((landmarks - self.mean_landmarks).square().mean().sqrt().clamp(min=1.0))
 
 
+def check_sizes(net: LandmarkNet, sizes: Iterable[int]) -> None:
+    """Raise :class:`ConfigurationError` if the backbone cannot see crops of one of the sides, pixels."""
+    was_training = net.backbone.training
+    net.backbone.eval()
+    try:
+        for size in sizes:
+            try:
+                with torch.no_grad():
+                    net.backbone(torch.zeros(1, 3, size, size))
+            except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+                what = f"{net.settings.backbone} at {size} px"
+                raise ConfigurationError(f"schedule.input_sizes: {what}: {_in_short(error)}") from error
+    finally:
+        net.backbone.train(was_training)
+
+
+def _in_short(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+
+
 def normalises_vectors(net: LandmarkNet) -> bool:
     """Whether a layer of the backbone normalises over the batch alone, since what it sees has no places left, as after
     MobileNetV4's pooling. Each feature is one number a crop there, of whose mean a small batch says little.
@@ -118,7 +147,8 @@ def normalises_vectors(net: LandmarkNet) -> bool:
 def net_of_weights(settings: ModelSettings, landmarks: int, crop_size: int, state: dict[str, Tensor]) -> LandmarkNet:
     """The network that these weights are of, with them in it.
 
-    It is laid out without memory first: settings of a few bytes can name a network of gigabytes.
+    It is laid out without memory first: settings of a few bytes can name a network of gigabytes, and so can weights of
+    which all numbers are one.
 
     Raises :class:`FormatError` if the weights are another network's, and what :class:`LandmarkNet` raises.
     """
@@ -126,7 +156,9 @@ def net_of_weights(settings: ModelSettings, landmarks: int, crop_size: int, stat
         plan = LandmarkNet(settings, landmarks, crop_size, tried=False).state_dict()
     try:
         fits = {name: value.shape for name, value in state.items()} == {n: v.shape for n, v in plan.items()}
-    except AttributeError:
+        held = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in state.values()}
+        fits = fits and sum(held.values()) >= sum(value.numel() * value.element_size() for value in state.values())
+    except (AttributeError, NotImplementedError, RuntimeError):  # a number, a sparse tensor
         fits = False
     if not fits:
         raise FormatError("the weights are not those of its own settings")
@@ -152,7 +184,7 @@ def _make_backbone(settings: ModelSettings, outputs: int, *, tried: bool) -> nn.
         if "width_mult" in str(error):
             raise ConfigurationError(f"model.width: {settings.backbone} has no width multiplier") from error
         what = f"{settings.backbone} at {settings.input_size} px"
-        raise ConfigurationError(f"model: {what}: {str(error).splitlines()[0][:160]}") from error
+        raise ConfigurationError(f"model: {what}: {_in_short(error)}") from error
     if not isinstance(output, Tensor) or output.shape != (1, outputs):
         raise ConfigurationError(f"model.backbone: {settings.backbone} does not end in one vector a picture")
     return backbone.train()
@@ -227,14 +259,23 @@ def load_pretrained(net: LandmarkNet, source: str) -> tuple[int, int]:
     path = _cached_weights(net.settings.backbone) if source == "torchvision" else Path(source)
     weights = read_weights(path)
     state = net.backbone.state_dict()
-    named = {name.removeprefix("module.").removeprefix("net.backbone."): value for name, value in weights.items()}
-    fitting = {name: value for name, value in named.items() if name in state and value.shape == state[name].shape}
+    fitting = max((_fitting(weights, state, prefix) for prefix in _PREFIXES), key=len)
     if len(fitting) < len(state) // 2:
         raise FormatError(
             f"{path.name} holds {len(fitting)} of the {len(state)} tensors of {net.settings.backbone}: another network?"
         )
     net.backbone.load_state_dict(fitting, strict=False)
     return len(fitting), len(state)
+
+
+_PREFIXES = ("", "module.", "net.backbone.", "backbone.")
+"""Before a backbone's names: none, a parallel run's, a checkpoint's and an export's."""
+
+
+def _fitting(weights: dict[str, Tensor], state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Of the weights whose names begin with a prefix those that a backbone has in this shape, by its own names."""
+    named = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    return {name: value for name, value in named.items() if name in state and value.shape == state[name].shape}
 
 
 def _cached_weights(backbone: str) -> Path:

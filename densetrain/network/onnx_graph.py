@@ -1,14 +1,15 @@
-"""A look into an ONNX file before ONNX Runtime runs it: which operators its graphs use. No onnx here.
+"""A look into an ONNX file before ONNX Runtime runs it: what a regressor has no use for. No onnx here.
 
-A few bytes of a graph can loop without end, or make a tensor of gigabytes while the file is opened; a regressor needs
-neither. Field numbers are those of ``onnx.proto`` (ONNX IR version 3 and later), in Protocol Buffers' wire format.
+A few bytes of a graph can loop without end, or make a tensor of gigabytes while the file is opened, when what follows
+from constants alone is computed; a regressor needs neither. Field numbers are those of ``onnx.proto`` (ONNX IR version
+3 and later), in Protocol Buffers' wire format.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["REFUSED", "operators"]
+__all__ = ["metadata", "refused"]
 
 REFUSED = frozenset(
     {
@@ -18,12 +19,20 @@ REFUSED = frozenset(
 )  # fmt: skip
 """Operators that repeat, or make much of little."""
 
-_MODEL_GRAPH, _MODEL_FUNCTIONS, _GRAPH_NODE, _FUNCTION_NODE = 7, 25, 1, 7
-_NODE_OPERATOR, _NODE_ATTRIBUTE, _ATTRIBUTE_GRAPHS = 4, 5, (6, 11)
+ENLARGING = frozenset({"CenterCropPad", "Concat", "ConvTranspose", "Expand", "Pad", "Resize", "Upsample"})
+"""Operators that make much of little, and that networks need for what is computed from a picture."""
+
+_MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTIONS = 7, 14, 25
+_KEY, _VALUE = 1, 2
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_SPARSE, _FUNCTION_NODE = 1, 5, 11, 15, 7
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE = 1, 2, 4, 5
+_ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (6, 11), (22, 23)
+_VALUE_NAME, _TENSOR_NAME = 1, 8
 
 
-def operators(data: bytes) -> set[str]:
-    """The names of all operators in a model's graphs and functions, those of nested graphs among them.
+def refused(data: bytes) -> set[str]:
+    """What a model's graphs and functions, those of nested graphs among them, use of ``REFUSED``, of ``ENLARGING`` on
+    constants alone, and of sparse constants, in words.
 
     Raises ``ValueError`` if the bytes are no such message.
     """
@@ -32,15 +41,56 @@ def operators(data: bytes) -> set[str]:
     graphs = [(part, _GRAPH_NODE) for number, part in _fields(view) if number == _MODEL_GRAPH]
     graphs += [(part, _FUNCTION_NODE) for number, part in _fields(view) if number == _MODEL_FUNCTIONS]
     for graph, node_field in graphs:
+        live = set[str]()  # what follows from the graph's inputs; those of a function may be constants
+        if node_field == _GRAPH_NODE:
+            live = _names(graph, _GRAPH_INPUT, _VALUE_NAME) - _names(graph, _GRAPH_INITIALIZER, _TENSOR_NAME)
+            if any(number == _GRAPH_SPARSE for number, _ in _fields(graph)):
+                found.add("a sparse constant")
         for number, node in _fields(graph):
             if number != node_field:
                 continue
+            operator, inputs, outputs = "", set[str](), set[str]()
             for field, part in _fields(node):
                 if field == _NODE_OPERATOR:
-                    found.add(bytes(part).decode("utf-8", "replace"))
+                    operator = _text(part)
+                elif field == _NODE_INPUT:
+                    inputs.add(_text(part))
+                elif field == _NODE_OUTPUT:
+                    outputs.add(_text(part))
                 elif field == _NODE_ATTRIBUTE:
                     graphs += [(inner, _GRAPH_NODE) for f, inner in _fields(part) if f in _ATTRIBUTE_GRAPHS]
+                    if any(f in _ATTRIBUTE_SPARSE for f, _ in _fields(part)):
+                        found.add("a sparse constant")
+            if inputs & live:
+                live |= outputs
+            elif operator in ENLARGING:
+                found.add(f"{operator} of constants")
+            if operator in REFUSED:
+                found.add(operator)
     return found
+
+
+def metadata(data: bytes) -> dict[str, str]:
+    """A model's properties: what its maker says of it.
+
+    Raises ``ValueError`` if the bytes are no such message.
+    """
+    found = {}
+    for number, part in _fields(memoryview(data)):
+        if number == _MODEL_METADATA:
+            entry = dict(_fields(part))
+            found[_text(entry.get(_KEY, part[:0]))] = _text(entry.get(_VALUE, part[:0]))
+    return found
+
+
+def _names(graph: memoryview, number: int, name: int) -> set[str]:
+    """The names of the messages in a field of a graph."""
+    messages = [part for field, part in _fields(graph) if field == number]
+    return {_text(part) for message in messages for field, part in _fields(message) if field == name}
+
+
+def _text(part: memoryview) -> str:
+    return bytes(part).decode("utf-8", "replace")
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:

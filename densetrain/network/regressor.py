@@ -20,7 +20,7 @@ from densegen.geometry.crop import box_size, crop_of_box, warp
 from densegen.geometry.flip import flip_points
 from densegen.index.vertex_index import VertexIndex
 from densetrain.network.description import Description, read_description
-from densetrain.network.onnx_graph import REFUSED, operators
+from densetrain.network.onnx_graph import metadata, refused
 
 __all__ = [
     "ONNX_METADATA",
@@ -86,11 +86,16 @@ class OnnxRegressor:
         except ImportError as error:
             raise ConfigurationError(f"ONNX Runtime is installed, but does not load: {error}") from error
         try:
-            refused = sorted(operators(data) & REFUSED)
+            useless, about_file = sorted(refused(data)), metadata(data)
         except ValueError as error:
             raise FormatError(f"{path.name} is not a readable ONNX file: {error}") from error
-        if refused:
-            raise FormatError(f"{path.name} is refused: a regressor has no use for {', '.join(refused)}")
+        if useless:
+            raise FormatError(f"{path.name} is refused: a regressor has no use for {', '.join(useless)}")
+        try:
+            contents = json.loads(about_file[ONNX_METADATA])
+        except (KeyError, ValueError, RecursionError) as error:
+            raise FormatError(f"{path.name} was not exported by densetrain: it lacks its description") from error
+        about, index = read_description(contents, path.name)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         try:
@@ -99,11 +104,6 @@ class OnnxRegressor:
         # ONNX Runtime's errors have no common base but this.
         except Exception as error:
             raise FormatError(f"{path.name} is not a readable ONNX file: {_in_short(error)}") from error
-        try:
-            contents = json.loads(session.get_modelmeta().custom_metadata_map[ONNX_METADATA])
-        except (KeyError, ValueError, RecursionError) as error:
-            raise FormatError(f"{path.name} was not exported by densetrain: it lacks its description") from error
-        about, index = read_description(contents, path.name)
         size = about.crop_size
         outputs = {"landmarks": [len(index), 3]}
         if about.settings.model.uncertainty:

@@ -57,6 +57,8 @@ class Boxes:
 
 def read_boxes(path: Path) -> dict[str, Float64]:
     """(n, 4) boxes by file name, from a JSON file like ``{"a.jpg": [[left, top, right, bottom], ...]}``."""
+    if not path.exists():
+        raise FormatError(f"{path} does not exist")
     contents = read_json(path)
     if not isinstance(contents, dict):
         raise FormatError(f"{path} is not a JSON file of boxes by file name")

@@ -132,6 +132,8 @@ def read_image(path: Path) -> Image:
         return read_photograph(path, upright=True)
     except SampleError as error:
         raise FormatError(str(error)) from error
+    except OSError as error:  # of the disk, or a file that may not be read
+        raise FormatError(f"{path.name} cannot be read: {error.strerror or error}") from error
 
 
 def draw_faces(image: Image, faces: list[Face], triangles: Int64 | None, *, scale: int = 2) -> Image:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -111,14 +115,15 @@ def process_video(
 ) -> Filmed:  # fmt: skip
     """Write ``STEM.mp4`` with the landmarks drawn and ``STEM.jsonl`` with a line a frame, both or neither.
 
-    source : a file, or a webcam's number; Ctrl-C ends a webcam's recording and keeps it
+    source : a file, or a webcam's number; Ctrl-C ends a webcam's recording after the frame in work and keeps it
     stem : path of both files, without their suffixes
     triangles : (F, 3) int64, landmark ids, the mesh to draw
     smooth : whether landmarks are smoothed over time
     limit : only the first so many frames
     progress : gets the number of frames since the last call, and of all, if the file says it
 
-    The MP4 has one rate, the mean of the source's; the lines have each frame's own time.
+    The MP4 has one rate, the mean of the source's; the lines have each frame's own time. A webcam drops frames while
+    the network works: its times are the clock's, and the MP4 shows the last frame until there is a new one.
 
     Raises :class:`ConfigurationError` if OpenCV is not installed or cannot write, :class:`FormatError` if there is no
     frame, or the film could not be written whole.
@@ -133,24 +138,27 @@ def process_video(
     reader = _open(source, cv2)
     name = f"webcam {source}" if isinstance(source, int) else source.name
     count = seen = 0
-    last_s = -1 / rate_hz
+    last_s, clock = -1 / rate_hz, _Clock()
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("mp4", "jsonl")]
     try:
         with replace_files(paths) as (film_path, lines_path), _Film(film_path, rate_hz, cv2) as film:
-            with lines_path.open("w", encoding="utf-8") as lines:
+            live = isinstance(source, int)
+            with lines_path.open("w", encoding="utf-8") as lines, _ctrl_c_noted() if live else nullcontext() as noted:
                 try:
-                    while limit is None or count < limit:
+                    while (limit is None or count < limit) and not (noted and noted.is_set()):
                         there, frame = reader.read()
                         if not there:
                             break
-                        time_s = _time_s(source, reader, cv2, count, rate_hz, last_s)
+                        time_s = clock.time_s() if live else _time_s(reader, cv2, count, rate_hz)
+                        time_s = time_s if time_s > last_s else last_s + 1 / rate_hz
                         if smooth:
                             follower.smooth_at(1 / (time_s - last_s))
                         image = np.ascontiguousarray(frame[..., ::-1]).astype(np.uint8)
                         faces = follower(image)
-                        film.write(draw_faces(image, faces, triangles, scale=1))
+                        drawn = draw_faces(image, faces, triangles, scale=1)
                         found = image_record(name, faces, image, triangles, follower.regressor)
                         record = FrameRecord(number=count, time_s=round(time_s, 4), **dict(found))
+                        film.write(drawn, until=round(time_s * rate_hz) if live else None)
                         lines.write(record.model_dump_json() + "\n")
                         count, last_s = count + 1, time_s
                         seen += bool(faces)
@@ -161,7 +169,7 @@ def process_video(
             if not count:
                 what = f"webcam {source}" if isinstance(source, int) else str(source)
                 raise FormatError(f"{what} gives no frame: not a readable video, or no such camera")
-            film.finish(count, stem)
+            film.finish(stem)
     finally:
         reader.release()
     return Filmed(count, seen, None if limit is not None else expected)
@@ -204,13 +212,42 @@ def _rate_and_length(source: Path | int, cv2: Any) -> tuple[float, int | None]:
     return min(max(timed, 0.1), MAX_RATE_HZ), total if plausible else None
 
 
-def _time_s(source: Path | int, reader: Any, cv2: Any, count: int, rate_hz: float, last_s: float) -> float:
-    """When the frame that was just read is shown; times that stand still or go back are made to go on."""
-    time_s = count / rate_hz
-    if not isinstance(source, int):
-        told = float(reader.get(cv2.CAP_PROP_POS_MSEC)) / 1000
-        time_s = told if np.isfinite(told) else time_s
-    return time_s if time_s > last_s else last_s + 1 / rate_hz
+def _time_s(reader: Any, cv2: Any, count: int, rate_hz: float) -> float:
+    """When a file's frame that was just read is shown; files may tell times that stand still or go back."""
+    told = float(reader.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+    return told if np.isfinite(told) else count / rate_hz
+
+
+class _Clock:
+    """Seconds since it was first asked."""
+
+    def __init__(self) -> None:
+        self.start_s: float | None = None
+
+    def time_s(self) -> float:
+        now = monotonic()
+        self.start_s = now if self.start_s is None else self.start_s
+        return now - self.start_s
+
+
+@contextmanager
+def _ctrl_c_noted() -> Iterator[threading.Event]:
+    """An event that a first Ctrl-C sets; a second one interrupts, as usual: a camera may give nothing any more."""
+    noted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what a signal does
+        yield noted
+        return
+
+    def note(*_: object) -> None:
+        if noted.is_set():
+            raise KeyboardInterrupt
+        noted.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
 
 
 def _import_opencv() -> Any:
@@ -237,6 +274,8 @@ class _Film:
         # OpenCV tells the container from the name's ending.
         self.unfinished = path.with_name(f"{path.name}.mp4").resolve()
         self.writer: Any = None
+        self.frames = 0
+        self._last: Image | None = None
 
     def __enter__(self) -> _Film:
         return self
@@ -246,8 +285,16 @@ class _Film:
             self.writer.release()
         self.unfinished.unlink(missing_ok=True)
 
-    def write(self, frame: Image) -> None:
-        """Add a frame, (H, W, 3) uint8 RGB."""
+    def write(self, frame: Image, until: int | None = None) -> None:
+        """Add a frame, (H, W, 3) uint8 RGB, as the film's frame ``until``, counted from 0: the last one is repeated
+        before it. By default it is the next one.
+        """
+        while self._last is not None and until is not None and self.frames < until:
+            self._add(self._last)
+        self._add(frame)
+        self._last = frame
+
+    def _add(self, frame: Image) -> None:
         if self.writer is None:
             code, size = self.cv2.VideoWriter.fourcc(*"mp4v"), frame.shape[1::-1]
             self.writer = self.cv2.VideoWriter(str(self.unfinished), code, self.rate_hz, size)
@@ -257,17 +304,19 @@ class _Film:
                     f"{self.path.parent}: its video codecs are missing, or the folder is not writable"
                 )
         self.writer.write(np.ascontiguousarray(frame[..., ::-1]))
+        self.frames += 1
 
-    def finish(self, frames: int, stem: Path) -> None:
-        """Close the film and look whether it holds all of its ``frames``: OpenCV says nothing of a full disk."""
+    def finish(self, stem: Path) -> None:
+        """Close the film and look whether it holds all of its frames: OpenCV says nothing of a full disk."""
         self.writer.release()
         look = self.cv2.VideoCapture(str(self.unfinished))
         held = int(look.get(self.cv2.CAP_PROP_FRAME_COUNT)) if look.isOpened() and look.grab() else 0
         look.release()
-        if held != frames:
+        if held != self.frames:
             free = shutil.disk_usage(self.path.parent).free >> 20
             raise FormatError(
-                f"{stem}.mp4 could not be written whole, {held} of {frames} frames: {free} MiB are free; none is kept"
+                f"{stem}.mp4 could not be written whole, {held} of {self.frames} frames: {free} MiB are free; none is "
+                "kept"
             )
         self.unfinished.replace(self.path)
 

@@ -37,7 +37,7 @@ def reconstruct_video(
     limit: int | None = None,
     progress: Callable[[int, int | None], None] = lambda n, total: None,
 ) -> Filmed:
-    """Write ``STEM.mp4`` and ``STEM.json`` with the landmarks, as 'predict' does, then ``STEM-fits.json`` with a pose
+    """Write ``STEM.mp4`` and ``STEM.jsonl`` with the landmarks, as 'predict' does, then ``STEM-fits.json`` with a pose
     and an expression for each frame, and ``STEM-identity.ply``, the face without expression, in millimetres.
 
     The identity is the mean of what frames spread over the film say alone; then each frame is solved again with it.

@@ -31,7 +31,7 @@ from densetrain.errors import TrainingError
 from densetrain.head_pose import reference_face
 from densetrain.network.checkpoint import BEST, LAST, read_checkpoint
 from densetrain.network.description import CHECKPOINT_KEY, Description
-from densetrain.network.model import load_pretrained, normalises_vectors
+from densetrain.network.model import check_sizes, load_pretrained, normalises_vectors
 from densetrain.training.callbacks import (
     Bar,
     Checkpoints,
@@ -76,6 +76,7 @@ def make_module(
     )
     torch.manual_seed(settings.seed)
     module = LandmarkModule(about, shards.index, shards.sample_ids)
+    check_sizes(module.net, sorted(set(settings.schedule.input_sizes.values())))
     if start:
         rows = shards.rows("train")[: settings.data.limit]
         some = rows[:: max(len(rows) // 20_000, 1)]  # the mean of 20,000 is the mean

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from densetrain.evaluation.evaluate import in_words, read_result
+from densetrain.evaluation.evaluate import Result, in_words, read_result, worst_cases
+from densetrain.evaluation.metrics import score
+from densetrain.evaluation.protocol import Protocol
 from tests.densetrain.command import call, fails
 
 
@@ -50,6 +52,15 @@ def test_somebody_elses_worst_cases_are_drawn(corpus: Path, tmp_path: Path) -> N
     assert (tmp_path / "out/aflw2000-3d-original-theirs-worst.png").stat().st_size > 10_000
 
 
+def test_faces_of_one_name_in_two_builds_are_two_worst_cases() -> None:
+    errors, yaw_deg = [2.0, 3.0, 4.0], [10.0, 0.0, -20.0]
+    result = Result(
+        method="m", made="m", protocol=Protocol(benchmark="b", faces=3, points="p"),
+        score=score(np.array(errors), np.array(yaw_deg)), names=["A/x", "A/y", "A/x"], errors=errors, yaw_deg=yaw_deg,
+    )  # fmt: skip
+    assert worst_cases(result, 3) == {2: "x  4.0 %  yaw -20", 1: "y  3.0 %  yaw 0", 0: "x  2.0 %  yaw 10"}
+
+
 def test_damaged_results_are_refused(tmp_path: Path) -> None:
     whole: dict[str, Any] = {
         "format": "densetrain evaluation", "method": "a $\\frac{$ b", "made": "m", "names": ["a"],
@@ -66,8 +77,8 @@ def test_damaged_results_are_refused(tmp_path: Path) -> None:
     for key, value in [("errors", "1"), ("errors", [None]), ("groups", []), ("score", None), ("method", 3)]:
         path.write_text(json.dumps(whole | {key: value}))
         assert f"damaged result: {key}" in fails("report", path, "--out", tmp_path / "out")
-    for score in ({"threshold": float("inf")}, {"bins": [1.0]}):
-        path.write_text(json.dumps(whole | {"score": {**whole["score"], **score}}))
+    for damage in ({"threshold": float("inf")}, {"bins": [1.0]}):
+        path.write_text(json.dumps(whole | {"score": {**whole["score"], **damage}}))
         assert "the score is damaged" in fails("report", path, "--out", tmp_path / "out")
     path.write_text(json.dumps(whole | {"names": ["a", "b"]}))
     assert "2 names, 1 errors" in fails("report", path, "--out", tmp_path / "out")

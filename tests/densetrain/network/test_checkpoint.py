@@ -48,6 +48,17 @@ def test_damaged_weights_are_refused(run: Path, tmp_path: Path) -> None:
         load_regressor(tmp_path / "x.ckpt")(np.zeros((1, 256, 256, 3), np.uint8))
 
 
+def test_weights_of_which_all_numbers_are_one_are_refused(run: Path, tmp_path: Path) -> None:
+    """A file of some kilobytes could name a network of gigabytes, and have a tensor of each shape."""
+    contents = torch.load(run / "best.ckpt", weights_only=True)
+    state = contents["state_dict"]
+    contents["state_dict"] = {name: torch.zeros((), dtype=v.dtype).expand(v.shape) for name, v in state.items()}
+    torch.save(contents, tmp_path / "x.ckpt")
+    assert (tmp_path / "x.ckpt").stat().st_size < (run / "best.ckpt").stat().st_size
+    with pytest.raises(FormatError, match="those of its own settings"):
+        load_regressor(tmp_path / "x.ckpt")
+
+
 def test_one_flipped_bit_in_the_weights_is_found(run: Path, tmp_path: Path) -> None:
     data = bytearray((run / "best.ckpt").read_bytes())
     data[len(data) // 2] ^= 1

@@ -12,7 +12,15 @@ from safetensors.torch import save_file
 
 from densegen.errors import ConfigurationError, FormatError
 from densetrain.config import ModelSettings
-from densetrain.network.model import LandmarkNet, load_pretrained, net_of_weights, normalises_vectors, read_weights
+from densetrain.network.model import (
+    LandmarkNet,
+    check_sizes,
+    load_pretrained,
+    net_of_weights,
+    normalises_vectors,
+    read_weights,
+)
+from densetrain.network.regressor import open_regressor
 
 
 class Harm:
@@ -111,6 +119,22 @@ def test_pretrained_weights_come_from_a_local_file(tmp_path: Path, suffix: str) 
     assert torch.equal(net.backbone.features[0][0].weight, source.backbone.features[0][0].weight)
     with pytest.raises(FormatError, match="another network"):
         load_pretrained(LandmarkNet(ModelSettings(backbone="resnet18"), 5, 64), str(path))
+
+
+@pytest.mark.parametrize("form", ["best.ckpt", "model.safetensors"])
+def test_training_can_start_from_a_run_or_an_export(run: Path, exported: Path, form: str) -> None:
+    trained = open_regressor(run)
+    net = LandmarkNet(trained.about.settings.model, len(trained.index), trained.about.crop_size)
+    taken, total = load_pretrained(net, str((run if form == "best.ckpt" else exported) / form))
+    assert taken == total
+
+
+def test_sizes_that_a_network_cannot_see_are_said_at_once() -> None:
+    net = LandmarkNet(ModelSettings(backbone="alexnet", input_size=96), 5, 96)
+    check_sizes(net, [96, 64])
+    with pytest.raises(ConfigurationError, match=r"schedule.input_sizes: alexnet at 32 px: "):
+        check_sizes(net, [96, 32])
+    assert net.backbone.training
 
 
 def test_torchvisions_weights_come_from_its_cache_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

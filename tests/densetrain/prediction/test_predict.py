@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -25,7 +26,7 @@ from densetrain import load
 from densetrain.network.checkpoint import load_regressor
 from densetrain.network.regressor import Answer, Regressor, answer_in_images
 from densetrain.prediction.faces import look_again
-from densetrain.prediction.predict import Smoother, draw_faces, predict
+from densetrain.prediction.predict import Smoother, draw_faces, predict, read_image
 from densetrain.prediction.results import ImageRecord
 from densetrain.training.fit import fit
 from tests.densetrain.command import call
@@ -107,6 +108,30 @@ def test_one_bad_image_does_not_end_the_others(run: Path, corpus: Path, tmp_path
     ]  # fmt: skip
     assert "1 of 2 inputs have no result, the first is a.jpg" in made.stderr
     assert (tmp_path / "out/b.json").is_file()
+
+
+def test_an_image_that_the_disk_does_not_give_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, upright: bool) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("densetrain.prediction.predict.read_photograph", refuse)
+    with pytest.raises(FormatError, match=r"^a\.jpg cannot be read: Permission denied$"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--flip-test", "--drop-above", 4, "--box", 1, 2, 30, 40), "not for given boxes"),
+        (("--prior", "faces"), "--prior is for --write fit"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    run: Path, corpus: Path, options: tuple[object, ...], words: str
+) -> None:
+    made = call("predict", run, corpus / "SYNTH/SYNTH_00000_0.jpg", *options)
+    assert made.exit_code == 2
+    assert words in made.stderr
 
 
 def test_two_answers_of_a_flip_test_say_how_far_they_are_apart(exported: Path, corpus: Path, tmp_path: Path) -> None:

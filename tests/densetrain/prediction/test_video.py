@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -71,13 +73,13 @@ class Films:
     CAP_PROP_POS_MSEC, CAP_PROP_FPS, CAP_PROP_FRAME_COUNT, VideoWriter = 0, 5, 7, Writer
 
     def __init__(self) -> None:
-        self.left = 3
+        self.left = self.frames = 3
 
     def VideoCapture(self, source: object) -> Films:  # noqa: N802
         return self
 
     def get(self, key: int) -> float:
-        return 3.0 if key == self.CAP_PROP_FRAME_COUNT else 10.0
+        return float(self.frames) if key == self.CAP_PROP_FRAME_COUNT else 10.0
 
     def isOpened(self) -> bool:  # noqa: N802
         return True
@@ -110,6 +112,38 @@ def test_ctrl_c_ends_and_keeps_a_webcams_recording(run: Path, films: Films, tmp_
     assert process_video(0, follower, tmp_path / "cam", np.empty((0, 3), np.int64)) == Filmed(3, 0, None)
     assert {path.name for path in tmp_path.iterdir()} == {"cam.mp4", "cam.jsonl"}
     assert len((tmp_path / "cam.jsonl").read_text().splitlines()) == 3
+
+
+def test_ctrl_c_while_a_frame_is_in_work_keeps_all_frames(run: Path, films: Films, tmp_path: Path) -> None:
+    """It comes anywhere between the camera and the files, so the frame is done first."""
+
+    def interrupted(image: np.ndarray) -> np.ndarray:
+        if films.left == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return no_face(image)
+
+    films.frames = 2
+    before = signal.getsignal(signal.SIGINT)
+    follower = Follower(load_regressor(run), interrupted)
+    assert process_video(0, follower, tmp_path / "cam", np.empty((0, 3), np.int64)) == Filmed(2, 0, None)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert len((tmp_path / "cam.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_webcams_times_are_the_clocks(
+    run: Path, films: Films, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives ten frames a second; the network takes a third of a second for each, so frames are lost."""
+    now = iter([100.0, 100.3, 100.6])
+    monkeypatch.setattr("densetrain.prediction.video.monotonic", lambda: next(now))
+    rates: list[float] = []
+    follower = Follower(load_regressor(run), no_face)
+    monkeypatch.setattr(follower, "smooth_at", rates.append)
+    films.frames = 7  # what the film has to hold: at 0, 0.1, ... 0.6 s
+    process_video(0, follower, tmp_path / "cam", np.empty((0, 3), np.int64))
+    lines = [json.loads(line) for line in (tmp_path / "cam.jsonl").read_text().splitlines()]
+    assert [line["time_s"] for line in lines] == [0, 0.3, 0.6]
+    assert rates == pytest.approx([10, 1 / 0.3, 1 / 0.3])
 
 
 def test_ctrl_c_in_a_file_leaves_nothing_half_done(run: Path, films: Films, tmp_path: Path) -> None:
