@@ -20,6 +20,7 @@ from densegen.sources.fit_list import FitEntry
 from densegen.sources.manifest import BuildSettings, Split
 
 __all__ = [
+    "EDGE_SHARE",
     "MANIFEST_NAME",
     "BuildConfiguration",
     "DatasetManifest",
@@ -60,8 +61,12 @@ class Reject(_Record):
 
 
 class ShardRecord(_Record):
-    """A finished shard: which one, how large, what was set aside, and :func:`shard_inputs`, which earlier versions did
-    not keep.
+    """A finished shard: which one, how large, and what was set aside.
+
+    inputs : :func:`shard_inputs`
+    edges : samples of which more than ``EDGE_SHARE`` lies outside of the photograph
+
+    Earlier versions did not keep these two.
     """
 
     number: Count
@@ -72,6 +77,7 @@ class ShardRecord(_Record):
     sha256: Digest
     rejects: tuple[Reject, ...]
     inputs: Digest | None = None
+    edges: Count | None = None
 
 
 class BuildConfiguration(_Record):
@@ -131,6 +137,11 @@ class DatasetManifest(_Record):
         return [record for record in self.shards if record.samples]
 
     @property
+    def edges(self) -> int:
+        """The samples of which more than ``EDGE_SHARE`` lies outside of the photograph."""
+        return sum(record.edges or 0 for record in self.shards)
+
+    @property
     def bytes(self) -> int:
         """Of all shards."""
         return sum(record.bytes for record in self.shards)
@@ -156,6 +167,9 @@ def inputs_digest(entry: FitEntry) -> str:
             digest.update(path.name.encode())
     return digest.hexdigest()
 
+
+EDGE_SHARE = 0.02
+"""Of a crop's area; a black rim of this size is seen."""
 
 LOOKED_AT = 16
 """Fits of a shard whose files stand for all."""

@@ -13,7 +13,7 @@ import numpy as np
 from densegen.arrays import Float64, Image
 from densegen.console import as_markdown, counted, front_matter, one_line
 from densegen.conventions import FRAMES, SPLITS, YAW_EDGES_DEG
-from densegen.dataset.build_record import DatasetManifest, Reject
+from densegen.dataset.build_record import EDGE_SHARE, DatasetManifest, Reject
 from densegen.dataset.row_reader import RowReader, ShardPlace
 from densegen.dataset.sample_index import SampleIndex
 from densegen.drawing import contact_sheet, depth_colours, draw_points, with_depth_bar, write_png
@@ -111,6 +111,8 @@ def _text(
 Made by densegen {configuration.densegen_version} from {configuration.fits:,} fits \
 (the complete dataset has {expected:,}); {manifest.rejected_fits:,} were set aside, see `rejected.csv`.
 Flips: {settings.flip}. Seed: {settings.seed}. Position maps: {"yes" if settings.position_maps else "no"}.
+Crops of which more than {EDGE_SHARE:.0%} lies outside of the photograph, and is black: \
+{100 * manifest.edges / manifest.samples:.1f} %.
 
 | split | samples | source photographs |
 |---|---|---|

@@ -13,6 +13,7 @@ from typing import TypedDict
 
 from densegen import __version__
 from densegen.dataset.build_record import (
+    EDGE_SHARE,
     BuildConfiguration,
     Reject,
     ShardRecord,
@@ -26,6 +27,7 @@ from densegen.dataset.shards import Sample, ShardHeader, encode_shard
 from densegen.errors import BuildError, SampleError
 from densegen.face.morphable_model import MorphableModel, read_model
 from densegen.files import write_bytes
+from densegen.geometry.crop import Crop
 from densegen.index.vertex_index import VertexIndex, format_index, read_index
 from densegen.sources.fit_list import FitEntry
 from densegen.sources.photograph import jpeg_codec
@@ -50,15 +52,16 @@ class ShardTask:
 
 def build_shard(task: ShardTask) -> ShardRecord:
     """Build one shard and return its record. Runs in a worker; a full disk comes back as ``OSError``."""
-    count, rejects = 0, list[Reject]()
+    count, edges, rejects = 0, 0, list[Reject]()
 
     def made(recipe: Recipe) -> Iterator[Sample]:
-        nonlocal count
+        nonlocal count, edges
         for entry, result in make_samples(task.entries, recipe):
             if isinstance(result, SampleError):
                 rejects.append(_reject(entry, result))
             else:
                 count += len(result)
+                edges += sum(_shows_edge(sample, recipe.crop.size) for sample in result)
                 yield from result
 
     with _ONE_AT_A_TIME:
@@ -74,7 +77,12 @@ def build_shard(task: ShardTask) -> ShardRecord:
         sha256=hashlib.sha256(data).hexdigest(),
         rejects=tuple(rejects),
         inputs=shard_inputs(task.entries),
+        edges=edges,
     )
+
+
+def _shows_edge(sample: Sample, size: int) -> bool:
+    return Crop.from_array(sample.crop, size).share_outside(*sample.image_size) > EDGE_SHARE
 
 
 def _reject(entry: FitEntry, error: SampleError) -> Reject:

@@ -92,6 +92,19 @@ class Crop:
         """The crop of the mirrored photograph that shows this crop's mirror image."""
         return Crop(self.scale, self.size - 1 - self.tx - self.scale * (image_width - 1), self.ty, self.tz, self.size)
 
+    def share_outside(self, height: int, width: int) -> float:
+        """The share of the crop's area that lies outside of a photograph, whose outer pixels end half a pixel beyond
+        their centres; it is black there.
+
+        >>> Crop(scale=2.0, tx=0.5, ty=0.5, size=256).share_outside(height=128, width=96)
+        0.25
+        """
+        side, inside = self.size / self.scale, 1.0
+        for start, length in ((self.tx, width), (self.ty, height)):
+            first = (-0.5 - start) / self.scale
+            inside *= max(0.0, min(first + side, length - 0.5) - max(first, -0.5)) / side
+        return 1 - inside
+
 
 def crop_generator(seed: int, sample_id: str, flipped: bool) -> np.random.Generator:
     """The random numbers of one sample's crop: they depend on these three and on nothing else."""

@@ -40,6 +40,20 @@ def test_the_whole_way_from_nothing_to_a_picture(tmp_path: Path) -> None:
     assert "mean asymmetry 0.000 mm" in info
 
 
+def test_crops_beyond_their_photographs_are_counted_and_said(corpus: Path, tmp_path: Path) -> None:
+    """The rim of photographs that were cut out around the faces tells a network where they are."""
+    for margin, share in ((1.2, 0.0), (3.0, 1.0)):
+        out = tmp_path / str(margin)
+        made = run(
+            "build", "demo", "--root", corpus, "--out", out, "--margin", margin, "--limit", 4, "--flip", "none",
+            "--shift-jitter", 0, "--scale-jitter", 0,
+        )  # fmt: skip
+        assert made.exit_code == 0, made.output
+        assert ("of the crops reach beyond their photographs" in made.stderr) is (share == 1)
+        assert [r["edges"] for r in json.loads((out / "manifest.json").read_text())["shards"]] == [4 * share]
+        assert f"and is black: {100 * share:.1f} %." in (out / "README.md").read_text()
+
+
 def test_the_demo_draws_its_own_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = find_data_file("demo.yaml").read_text().replace("samples: 96", "samples: 4").replace("fits: 96", "fits: 4")
     (tmp_path / "small.yaml").write_text(text)

@@ -8,7 +8,7 @@ from skimage.transform import AffineTransform
 from skimage.transform import warp as skimage_warp
 
 from densegen.errors import SampleError
-from densegen.geometry.crop import Crop, CropRecipe, crop_generator, place_crop, warp
+from densegen.geometry.crop import Crop, CropRecipe, crop_generator, crop_of_box, place_crop, warp
 from densegen.geometry.flip import flip_image
 
 NOISE = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
@@ -148,3 +148,10 @@ def test_a_crop_of_one_colour_is_that_colour_or_black(scale: float, tx: float, t
     half = max(0.5 / scale, 1)
     inside = np.ix_((rows > half) & (rows < 39 - half), (columns > half) & (columns < 49 - half))
     assert (np.abs(crop[inside].astype(int) - 200) <= 1).all()
+
+
+@pytest.mark.parametrize("box", [(20, 20, 60, 60), (-30, 10, 30, 70), (50, 60, 130, 120), (300, 300, 320, 320)])
+def test_the_share_outside_of_a_photograph_is_what_is_black_of_a_white_one(box: tuple[float, ...]) -> None:
+    crop = crop_of_box(np.array(box, float), 1.5, 256)
+    black = (warp(np.full((90, 120, 3), 255, np.uint8), crop)[..., 0] < 128).mean()
+    assert crop.share_outside(90, 120) == pytest.approx(black, abs=0.01)
