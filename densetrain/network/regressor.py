@@ -24,6 +24,7 @@ from densetrain.network.onnx_graph import metadata, refused
 
 __all__ = [
     "ONNX_METADATA",
+    "TURN_COUNTS",
     "Answer",
     "FlipTested",
     "OnnxRegressor",
@@ -42,6 +43,10 @@ ONNX_METADATA = "densetrain"
 TURN_COUNTS = 1 / 3
 """Share of the upright answers' distance below which those of a turned crop count. With the network of docs/accuracy.md
 six of AFLW2000-3D's faces take a turn, all to their good; below a half, another network took a wrong one, too."""
+
+
+TOGETHER = 32
+"""Crops that a network sees at once: at 256 px a crop takes some 15 MB within it."""
 
 
 class Regressor(Protocol):
@@ -275,11 +280,19 @@ class Answer:
 
 
 def answer_in_images(regressor: Regressor, images: Sequence[Image], boxes: npt.NDArray[np.floating]) -> Answer:
-    """What a network says of n faces, each in an image of its own or in the same: one call for all of them.
+    """What a network says of n faces, each in an image of its own or in the same: ``TOGETHER`` a call.
 
     images : n of (H, W, 3) uint8 RGB
     boxes : (n, 4) left, top, right, bottom of the box around each face's 68 keypoints, pixels, image frame; n > 0
     """
+    if len(boxes) > TOGETHER:
+        parts = [slice(first, first + TOGETHER) for first in range(0, len(boxes), TOGETHER)]
+        answers = [answer_in_images(regressor, images[part], boxes[part]) for part in parts]
+        return Answer(
+            np.concatenate([answer.landmarks for answer in answers]),
+            _joined([answer.sigma_px for answer in answers]),
+            _joined([answer.flip_distance for answer in answers]),
+        )
     crops = [crop_of_box(box, regressor.about.margin, regressor.about.crop_size) for box in boxes]
     pictures = np.stack([warp(image, crop) for image, crop in zip(images, crops, strict=True)])
     scales = np.array([crop.scale for crop in crops])
@@ -294,3 +307,8 @@ def answer_in_images(regressor: Regressor, images: Sequence[Image], boxes: npt.N
     own = None if sigma is None else sigma.astype(np.float64) / scales[:, None]
     in_images = np.stack([crop.invert(points) for crop, points in zip(crops, landmarks, strict=True)])
     return Answer(in_images, own, distance)
+
+
+def _joined(parts: list[Float64 | None]) -> Float64 | None:
+    there = [part for part in parts if part is not None]
+    return np.concatenate(there) if there else None

@@ -186,6 +186,20 @@ def test_faces_are_left_out_by_what_is_expected_of_them(exported: Path, corpus: 
     assert len(given) == 1  # what a person gives stays
 
 
+def test_many_faces_are_asked_for_in_parts(exported: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = read_photograph(corpus / "SYNTH/SYNTH_00000_0.jpg")
+    boxes = np.array([[120, 110, 330, 340]], float) + np.arange(5)[:, None] * [4, 2, -3, 5]
+    network = load(exported / "model.onnx", flip_test=True)
+    whole = answer_in_images(network, [image] * 5, boxes)
+    monkeypatch.setattr("densetrain.network.regressor.TOGETHER", 2)
+    parts = answer_in_images(network, [image] * 5, boxes)
+    np.testing.assert_allclose(parts.landmarks, whole.landmarks, atol=1e-3)
+    assert parts.flip_distance is not None
+    assert whole.flip_distance is not None
+    np.testing.assert_allclose(parts.flip_distance, whole.flip_distance, atol=1e-3)
+    assert parts.sigma_px is whole.sigma_px is None
+
+
 def test_a_prediction_is_a_record_of_its_schema(exported: Path, corpus: Path, tmp_path: Path) -> None:
     photograph = corpus / "SYNTH/SYNTH_00000_0.jpg"
     onnx = exported / "model.onnx"
@@ -329,3 +343,37 @@ def test_with_a_flip_test_the_answers_to_all_crops_count_by_how_well_each_agrees
     answers[:] = [(1e9, None), (0.1, None)]
     found = look_again(network, [np.zeros((9, 9, 3), np.uint8)], start, 1)[1]
     np.testing.assert_array_equal(found.landmarks, face + np.float32(0.1))
+
+
+@pytest.mark.parametrize(("wide_distance", "taken"), [(1.0, True), (2.0, False)])
+def test_an_unsure_network_looks_around_a_detectors_box(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, wide_distance: float, taken: bool
+) -> None:
+    """An ear in a box of 40 px, flip distance 4 %, or with a box of 56 px the face: it counts if it is three times as
+    sure; a face that the network is sure of is not looked at again, nor is one in a box that was given.
+    """
+    network = load(exported)
+    network.about = network.about.model_copy(update={"validation_nme": 3.0})
+    shape = np.zeros((len(network.index), 3), np.float32)
+    shape[::2, :2] = 1
+    asked: list[list[float]] = []
+
+    def answer(regressor: Regressor, images: list[Image], boxes: Float64) -> Answer:
+        side = boxes[:, 2] - boxes[:, 0]
+        asked.append(side.tolist())
+        is_ear = side < 50
+        size, distance = np.where(is_ear, side, 100), np.where(is_ear, np.where(boxes[:, 0] < 500, 4, 1), wide_distance)
+        corner = np.pad(boxes[:, None, :2], ((0, 0), (0, 0), (0, 1)))
+        return Answer((corner + shape * size[:, None, None]).astype(np.float32), None, distance)
+
+    monkeypatch.setattr("densetrain.prediction.faces.answer_in_images", answer)
+    boxes = np.array([[100.0, 100, 140, 140], [600, 600, 640, 640]])
+    image = np.zeros((9, 9, 3), np.uint8)
+    _, found = look_again(network, [image, image], boxes, 1)
+    assert asked == [[40, 40], [56], [100]]
+    assert [float(np.ptp(points[:, 0])) for points in found.landmarks] == [100 if taken else 40, 40]
+    assert found.flip_distance is not None
+    np.testing.assert_allclose(found.flip_distance, [wide_distance if taken else 4, 1])
+    asked.clear()
+    look_again(network, [image, image], boxes, 0)
+    assert asked == [[40, 40]]
