@@ -349,7 +349,7 @@ def test_with_a_flip_test_the_answers_to_all_crops_count_by_how_well_each_agrees
 def test_an_unsure_network_looks_around_a_detectors_box(
     exported: Path, monkeypatch: pytest.MonkeyPatch, wide_distance: float, taken: bool
 ) -> None:
-    """An ear in a box of 40 px, flip distance 4 %, or with a box of 56 px the face: it counts if it is three times as
+    """An ear in a box of 40 px, flip distance 4 %, or with a box of 62 px the face: it counts if it is three times as
     sure; a face that the network is sure of is not looked at again, nor is one in a box that was given.
     """
     network = load(exported)
@@ -370,7 +370,7 @@ def test_an_unsure_network_looks_around_a_detectors_box(
     boxes = np.array([[100.0, 100, 140, 140], [600, 600, 640, 640]])
     image = np.zeros((9, 9, 3), np.uint8)
     _, found = look_again(network, [image, image], boxes, 1)
-    assert asked == [[40, 40], [56], [100]]
+    assert asked == [[40, 40], [62], [100]]
     assert [float(np.ptp(points[:, 0])) for points in found.landmarks] == [100 if taken else 40, 40]
     assert found.flip_distance is not None
     np.testing.assert_allclose(found.flip_distance, [wide_distance if taken else 4, 1])
