@@ -56,12 +56,12 @@ def writing(out: Path, tasks: Sequence[FaceTask]) -> Iterator[None]:
     """
     with only_one(out, f"another process is writing fits into {out}: wait for it, or choose another folder"):
         check_output_folder(out, tasks)
+        for name in (MANIFEST_NAME, OVERLAYS_NAME):  # before the report that knows the manifest
+            (out / name).unlink(missing_ok=True)
         write_text(out / REPORT_NAME, json.dumps({"format": REPORT_FORMAT, "status": "running"}) + "\n")
         for folder in {out, *((out / task.name).parent for task in tasks)}:
             folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(folder)
-        for name in (MANIFEST_NAME, OVERLAYS_NAME):
-            (out / name).unlink(missing_ok=True)
         yield
 
 
