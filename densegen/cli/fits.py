@@ -96,7 +96,7 @@ def refine_fits(root: Path, landmarks: tuple[Path, ...], manifest_name: str | No
     \b
     reads    ROOT, --landmarks, --model, --prior
     writes   OUT (ROOT's folders), manifest.yaml, report.json, overlays.png
-    example  densegen fits refine 300W_LP --manifest 300w_lp --landmarks corrected.csv --out refined
+    example  densegen fits refine 300W_LP --landmarks corrected.csv --out refined
     """
     from densegen.fitting.face_tasks import tasks_of_fits
     from densegen.sources.manifest_init import fits_below
