@@ -102,20 +102,28 @@ class LandmarkNet(nn.Module):
             self.spread_px.copy_((landmarks - self.mean_landmarks).square().mean().sqrt().clamp(min=1.0))
 
 
+CANNOT_SEE = (TypeError, ValueError, RuntimeError, AssertionError)
+"""What networks raise for a size or a width that they cannot have."""
+
+
+def _seen(backbone: nn.Module, size: int) -> Any:
+    """What a backbone makes of a grey crop, as it is used; nothing of it changes."""
+    was_training = backbone.training
+    try:
+        with torch.no_grad():
+            return backbone.eval()(torch.zeros(1, 3, size, size))
+    finally:
+        backbone.train(was_training)
+
+
 def check_sizes(net: LandmarkNet, sizes: Iterable[int]) -> None:
     """Raise :class:`ConfigurationError` if the backbone cannot see crops of one of the sides, pixels."""
-    was_training = net.backbone.training
-    net.backbone.eval()
-    try:
-        for size in sizes:
-            try:
-                with torch.no_grad():
-                    net.backbone(torch.zeros(1, 3, size, size))
-            except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-                what = f"{net.settings.backbone} at {size} px"
-                raise ConfigurationError(f"schedule.input_sizes: {what}: {_in_short(error)}") from error
-    finally:
-        net.backbone.train(was_training)
+    for size in sizes:
+        try:
+            _seen(net.backbone, size)
+        except CANNOT_SEE as error:
+            what = f"{net.settings.backbone} at {size} px"
+            raise ConfigurationError(f"schedule.input_sizes: {what}: {_in_short(error)}") from error
 
 
 def _in_short(error: Exception) -> str:
@@ -133,12 +141,9 @@ def normalises_vectors(net: LandmarkNet) -> bool:
 
     norms = [layer for layer in net.backbone.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     hooks = [layer.register_forward_pre_hook(look) for layer in norms]
-    was_training = net.backbone.training
     try:
-        with torch.no_grad():
-            net.backbone.eval()(torch.zeros(1, 3, net.settings.input_size, net.settings.input_size))
+        _seen(net.backbone, net.settings.input_size)
     finally:
-        net.backbone.train(was_training)
         for hook in hooks:
             hook.remove()
     return any(seen)
@@ -174,13 +179,11 @@ def _make_backbone(settings: ModelSettings, outputs: int, *, tried: bool) -> nn.
     makers = {TIMM: _from_timm, OWN: _of_ones_own}
     make = next((one for start, one in makers.items() if settings.backbone.startswith(start)), _from_torchvision)
     try:
-        backbone = make(settings, outputs).eval()
+        backbone = make(settings, outputs)
         if not tried:
             return backbone.train()
-        with torch.no_grad():
-            output = backbone(torch.zeros(1, 3, settings.input_size, settings.input_size))
-    # What networks raise for a size or a width that they cannot have.
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        output = _seen(backbone, settings.input_size)
+    except CANNOT_SEE as error:
         if "width_mult" in str(error):
             raise ConfigurationError(f"model.width: {settings.backbone} has no width multiplier") from error
         what = f"{settings.backbone} at {settings.input_size} px"

@@ -138,18 +138,22 @@ def process_video(
     reader = _open(source, cv2)
     name = f"webcam {source}" if isinstance(source, int) else source.name
     count = seen = 0
-    last_s, clock = -1 / rate_hz, _Clock()
+    last_s, start_s, live = -1 / rate_hz, 0.0, isinstance(source, int)
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("mp4", "jsonl")]
     try:
         with replace_files(paths) as (film_path, lines_path), _Film(film_path, rate_hz, cv2) as film:
-            live = isinstance(source, int)
             with lines_path.open("w", encoding="utf-8") as lines, _ctrl_c_noted() if live else nullcontext() as noted:
                 try:
                     while (limit is None or count < limit) and not (noted and noted.is_set()):
                         there, frame = reader.read()
                         if not there:
                             break
-                        time_s = clock.time_s() if live else _time_s(reader, cv2, count, rate_hz)
+                        if live:
+                            now_s = monotonic()
+                            start_s = start_s if count else now_s
+                            time_s = now_s - start_s
+                        else:
+                            time_s = _time_s(reader, cv2, count, rate_hz)
                         time_s = time_s if time_s > last_s else last_s + 1 / rate_hz
                         if smooth:
                             follower.smooth_at(1 / (time_s - last_s))
@@ -164,7 +168,7 @@ def process_video(
                         seen += bool(faces)
                         progress(1, total)
                 except KeyboardInterrupt:
-                    if not isinstance(source, int):
+                    if not live:
                         raise
             if not count:
                 what = f"webcam {source}" if isinstance(source, int) else str(source)
@@ -216,18 +220,6 @@ def _time_s(reader: Any, cv2: Any, count: int, rate_hz: float) -> float:
     """When a file's frame that was just read is shown; files may tell times that stand still or go back."""
     told = float(reader.get(cv2.CAP_PROP_POS_MSEC)) / 1000
     return told if np.isfinite(told) else count / rate_hz
-
-
-class _Clock:
-    """Seconds since it was first asked."""
-
-    def __init__(self) -> None:
-        self.start_s: float | None = None
-
-    def time_s(self) -> float:
-        now = monotonic()
-        self.start_s = now if self.start_s is None else self.start_s
-        return now - self.start_s
 
 
 @contextmanager
