@@ -25,7 +25,7 @@ from densegen.face.regions import REGIONS
 from densegen.files import find_data_file
 from densegen.fitting.face_mesh import draw_reconstruction
 from densegen.fitting.face_tasks import tasks_of_photographs
-from densegen.fitting.fit_folder import run_tasks
+from densegen.fitting.fit_folder import run_tasks, writing
 from densegen.fitting.fitter import FitSettings, make_fitter
 from densegen.fitting.model_points import ibug68_points
 from densegen.fitting.prior import prior_of_model
@@ -189,6 +189,29 @@ def crops(folder: Path) -> None:
     figure.savefig(IMAGES / "crops.png", dpi=80)
 
 
+def rim(folder: Path) -> None:
+    """A photograph that was cut out around a face, as AFLW's are, in crops of two margins."""
+    path = sorted((folder / "corpus/SYNTH").glob("*.jpg"))[2]
+    points = read_fit(path.with_suffix(".mat")).keypoints_3d
+    assert points is not None
+    left, top, right, bottom = box_around(points.T - [1, 1, 0])
+    half = 1.49 / 2 * ((right - left) + (bottom - top)) / 2
+    x, y = round((left + right) / 2 - half), round((top + bottom) / 2 - half)
+    picture = np.ascontiguousarray(read_photograph(path)[y : y + round(2 * half), x : x + round(2 * half)])
+    box = np.array([left - x, top - y, right - x, bottom - y])
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    shown = [("the photograph, 1.49 times the face", picture)]
+    for margin in (1.5, 1.25):
+        crop = crop_of_box(box, margin, 256, factor=1.1, shift=(0.06, 0.06))
+        black = crop.share_outside(*picture.shape[:2])
+        shown.append((f"margin {margin}, jittered: {black:.0%} black", warp(picture, crop)))
+    for axes, (title, image) in zip(figure.subplots(1, 3), shown, strict=True):
+        axes.imshow(image)
+        axes.set_title(title, fontsize=10)
+        axes.set(xticks=[], yticks=[])
+    figure.savefig(IMAGES / "rim.png", dpi=80)
+
+
 INDEX = "vertex_index_520.yaml"
 NO_JITTER = {"scale_jitter": 0, "shift_jitter": 0}
 CROPS: dict[str, dict[str, Any]] = {
@@ -338,7 +361,8 @@ def fits(folder: Path) -> None:
     settings = FitSettings()
     fitter = make_fitter([annotations], model, read_index(), prior_of_model(model), settings)
     tasks, _ = tasks_of_photographs(photos, [annotations])
-    outcomes = run_tasks(fitter, tasks, folder / "fits")
+    with writing(folder / "fits", tasks):
+        outcomes = run_tasks(fitter, tasks, folder / "fits")
     draw_overlays(folder / "overlays.png", outcomes, folder / "fits")
     save(read_photograph(folder / "overlays.png"), "fits.jpg")
     find = Reconstructor(model, ibug68_points(model), prior_of_model(model), robust=True, sigma=0.005)
@@ -380,6 +404,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         sample(Path(scratch))
         crops(Path(scratch))
+        rim(Path(scratch))
         fits(Path(scratch))
         editor(Path(scratch))
     portraits()
