@@ -69,24 +69,27 @@ def _variables(data: bytes, names: tuple[str, ...], limit: int) -> Iterator[tupl
         if kind not in (_MATRIX, _COMPRESSED):
             raise ValueError(f"an element of type {kind} at byte {at}")
         # A name lies within the first bytes: what nobody asked for is not unpacked.
-        head = data[at:following] if kind == _MATRIX else _inflate(data[start:end], _LONGEST_HEAD, whole=False)
-        if _name_of(head) in names:
-            element = head if kind == _MATRIX else _inflate(data[start:end], limit)
-            kind, start, end, _ = _tag(element, 0, len(element))
+        unpacker = None if kind == _MATRIX else zlib.decompressobj()
+        element = data[at:following] if unpacker is None else unpacker.decompress(data[start:end], _LONGEST_HEAD)
+        head = _read_head(element, 8, len(element))
+        if head.name in names:
+            if unpacker is not None:
+                element = _unpacked(unpacker, element, limit)
+            kind, _, end, _ = _tag(element, 0, len(element))
             if kind != _MATRIX:
                 raise ValueError(f"a compressed element of type {kind} at byte {at}")
             limit -= len(element)
-            yield _check_array(element, start, end), element
+            _check_array(element, head, end)
+            yield head, element
         at = following
 
 
-def _inflate(packed: bytes, limit: int, *, whole: bool = True) -> bytes:
-    """Unpack at most ``limit`` bytes: a few may ask for gigabytes."""
-    unpacker = zlib.decompressobj()
-    data = unpacker.decompress(packed, limit)
-    if whole and unpacker.unconsumed_tail:
+def _unpacked(unpacker: zlib._Decompress, begun: bytes, limit: int) -> bytes:
+    """The whole of what is begun, at most ``limit`` bytes: a few may ask for gigabytes."""
+    data = begun + unpacker.decompress(unpacker.unconsumed_tail, max(limit - len(begun), 1))  # 0 would be no limit
+    if unpacker.unconsumed_tail or len(data) > limit:
         raise ValueError(f"it unpacks to more than {limit} bytes")
-    if whole and not unpacker.eof:
+    if not unpacker.eof:
         raise ValueError("a compressed element is cut off")
     return data
 
@@ -109,7 +112,11 @@ def _tag(data: bytes, at: int, limit: int) -> tuple[int, int, int, int]:
 
 
 class _Head(NamedTuple):
-    """What an array says of itself, and where its contents begin."""
+    """What an array says of itself, and where its contents begin.
+
+    name : empty of an object of MATLAB's own classes, a string among them, which has another layout and which nobody
+        asks for
+    """
 
     name: str
     array_class: int
@@ -128,6 +135,8 @@ def _read_head(data: bytes, at: int, end: int) -> _Head:
     if kind != 6 or stop - start != 8:
         raise ValueError(f"no array flags at byte {start}")
     flags = struct.unpack_from("<I", data, start)[0]
+    if flags & 0xFF == _OPAQUE:
+        return _Head("", _OPAQUE, False, (), at)
     kind, start, stop, at = _tag(data, at, end)
     # Some writers call dimensions unsigned, and names UTF-8.
     if kind not in (5, 6) or (stop - start) % 4 or stop == start:
@@ -139,16 +148,6 @@ def _read_head(data: bytes, at: int, end: int) -> _Head:
     if kind not in (1, 16):
         raise ValueError(f"no name at byte {start}")
     return _Head(data[start:stop].decode("utf-8"), flags & 0xFF, bool(flags & 0x800), dimensions, at)
-
-
-def _name_of(head: bytes) -> str | None:
-    """The name of a variable; None for an object of MATLAB's own classes, a string among them, which has another
-    layout and which nobody asks for.
-    """
-    kind, start, stop, _ = _tag(head, 8, len(head))
-    if kind == 6 and stop - start == 8 and head[start] == _OPAQUE:
-        return None
-    return _read_head(head, 8, len(head)).name
 
 
 def _numbers(head: _Head, element: bytes) -> npt.NDArray[Any] | None:
@@ -172,9 +171,8 @@ def _with_scipy(header: bytes, element: bytes) -> Any:
     return next(value for name, value in contents.items() if not name.startswith("__"))
 
 
-def _check_array(data: bytes, at: int, end: int) -> _Head:
-    """The head of an array that holds as much as it says."""
-    head = _read_head(data, at, end)
+def _check_array(data: bytes, head: _Head, end: int) -> None:
+    """Raise ``ValueError`` unless the array that ends at ``end`` holds as much as its head says."""
     if head.array_class == _STRUCT:
         _check_struct(data, head.at, end, head.size)
     elif head.array_class == _TEXT or head.array_class in _NUMERIC:
@@ -185,7 +183,6 @@ def _check_array(data: bytes, at: int, end: int) -> _Head:
                 raise ValueError(f"the numbers at byte {start} are not {head.size} of a known type")
     else:
         raise ValueError(f"an array of class {head.array_class}, neither numbers, text nor a struct")
-    return head
 
 
 def _check_struct(data: bytes, at: int, end: int, count: int) -> None:
@@ -200,4 +197,4 @@ def _check_struct(data: bytes, at: int, end: int, count: int) -> None:
         kind, start, stop, at = _tag(data, at, end)  # ends if there are fewer
         if kind != _MATRIX or start == stop:
             raise ValueError(f"no field at byte {start}")
-        _check_array(data, start, stop)
+        _check_array(data, _read_head(data, start, stop), stop)

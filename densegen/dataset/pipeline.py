@@ -20,10 +20,11 @@ from densegen.face.components import combine
 from densegen.face.depth import DepthSearch, make_depth_search
 from densegen.face.morphable_model import MorphableModel
 from densegen.geometry.crop import Crop, CropRecipe, box_around, crop_generator, place_crop, warp
-from densegen.geometry.flip import flip_keypoints, flip_points
+from densegen.geometry.flip import flip_points
 from densegen.geometry.pose import pose_vertices
 from densegen.geometry.position_map import UvTable, make_uv_table, render_fixed_point
 from densegen.geometry.surface import SurfacePoints
+from densegen.ibug68 import KEYPOINT_MIRROR, KEYPOINTS
 from densegen.index.vertex_index import VertexIndex
 from densegen.sources.fit_list import FitEntry
 from densegen.sources.fits import Fit, read_fit
@@ -41,8 +42,11 @@ __all__ = [
     "samples_of_fit",
 ]
 
-BATCH = 16
-"""Fits whose vertices are computed together, strip by strip of the basis; a vertex's bits do not depend on it."""
+BATCH = 32
+"""Fits that go through each step together; a sample's bits do not depend on it."""
+
+HELD_BYTES = 32 << 20
+"""Photographs that wait for the next step: once they have more bytes than this, no further one is read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,11 @@ class Recipe:
     position_maps: bool = False
     crop: CropRecipe = field(default_factory=CropRecipe)
     jpeg_quality: int = 95
+
+    @property
+    def mirrors(self) -> tuple[bool, ...]:
+        """Of each sample of a fit, whether it is a mirror image."""
+        return (False, True) if self.flip == "mirror" else (False,)
 
     @cached_property
     def landmarks(self) -> SurfacePoints:
@@ -86,10 +95,11 @@ class Recipe:
 
     @cached_property
     def among_needed(self) -> _AmongNeeded:
+        keypoints = np.searchsorted(self.needed, self.model.keypoints68).astype(np.int32)
         return _AmongNeeded(
-            keypoints68=np.searchsorted(self.needed, self.model.keypoints68).astype(np.int32),
-            landmarks=self.landmarks.among(self.needed),
-            mirrored_landmarks=self.mirrored_landmarks.among(self.needed),
+            keypoints68=keypoints,
+            points=_with_vertices(self.landmarks.among(self.needed), keypoints),
+            mirrored_points=_with_vertices(self.mirrored_landmarks.among(self.needed), keypoints[KEYPOINT_MIRROR]),
             uv_table=self.uv_table.among(self.needed) if self.position_maps else None,
         )
 
@@ -115,12 +125,25 @@ class Face(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _AmongNeeded:
-    """The points of a recipe, with their vertices counted among the needed ones."""
+    """The points of a recipe, with their vertices counted among the needed ones.
+
+    points : the landmarks, and behind them the 68 keypoints
+    mirrored_points : those that a mirror image shows at the same places of the list
+    """
 
     keypoints68: Int32
-    landmarks: SurfacePoints
-    mirrored_landmarks: SurfacePoints
+    points: SurfacePoints
+    mirrored_points: SurfacePoints
     uv_table: UvTable | None
+
+
+def _with_vertices(points: SurfacePoints, vertices: Int32) -> SurfacePoints:
+    """The points, and behind them some vertices themselves."""
+    weights = np.tile(np.array([1, 0, 0], np.float32), (len(vertices), 1))
+    return SurfacePoints(
+        np.concatenate([points.vertices, np.repeat(vertices[:, None], 3, axis=1)]),
+        np.concatenate([points.weights, weights]),
+    )
 
 
 def check_components(fit: Fit, model: MorphableModel, name: str) -> None:
@@ -136,20 +159,23 @@ def check_components(fit: Fit, model: MorphableModel, name: str) -> None:
 
 
 def make_samples(entries: Sequence[FitEntry], recipe: Recipe) -> Iterator[tuple[FitEntry, list[Sample] | SampleError]]:
-    """The samples of many fits, in order; a fit that cannot be used gives its :class:`SampleError` instead."""
+    """The samples of many fits, in order; a fit that cannot be used gives its :class:`SampleError` instead.
+
+    Each step is taken for a batch of fits before the next one: steps that take turns empty the caches for each other.
+    """
     for start in range(0, len(entries), BATCH):
         batch = entries[start : start + BATCH]
         fits = [_read_checked(entry, recipe.model) for entry in batch]
         faces = iter(recipe.faces([fit for fit in fits if isinstance(fit, Fit)]))
+        waiting, held = list[tuple[FitEntry, _Work | SampleError]](), 0
         for entry, fit in zip(batch, fits, strict=True):
-            if isinstance(fit, SampleError):
-                yield entry, fit
-                continue
-            face = next(faces)
-            try:
-                yield entry, samples_of_fit(entry, fit, read_photograph(entry.image), face, recipe)
-            except SampleError as error:
-                yield entry, error
+            work = fit if isinstance(fit, SampleError) else _begin(entry, fit, next(faces))
+            waiting.append((entry, work))
+            held += 0 if isinstance(work, SampleError) else work.photograph.nbytes
+            if held > HELD_BYTES:
+                yield from _finished(waiting, recipe)
+                waiting, held = [], 0
+        yield from _finished(waiting, recipe)
 
 
 def samples_of_fit(entry: FitEntry, fit: Fit, photograph: Image, face: Face, recipe: Recipe) -> list[Sample]:
@@ -159,60 +185,134 @@ def samples_of_fit(entry: FitEntry, fit: Fit, photograph: Image, face: Face, rec
     face : one of :meth:`Recipe.faces`
     Raises :class:`SampleError` if the face lies outside the photograph or has no extent.
     """
-    points_image = pose_vertices(face.vertices, fit.pose, photograph.shape[0])
-    keypoints_image = points_image[recipe.among_needed.keypoints68]
-    box = box_around(keypoints_image)
-    check_in_picture(keypoints_image, box, photograph)
-    samples = []
-    for mirror in (False, True) if recipe.flip == "mirror" else (False,):
-        jittered = entry.split != "test"
-        generator = crop_generator(recipe.seed, entry.sample_id, mirror or entry.flipped) if jittered else None
-        crop = place_crop(box, recipe.crop, generator).on_ground(face.ground)
-        samples.append(_sample(entry, fit, photograph, points_image, crop, recipe, mirror=mirror))
-    return samples
+    work = _Work(entry, fit, face, photograph)
+    for step in _STEPS:
+        step(work, recipe)
+    return work.samples
 
 
-def _sample(
-    entry: FitEntry,
-    fit: Fit,
-    photograph: Image,
-    points_image: Float32,
-    crop: Crop,
-    recipe: Recipe,
-    *,
-    mirror: bool,
-) -> Sample:
-    among = recipe.among_needed
-    landmarks = crop.apply((among.mirrored_landmarks if mirror else among.landmarks).gather(points_image))
-    keypoints = crop.apply(points_image[among.keypoints68])
-    stored_crop = crop
-    if mirror:
-        landmarks, keypoints = flip_points(landmarks, crop.size), flip_keypoints(keypoints, crop.size)
-        stored_crop = crop.mirrored(photograph.shape[1])
-    _check_range(crop.size, landmarks, keypoints)
-    image = warp(photograph, crop, mirror=mirror)
-    return Sample(
-        sample_id=entry.mirrored_id if mirror else entry.sample_id,
-        group=entry.group,
-        split=entry.split,
-        flipped=mirror or entry.flipped,
-        mirrored=mirror,
-        jpeg=simplejpeg.encode_jpeg(image, recipe.jpeg_quality, "RGB", "420"),
-        landmarks=landmarks,
-        keypoints68=keypoints,
-        pose=fit.pose,
-        shape=fit.shape,
-        expression=fit.expression,
-        crop=stored_crop.as_array(),
-        image_size=(photograph.shape[0], photograph.shape[1]),
-        position_map=_packed_map(points_image, crop, recipe, mirror=mirror) if recipe.position_maps else None,
-    )
+@dataclass(slots=True, eq=False)
+class _Work:
+    """A fit on its way to its samples. Each step fills in what the next ones need; lists have one item a sample.
+
+    points_image : (n, 3) float32, pixels, image frame: the needed vertices
+    generators : of the crops' jitter; None for none
+    crops : of the photograph as it is, also that of the mirror image
+    points : (N + 68, 3) float32, pixels, crop frame: landmarks, and keypoints
+    images : (S, S, 3) uint8, RGB
+    maps : packed position maps
+    """
+
+    entry: FitEntry
+    fit: Fit
+    face: Face
+    photograph: Image
+    points_image: Float32 = field(init=False)
+    generators: list[np.random.Generator | None] = field(init=False)
+    crops: list[Crop] = field(init=False)
+    points: list[Float32] = field(init=False)
+    images: list[Image] = field(init=False)
+    jpegs: list[bytes] = field(init=False)
+    maps: list[bytes] | list[None] = field(init=False)
+    samples: list[Sample] = field(init=False)
 
 
-def _packed_map(points_image: Float32, crop: Crop, recipe: Recipe, *, mirror: bool) -> bytes:
+def _begin(entry: FitEntry, fit: Fit, face: Face) -> _Work | SampleError:
+    try:
+        return _Work(entry, fit, face, read_photograph(entry.image))
+    except SampleError as error:
+        return error
+
+
+def _finished(
+    waiting: list[tuple[FitEntry, _Work | SampleError]], recipe: Recipe
+) -> Iterator[tuple[FitEntry, list[Sample] | SampleError]]:
+    works: list[_Work | SampleError] = [work for _, work in waiting]
+    for step in _STEPS:
+        for n, work in enumerate(works):
+            try:
+                if not isinstance(work, SampleError):
+                    step(work, recipe)
+            except SampleError as error:
+                works[n] = error
+    for (entry, _), work in zip(waiting, works, strict=True):
+        yield entry, work if isinstance(work, SampleError) else work.samples
+
+
+def _pose(work: _Work, recipe: Recipe) -> None:
+    work.points_image = pose_vertices(work.face.vertices, work.fit.pose, work.photograph.shape[0])
+
+
+def _seed_crops(work: _Work, recipe: Recipe) -> None:
+    entry = work.entry
+    work.generators = [
+        crop_generator(recipe.seed, entry.sample_id, mirror or entry.flipped) if entry.split != "test" else None
+        for mirror in recipe.mirrors
+    ]
+
+
+def _lay_crops(work: _Work, recipe: Recipe) -> None:
+    keypoints = work.points_image[recipe.among_needed.keypoints68]
+    box = box_around(keypoints)
+    check_in_picture(keypoints, box, work.photograph)
+    work.crops = [place_crop(box, recipe.crop, one).on_ground(work.face.ground) for one in work.generators]
+
+
+def _gather_points(work: _Work, recipe: Recipe) -> None:
+    work.points, among = [], recipe.among_needed
+    for crop, mirror in zip(work.crops, recipe.mirrors, strict=True):
+        points = crop.apply((among.mirrored_points if mirror else among.points).gather(work.points_image))
+        if mirror:
+            points = flip_points(points, crop.size)
+        _check_range(crop.size, points)
+        work.points.append(points)
+
+
+def _cut_images(work: _Work, recipe: Recipe) -> None:
+    sides = zip(work.crops, recipe.mirrors, strict=True)
+    work.images = [warp(work.photograph, crop, mirror=mirror) for crop, mirror in sides]
+
+
+def _encode_images(work: _Work, recipe: Recipe) -> None:
+    work.jpegs = [simplejpeg.encode_jpeg(image, recipe.jpeg_quality, "RGB", "420") for image in work.images]
+
+
+def _render_maps(work: _Work, recipe: Recipe) -> None:
     table = recipe.among_needed.uv_table
-    assert table is not None
-    return pack_map(render_fixed_point(table, crop.apply(points_image), crop.size, mirror=mirror))
+    if table is None:
+        work.maps = [None] * len(work.crops)
+        return
+    work.maps = [
+        pack_map(render_fixed_point(table, crop.apply(work.points_image), crop.size, mirror=mirror))
+        for crop, mirror in zip(work.crops, recipe.mirrors, strict=True)
+    ]
+
+
+def _collect(work: _Work, recipe: Recipe) -> None:
+    entry, fit, (height, width) = work.entry, work.fit, work.photograph.shape[:2]
+    parts = zip(recipe.mirrors, work.crops, work.points, work.jpegs, work.maps, strict=True)
+    work.samples = [
+        Sample(
+            sample_id=entry.mirrored_id if mirror else entry.sample_id,
+            group=entry.group,
+            split=entry.split,
+            flipped=mirror or entry.flipped,
+            mirrored=mirror,
+            jpeg=jpeg,
+            landmarks=points[:-KEYPOINTS],
+            keypoints68=points[-KEYPOINTS:],
+            pose=fit.pose,
+            shape=fit.shape,
+            expression=fit.expression,
+            crop=(crop.mirrored(width) if mirror else crop).as_array(),
+            image_size=(height, width),
+            position_map=position_map,
+        )
+        for mirror, crop, points, jpeg, position_map in parts
+    ]
+
+
+_STEPS = (_pose, _seed_crops, _lay_crops, _gather_points, _cut_images, _encode_images, _render_maps, _collect)
 
 
 def mesh_in_image(model: MorphableModel, fit: Fit, image_height: int) -> Float32:
@@ -229,11 +329,10 @@ def _read_checked(entry: FitEntry, model: MorphableModel) -> Fit | SampleError:
     return fit
 
 
-def _check_range(size: int, *points: Float32) -> None:
+def _check_range(size: int, points: Float32) -> None:
     low, high = landmark_range_px(size)
-    for array in points:
-        if not (low <= array.min() and array.max() <= high):  # NaN is not in range either
-            raise SampleError("landmarks-out-of-range", f"landmarks leave the range of {low:g} to {high:g} px")
+    if not (low <= points.min() and points.max() <= high):  # NaN is not in range either
+        raise SampleError("landmarks-out-of-range", f"landmarks leave the range of {low:g} to {high:g} px")
 
 
 def check_in_picture(keypoints_image: Float32, box: Float64, photograph: Image) -> None:

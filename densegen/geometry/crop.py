@@ -109,7 +109,7 @@ class Crop:
 def crop_generator(seed: int, sample_id: str, flipped: bool) -> np.random.Generator:
     """The random numbers of one sample's crop: they depend on these three and on nothing else."""
     key = hashlib.sha256(f"densegen crop\n{seed}\n{sample_id}\n{int(flipped)}".encode()).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(key[:16], "little")))
+    return np.random.Generator(np.random.PCG64(np.frombuffer(key[:16], "<u4")))
 
 
 def box_around(points: npt.NDArray[np.floating]) -> Float64:
@@ -172,8 +172,10 @@ def place_crop(box: Float64, recipe: CropRecipe, generator: np.random.Generator 
     """
     factor, shift = 1.0, (0.0, 0.0)
     if generator is not None:
-        factor = generator.uniform(1 - recipe.scale_jitter, 1 + recipe.scale_jitter)
-        shift = tuple(generator.uniform(-recipe.shift_jitter, recipe.shift_jitter, size=2).tolist())
+        scale_low, scale_high, move = 1 - recipe.scale_jitter, 1 + recipe.scale_jitter, recipe.shift_jitter
+        drawn = generator.random(3).tolist()
+        factor = scale_low + (scale_high - scale_low) * drawn[0]
+        shift = (2 * move * drawn[1] - move, 2 * move * drawn[2] - move)
     left, top, right, bottom = box.tolist()
     mean_side = ((right - left) + (bottom - top)) / 2
     if not math.isfinite(mean_side) or mean_side < 1:

@@ -70,9 +70,9 @@ def read_fit(path: str | Path, *, optional: bool = True) -> Fit:
     pose = _pose(contents, path)
     if pose[6] == 0:
         raise SampleError("fit-invalid", f"{path.name}: the scale is 0")
-    if (turned := float(np.abs(pose[:3]).max())) > MAX_ANGLE_RAD:
+    if (turned := max(map(abs, pose[:3].tolist()))) > MAX_ANGLE_RAD:
         raise SampleError("fit-invalid", f"{path.name}: an angle is {turned:g} rad, at most {MAX_ANGLE_RAD:g}")
-    if (far := float(np.abs(pose[3:6]).max())) > MAX_TRANSLATION_PX:
+    if (far := max(map(abs, pose[3:6].tolist()))) > MAX_TRANSLATION_PX:
         raise SampleError("fit-invalid", f"{path.name}: the translation is {far:g} px, at most {MAX_TRANSLATION_PX:g}")
     keypoints_3d = _matrix(contents, "pt3d_68", 3)
     if keypoints_3d is not None and keypoints_3d.shape[1] != KEYPOINTS:

@@ -20,7 +20,7 @@ from densegen.geometry.position_map import decode_fixed_point
 from densegen.ibug68 import KEYPOINT_MIRROR
 from densegen.index.vertex_index import VertexIndex
 from densegen.sources.fit_list import FitEntry
-from densegen.sources.fits import Fit
+from densegen.sources.fits import Fit, fit_bytes
 from tests.densegen.index.test_landmark import pixel_index
 
 ENTRY = FitEntry("A/a", Path("a.mat"), Path("a.jpg"), "A/a", "train", False, "A/a.jpg")
@@ -135,15 +135,43 @@ def samples(made: list[Sample] | SampleError) -> list[Sample]:
     return made
 
 
-def test_pixels_do_not_depend_on_the_batch(recipe: Recipe, plan: Plan) -> None:
-    together = [made for _, made in make_samples(plan.entries, recipe)]
+@pytest.mark.parametrize("held", [0, 2_000_000], ids=["one at a time", "three at a time"])
+def test_pixels_do_not_depend_on_the_batch(
+    recipe: Recipe, plan: Plan, monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    together = list(make_samples(plan.entries, recipe))
     alone = [made for entry in plan.entries for _, made in make_samples([entry], recipe)]
-    for first, second in zip(together, alone, strict=True):
-        assert isinstance(first, list)
-        assert isinstance(second, list)
-        for one, other in zip(first, second, strict=True):
-            assert one.jpeg == other.jpeg
+    monkeypatch.setattr("densegen.dataset.pipeline.HELD_BYTES", held)
+    bounded = list(make_samples(plan.entries, recipe))
+    assert [entry for entry, _ in together] == [entry for entry, _ in bounded] == list(plan.entries)
+    for (_, first), second, (_, third) in zip(together, alone, bounded, strict=True):
+        for one, other, another in zip(samples(first), samples(second), samples(third), strict=True):
+            assert one.jpeg == other.jpeg == another.jpeg
             assert (one.landmarks == other.landmarks).all()
+            assert (one.landmarks == another.landmarks).all()
+
+
+def test_a_fit_that_fails_at_any_step_leaves_its_neighbours_as_they_are(
+    recipe: Recipe, plan: Plan, tmp_path: Path, fit: Fit
+) -> None:
+    good, away, cut = plan.entries[0], tmp_path / "away.mat", tmp_path / "cut.jpg"
+    pose = fit.pose.copy()
+    pose[3] = 5000
+    away.write_bytes(fit_bytes(dataclasses.replace(fit, pose=pose), "a test"))
+    cut.write_bytes(good.image.read_bytes()[:3000])
+    entries = [
+        good,
+        dataclasses.replace(good, fit=tmp_path / "none.mat"),
+        dataclasses.replace(good, image=cut),
+        dataclasses.replace(good, fit=away),
+        plan.entries[1],
+    ]
+    made = [result for _, result in make_samples(entries, recipe)]
+    reasons = [one.reason for one in made if isinstance(one, SampleError)]
+    assert reasons == ["fit-missing", "image-unreadable", "face-outside"]
+    for entry, found in ((entries[0], made[0]), (entries[4], made[4])):
+        ((_, alone),) = make_samples([entry], recipe)
+        assert [one.jpeg for one in samples(found)] == [one.jpeg for one in samples(alone)]
 
 
 @pytest.mark.parametrize(("tx", "ty"), [(900.0, 230.0), (-300.0, 230.0), (210.0, 900.0)])
