@@ -123,7 +123,7 @@ from densegen.index.vertex_index import read_index
 recipe = Recipe(face_model(), read_index(find_data_file("vertex_index_520.yaml")))
 fit, image = make_portrait(0, 0)
 recipe.faces([fit])
-position_map.render_fixed_point(recipe.uv_table, 0 * recipe.model.mean)
+position_map.render_fixed_point(recipe.uv_table, 0 * recipe.model.mean, Crop(1, 0, 0))
 recipe.landmarks.gather(recipe.model.mean), warp(image, Crop(0.9, 0, 0)), warp(image, Crop(0.3, 0, 0))
 exec(FIT)
 looked = 0

@@ -22,6 +22,7 @@ from densegen.geometry.crop import Crop
 from densegen.geometry.flip import flip_position_map
 from densegen.geometry.pose import pose_vertices
 from densegen.geometry.position_map import UvTable, make_uv_table
+from densegen.geometry.surface import used_vertices
 from densegen.sources.fits import Fit
 
 __all__ = ["MapRenderer", "StoredFit", "check_model", "stored_fit", "write_position_maps"]
@@ -62,7 +63,7 @@ class MapRenderer:
     def _needed(self) -> tuple[Float32, UvTable]:
         """The model's basis at the vertices that the maps show, and the table for these alone."""
         table = make_uv_table(self.model.uv, self.model.triangles)
-        needed = np.unique(table.points.vertices)
+        needed = used_vertices(table.points)
         return self.model.basis_at(needed), table.among(needed)
 
     def render(self, fits: Sequence[StoredFit]) -> Iterator[tuple[Float32, Mask]]:

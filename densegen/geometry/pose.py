@@ -88,7 +88,8 @@ def proper_pose(pose: npt.NDArray[np.floating]) -> Float32:
         pitch, yaw, roll, scale = -pitch, -yaw, roll + math.pi, -scale
     first = [_wrap(angle) for angle in (pitch, yaw, roll)]
     second = [_wrap(angle) for angle in (pitch + math.pi, math.pi - yaw, roll + math.pi)]
-    angles = first if abs(first[0]) <= abs(second[0]) else second
+    # A quarter turn as float32 is a little more than one, and stays as it is when it is read again.
+    angles = first if abs(np.float32(first[0])) <= np.float32(math.pi / 2) else second
     return np.array([*angles, tx, ty, tz, scale], np.float32)
 
 

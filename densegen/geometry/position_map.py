@@ -12,10 +12,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from densegen.arrays import Float32, Float64, Int32, Mask
 from densegen.conventions import CROP_SIZE, UV_SIZE, position_map_grid_px
 from densegen.errors import SampleError
+from densegen.geometry.crop import Crop
 from densegen.geometry.kernels import kernel
 from densegen.geometry.surface import SurfacePoints
 from densegen.geometry.uv import uv_pixels
@@ -49,7 +54,7 @@ class UvTable:
         return result.reshape(size, size, 3)
 
     def among(self, vertices: Int32) -> UvTable:
-        """The same table for a mesh of which only these vertices are there, (n,) ascending."""
+        """The same table for a mesh of which only these vertices are there, (n,) in any order."""
         return UvTable(self.points.among(vertices), self.valid)
 
     @cached_property
@@ -58,10 +63,14 @@ class UvTable:
         return np.flatnonzero(self.valid).astype(np.int32)
 
     @cached_property
-    def mirrored_places(self) -> Int32:
-        """(n,) int32: where the covered pixels are in the mirror image."""
-        width = len(self.valid)
-        return (self.places + (width - 1 - 2 * (self.places % width))).astype(np.int32)
+    def mirrored(self) -> UvTable:
+        """The table of the mirror image, which shows the same points in reversed columns; its points are in row-major
+        order, too.
+        """
+        places = np.zeros(self.valid.shape, np.int32)
+        places[self.valid] = np.arange(len(self.points))
+        valid = np.ascontiguousarray(self.valid[:, ::-1])
+        return UvTable(self.points[places[:, ::-1][valid]], valid)
 
 
 def make_uv_table(uv: Float64, triangles: Int32, size: int = UV_SIZE) -> UvTable:
@@ -105,24 +114,25 @@ def encode_fixed_point(position_map: Float32, valid: Mask, size: int = CROP_SIZE
 
 
 def render_fixed_point(
-    table: UvTable, mesh_crop: Float32, size: int = CROP_SIZE, *, mirror: bool = False
+    table: UvTable, points_image: Float32, crop: Crop, *, mirror: bool = False
 ) -> npt.NDArray[np.uint16]:
-    """What :func:`encode_fixed_point` gives of a mesh's position map, or of its mirror image, in one pass, to the same
-    bits.
+    """What :func:`encode_fixed_point` gives of a mesh's position map in a crop, or of its mirror image, in one pass, to
+    the same bits.
 
-    mesh_crop : (V, 3) float32, pixels, crop frame
+    points_image : (V, 3) float32, pixels, image frame
     returns : (S, S, 3) uint16; 0 if not valid
 
     Raises :class:`SampleError` if a position does not fit into the range.
     """
-    step, offset = map(np.float32, position_map_grid_px(size))
-    mesh = np.ascontiguousarray(mesh_crop, np.float32)
-    result = np.zeros((*table.valid.shape, 3), np.uint16)
-    places = table.mirrored_places if mirror else table.places
-    arguments = (table.points.vertices, table.points.weights, places, np.float32(size - 1), mirror)
-    if not _render(mesh, *arguments, offset, np.float32(1) / step, result.reshape(-1, 3)):
-        raise _out_of_range(size)
-    return result
+    step, offset = map(np.float32, position_map_grid_px(crop.size))
+    shown = table.mirrored if mirror else table
+    sign, shift = map(np.float32, (-1, crop.size - 1) if mirror else (1, 0))
+    result = np.zeros(3 * shown.valid.size + 1, np.uint16)  # a spare number, see _step
+    mesh = _in_crop(np.ascontiguousarray(points_image, np.float32), *map(np.float32, crop.as_array()))
+    points = (shown.points.vertices, shown.points.weights, shown.places)
+    if not _render(mesh, *points, sign, shift, offset, np.float32(1) / step, result):
+        raise _out_of_range(crop.size)
+    return result[:-1].reshape(*shown.valid.shape, 3)
 
 
 def _out_of_range(size: int) -> SampleError:
@@ -143,55 +153,103 @@ def decode_fixed_point(encoded: npt.NDArray[np.uint16], valid: Mask, size: int =
     return decoded
 
 
+_LANES = 4
+_FLOATS, _NUMBERS, _STEPS = (ir.VectorType(kind, _LANES) for kind in (ir.FloatType(), ir.IntType(32), ir.IntType(16)))
+
+
+def _step(
+    typing_context: Any, mesh: Any, i: Any, j: Any, k: Any, a: Any, b: Any, c: Any, sign: Any, shift: Any,
+    offset: Any, steps_per_px: Any, out: Any, to: Any,
+) -> Any:  # fmt: skip
+    """``out[to : to + 3] = rint((p - offset) * steps_per_px)`` of the point ``p = a mesh[i] + b mesh[j] + c mesh[k]``,
+    whose x becomes ``sign x + shift`` first; whether all three fit into uint16.
+
+    ``out[to + 3]`` becomes 0, so points go through ``out`` from left to right, and a spare number stands at its end.
+
+    mesh : (4 V,) float32, x, y, z and a spare number of each vertex; i, j, k : uint32; a, b, c, sign, shift, offset,
+        steps_per_px : float32; out : (n,) uint16; to : int
+    """
+    if (mesh.dtype, mesh.layout, out.dtype, out.layout) != (types.float32, "C", types.uint16, "C"):
+        return None  # numba says that no such function is known
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def lanes(*numbers: Any) -> Any:
+            vector = ir.Constant(_FLOATS, ir.Undefined)
+            for lane, number in enumerate(numbers):
+                vector = builder.insert_element(vector, number, ir.Constant(ir.IntType(32), lane))
+            return vector
+
+        def constant(number: float) -> Any:
+            return ir.Constant(ir.FloatType(), number)
+
+        source = context.make_array(mesh)(context, builder, arguments[0]).data
+        target = context.make_array(out)(context, builder, arguments[11]).data
+        vertices = [context.cast(builder, arguments[n], signature.args[n], types.intp) for n in (1, 2, 3)]
+        weighted = [
+            builder.fmul(
+                lanes(*[weight] * _LANES),
+                builder.load(
+                    builder.bitcast(
+                        builder.gep(source, [builder.mul(vertex, context.get_constant(types.intp, 3))]),
+                        _FLOATS.as_pointer(),
+                    ),
+                    align=4,
+                ),
+            )
+            for vertex, weight in zip(vertices, arguments[4:7], strict=True)
+        ]
+        sign, shift, offset, steps_per_px = arguments[7:11]
+        one, zero = constant(1), constant(0)
+        point = builder.fadd(builder.fadd(weighted[0], weighted[1]), weighted[2])
+        point = builder.fadd(builder.fmul(point, lanes(sign, one, one, one)), lanes(shift, zero, zero, zero))
+        steps = builder.fmul(builder.fsub(point, lanes(*[offset] * _LANES)), lanes(*[steps_per_px] * _LANES))
+        kind = ir.FunctionType(_FLOATS, [_FLOATS])
+        round_all = cgutils.get_or_insert_function(builder.module, kind, "llvm.rint.v4f32")  # type: ignore[no-untyped-call]
+        steps = builder.call(round_all, [steps])
+        inside = builder.and_(  # NaN is not
+            builder.fcmp_ordered(">=", steps, lanes(*[zero] * _LANES)),
+            builder.fcmp_ordered("<=", steps, lanes(*[constant(65535)] * _LANES)),
+        )
+        steps = builder.insert_element(steps, zero, ir.Constant(ir.IntType(32), _LANES - 1))
+        kept = builder.trunc(builder.fptosi(steps, _NUMBERS), _STEPS)
+        place = context.cast(builder, arguments[12], signature.args[12], types.intp)
+        builder.store(kept, builder.bitcast(builder.gep(target, [place]), _STEPS.as_pointer()), align=2)
+        three = ir.Constant(ir.IntType(_LANES), 0b111)
+        return builder.icmp_unsigned("==", builder.and_(builder.bitcast(inside, ir.IntType(_LANES)), three), three)
+
+    kinds = (mesh, i, j, k, a, b, c, sign, shift, offset, steps_per_px, out, to)
+    return types.boolean(*kinds), generate
+
+
+_step_of_point: Any = intrinsic(_step)
+"""numba's compiler makes vectors of loops, not of the axes of a point: this halves the time."""
+
+
 @kernel
 def _render(
-    mesh: Any,
-    vertices: Any,
-    weights: Any,
-    places: Any,
-    last: Any,
-    mirror: bool,
-    offset: Any,
-    steps_per_px: Any,
-    out: Any,
-) -> bool:
-    """Fill ``out``, (S * S, 3), at its places; False if a position does not fit. ``last`` is the crop's last pixel.
-
-    Some positions at a time, in loops without branches, which the compiler turns into vector instructions; unsigned
-    indices are not tested for negative ones.
-    """
-    positions, steps = np.empty((256, 3), np.float32), np.empty((256, 3), np.uint16)
-    for start in range(0, len(vertices), 256):
-        count = min(256, len(vertices) - start)
-        for n in range(count):
-            i, j, k = (
-                np.uint32(vertices[start + n, 0]),
-                np.uint32(vertices[start + n, 1]),
-                np.uint32(vertices[start + n, 2]),
-            )
-            a, b, c = weights[start + n]
-            positions[n, 0] = a * mesh[i, 0] + b * mesh[j, 0] + c * mesh[k, 0]
-            positions[n, 1] = a * mesh[i, 1] + b * mesh[j, 1] + c * mesh[k, 1]
-            positions[n, 2] = a * mesh[i, 2] + b * mesh[j, 2] + c * mesh[k, 2]
-        if mirror:
-            for n in range(count):
-                positions[n, 0] = last - positions[n, 0]
-        if not _to_steps(positions[:count].reshape(-1), offset, steps_per_px, steps[:count].reshape(-1)):
-            return False
-        for n in range(count):
-            place = np.uint32(places[start + n])
-            out[place, 0], out[place, 1], out[place, 2] = steps[n]
-    return True
+    mesh: Any, vertices: Any, weights: Any, places: Any, sign: Any, shift: Any, offset: Any, steps_per_px: Any, out: Any
+) -> Any:  # fmt: skip
+    """Fill ``out`` at its places, ascending; whether all positions fit."""
+    fit = True
+    for n in range(len(vertices)):
+        # Unsigned indices are not tested for negative ones.
+        i, j, k = np.uint32(vertices[n, 0]), np.uint32(vertices[n, 1]), np.uint32(vertices[n, 2])
+        a, b, c = weights[n]
+        fit &= _step_of_point(mesh, i, j, k, a, b, c, sign, shift, offset, steps_per_px, out, 3 * places[n])
+    return fit
 
 
 @kernel
-def _to_steps(positions: Any, offset: Any, steps_per_px: Any, out: Any) -> Any:
-    outside = np.uint32(0)
-    for n in range(len(positions)):
-        step = np.rint((positions[n] - offset) * steps_per_px)
-        outside |= np.uint32(not (np.float32(0) <= step <= np.float32(65535)))  # NaN is outside, too
-        out[n] = np.uint16(np.int32(step))
-    return outside == 0
+def _in_crop(points: Any, scale: Any, x: Any, y: Any, z: Any) -> Any:
+    """(3 V + 1,) float32: what :meth:`Crop.apply` makes of (V, 3), and a spare number."""
+    out = np.empty(3 * len(points) + 1, np.float32)
+    out[-1] = 0
+    placed = out[:-1].reshape(-1, 3)
+    for n in range(len(points)):
+        placed[n, 0] = points[n, 0] * scale + x
+        placed[n, 1] = points[n, 1] * scale + y
+        placed[n, 2] = points[n, 2] * scale + z
+    return out
 
 
 @kernel

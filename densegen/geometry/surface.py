@@ -13,7 +13,7 @@ from densegen.conventions import UV_SIZE
 from densegen.geometry.kernels import kernel
 from densegen.geometry.uv import uv_pixels
 
-__all__ = ["SurfacePoints", "UvMesh", "locate"]
+__all__ = ["SurfacePoints", "UvMesh", "locate", "used_vertices"]
 
 
 class UvMesh(Protocol):
@@ -51,13 +51,23 @@ class SurfacePoints:
         return SurfacePoints(self.vertices[rows], self.weights[rows])
 
     def among(self, vertices: Int32) -> SurfacePoints:
-        """The same points of a mesh of which only these vertices are there, (n,) ascending."""
-        return SurfacePoints(np.searchsorted(vertices, self.vertices).astype(np.int32), self.weights)
+        """The same points of a mesh of which only these vertices are there, (n,) in any order."""
+        order = np.argsort(vertices)
+        rows = order[np.searchsorted(vertices, self.vertices, sorter=order)]
+        return SurfacePoints(rows.astype(np.int32), self.weights)
 
     def gather(self, mesh: Float32) -> Float32:
         """The points on a posed mesh: (V, 3) float32 -> (N, 3) float32, in the mesh's frame and unit."""
         points: Float32 = _gather(np.ascontiguousarray(mesh, np.float32), self.vertices, self.weights)
         return points
+
+
+def used_vertices(*points: SurfacePoints) -> Int32:
+    """(n,) int32: the vertices that points are made of, in the order in which they are first used: a pass over the
+    points finds each near the one before.
+    """
+    vertices, first = np.unique(np.concatenate([one.vertices.ravel() for one in points]), return_index=True)
+    return vertices[np.argsort(first)]
 
 
 def locate(pixels: Float64, mesh: UvMesh) -> tuple[SurfacePoints, Mask]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from densegen.dataset.pipeline import Recipe, mesh_in_image
 from densegen.errors import SampleError
 from densegen.face.morphable_model import MorphableModel
+from densegen.geometry.crop import Crop
 from densegen.geometry.flip import flip_position_map
 from densegen.geometry.position_map import decode_fixed_point, encode_fixed_point, make_uv_table, render_fixed_point
 from densegen.geometry.uv import uv_pixels
@@ -71,15 +72,15 @@ def test_no_pixel_is_extrapolated_and_none_is_missing_inside(model: MorphableMod
 def test_one_pass_gives_the_bits_of_its_steps(
     model: MorphableModel, fit: Fit, recipe: Recipe, mirror: bool, size: int
 ) -> None:
-    mesh = mesh_in_image(model, fit, 450) * np.float32(size / 450)
-    position_map, valid = recipe.uv_table.position_map(mesh), recipe.uv_table.valid
+    mesh, crop = mesh_in_image(model, fit, 450), Crop(size / 450, 1.5, -2.25, 0.75, size)
+    position_map, valid = recipe.uv_table.position_map(crop.apply(mesh)), recipe.uv_table.valid
     if mirror:
         position_map, valid = flip_position_map(position_map, valid, size)
     expected = encode_fixed_point(position_map, valid, size)
-    assert np.array_equal(render_fixed_point(recipe.uv_table, mesh, size, mirror=mirror), expected)
+    assert np.array_equal(render_fixed_point(recipe.uv_table, mesh, crop, mirror=mirror), expected)
     for far in (1e4, -1e4, np.nan):
         with pytest.raises(SampleError, match="leaves the fixed-point range"):
-            render_fixed_point(recipe.uv_table, mesh + np.float32(far), size, mirror=mirror)
+            render_fixed_point(recipe.uv_table, mesh + np.float32(far), crop, mirror=mirror)
 
 
 def test_fixed_point_is_within_half_a_step() -> None:
