@@ -165,21 +165,28 @@ def _cut(points: Float32) -> Int32:
     """(N,) int32: all points so that those near each other follow one another, in whole groups of whole patches; the
     last one is repeated until they are.
     """
+    rows = np.pad(np.arange(len(points), dtype=np.int32), (0, -len(points) % (SIBLINGS * PATCH)), mode="edge")
+    _halve(points, rows)
+    return rows
+
+
+@kernel
+def _halve(points: Any, rows: Any) -> None:
+    """Sort rows along the longest side of their points' box, then each half of them, until they are patches."""
     group = SIBLINGS * PATCH
-    rows = np.pad(np.arange(len(points), dtype=np.int32), (0, -len(points) % group), mode="edge")
-    done: list[Int32] = []
-    waiting = [rows]
-    while waiting:
-        rows = waiting.pop()
-        if len(rows) <= PATCH:
-            done.append(rows)
+    waiting = [(0, len(rows))]
+    while len(waiting) > 0:
+        start, stop = waiting.pop()
+        if stop - start <= PATCH:
             continue
-        axis = int(np.ptp(points[rows], axis=0).argmax())
-        rows = rows[np.argsort(points[rows, axis], kind="stable")]
-        unit = group if len(rows) > group else PATCH
-        middle = unit * (len(rows) // unit // 2)
-        waiting += [rows[middle:], rows[:middle]]
-    return np.concatenate(done)
+        some = points[rows[start:stop]]
+        sides = np.array([some[:, axis].max() - some[:, axis].min() for axis in range(3)])
+        order = np.argsort(some[:, sides.argmax()], kind="mergesort")  # a stable one
+        rows[start:stop] = rows[start:stop][order]
+        unit = group if stop - start > group else PATCH
+        middle = start + unit * ((stop - start) // unit // 2)
+        waiting.append((start, middle))
+        waiting.append((middle, stop))
 
 
 @kernel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from densegen.conventions import UV_LAYOUT
 from densegen.errors import ConfigurationError, FormatError
 from densegen.face.components import combine
 from densegen.files import file_size, write_bytes
+from densegen.geometry.kernels import warm_up
 from densegen.geometry.uv import mirror_from_uv, uv_pixels
 from densegen.ibug68 import KEYPOINTS
 from densegen.records import first_problem
@@ -308,9 +310,17 @@ def _read(path: Path, in_file: tuple[str, ...] = ()) -> MorphableModel:
         shape_names=about.shape_names,
         expression_names=about.expression_names,
     )
-    if model.fingerprint != about.fingerprint:
+    if (_fingerprint_meanwhile(model) if in_file else model.fingerprint) != about.fingerprint:
         raise FormatError(f"{path.name} is damaged: its numbers do not match its fingerprint; make it again")
     return model
+
+
+def _fingerprint_meanwhile(model: MorphableModel) -> str:
+    """A large model's fingerprint takes half a second in C; numba, which its reader needs next, prepares itself then."""
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(lambda: model.fingerprint)
+        warm_up()
+        return found.result()
 
 
 def _refuse_others(path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numba
 
-__all__ = ["kernel", "loose_kernel"]
+__all__ = ["kernel", "loose_kernel", "warm_up"]
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,3 +33,13 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any
     except RuntimeError:  # numba's "no locator available"
         compiled = numba.njit(nogil=True, **options)(function)
     return compiled
+
+
+@kernel
+def _nothing() -> None:
+    pass
+
+
+def warm_up() -> None:
+    """What a process's first kernel would wait for, half a second of numba's own preparations."""
+    _nothing()
