@@ -316,7 +316,7 @@ def _read(path: Path, in_file: tuple[str, ...] = ()) -> MorphableModel:
 
 
 def _fingerprint_meanwhile(model: MorphableModel) -> str:
-    """A large model's fingerprint takes half a second in C; numba, which its reader needs next, prepares itself then."""
+    """A large model takes half a second of hashing in C; numba, which its reader needs next, prepares itself then."""
     with ThreadPoolExecutor(1) as pool:
         found = pool.submit(lambda: model.fingerprint)
         warm_up()
