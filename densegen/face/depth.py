@@ -132,18 +132,23 @@ def make_depth_search(model: MorphableModel) -> DepthSearch:
     patches = _cut(model.mean).reshape(-1, SIBLINGS, PATCH)
     groups = patches.reshape(len(patches), -1)
     mean = model.mean.astype(np.float64)
-    middles = _middles(mean, groups), _middles(mean, patches)
+    group_middles, patch_middles = _middles(mean, groups), _middles(mean, patches)
     basis = (*model.shape_basis, *model.expression_basis)
-    reaches = [np.empty((len(basis), *of.shape), np.float32) for of in middles]
+    of_groups, of_patches = (
+        np.empty((middles.size, 4, len(basis)), np.float32) for middles in (group_middles, patch_middles)
+    )
     size = np.empty(len(basis) + 1)
     for k, component in enumerate(basis):
-        size[k] = _farthest(np.ascontiguousarray(component), patches, *middles, *(reach[k] for reach in reaches))
+        row = np.ascontiguousarray(component)
+        size[k] = _farthest(row, k, patches, group_middles, patch_middles, of_groups, of_patches)
     size[-1] = np.sqrt((mean**2).sum(axis=1).max())
-    of_groups, of_patches = (
-        _sets(model, sets.reshape(of.size, -1), of.ravel(), reach.reshape(len(basis), of.size))
-        for sets, of, reach in zip((groups, patches), middles, reaches, strict=True)
+    return DepthSearch(
+        model,
+        patches,
+        _Sets(of_groups, _mean_of_sets(mean, groups, group_middles)),
+        _Sets(of_patches, _mean_of_sets(mean, patches.reshape(-1, PATCH), patch_middles.ravel())),
+        size,
     )
-    return DepthSearch(model, patches, of_groups, of_patches, size)
 
 
 def _middles(mean: Float64, sets: Int32) -> Int32:
@@ -152,13 +157,10 @@ def _middles(mean: Float64, sets: Int32) -> Int32:
     return np.take_along_axis(sets, away.argmin(axis=-1)[..., None], axis=-1)[..., 0]
 
 
-def _sets(model: MorphableModel, sets: Int32, middles: Int32, reach: Float32) -> _Sets:
-    """sets : (S, M) int32 vertices; middles : (S,) int32; reach : (K, S) float32"""
-    at = model.basis_at(middles).reshape(-1, len(middles), 3)
-    components = np.concatenate([at[:-1], reach[..., None]], axis=2).transpose(1, 2, 0)
-    offsets = model.mean[sets].astype(np.float64) - at[-1][:, None]
-    mean = np.stack([at[-1], offsets.min(axis=1), offsets.max(axis=1)], axis=1)
-    return _Sets(np.ascontiguousarray(components), mean.astype(np.float32))
+def _mean_of_sets(mean: Float64, sets: Int32, middles: Int32) -> Float32:
+    """``mean`` of :class:`_Sets`, of (S, M) sets of vertices and their (S,) middles."""
+    offsets = mean[sets] - mean[middles][:, None]
+    return np.stack([mean[middles], offsets.min(axis=1), offsets.max(axis=1)], axis=1).astype(np.float32)
 
 
 def _cut(points: Float32) -> Int32:
@@ -244,11 +246,12 @@ def _bound(amounts: Any, towards: Any, components: Any, mean: Any, middles: Any,
 
 @kernel
 def _farthest(
-    component: Any, patches: Any, group_middles: Any, patch_middles: Any, group_reach: Any, patch_reach: Any
+    component: Any, k: int, patches: Any, group_middles: Any, patch_middles: Any, of_groups: Any, of_patches: Any
 ) -> Any:
-    """The most by which a component moves a vertex; the reaches are filled with the most against a middle, rounded up.
+    """The most by which component k moves a vertex. Filled are its columns of the sets' components, see :class:`_Sets`;
+    the last row, the most against a middle, is rounded up.
 
-    group_middles, group_reach : (G,); patch_middles, patch_reach : (G, SIBLINGS)
+    group_middles : (G,); patch_middles : (G, SIBLINGS); of_groups, of_patches : (G, 4, K), (G * SIBLINGS, 4, K)
     """
     largest, up = 0.0, 1 + 2.0**-22
     for group in range(len(patches)):
@@ -262,6 +265,10 @@ def _farthest(
                 farthest = max(farthest, (np.float64(a) - x) ** 2 + (np.float64(b) - y) ** 2 + (np.float64(c) - z) ** 2)
                 within = max(within, (np.float64(a) - p) ** 2 + (np.float64(b) - q) ** 2 + (np.float64(c) - r) ** 2)
                 largest = max(largest, np.float64(a) ** 2 + np.float64(b) ** 2 + np.float64(c) ** 2)
-            patch_reach[group, sibling] = np.float32(np.sqrt(within) * up)
-        group_reach[group] = np.float32(np.sqrt(farthest) * up)
+            of_patch = of_patches[group * patches.shape[1] + sibling]
+            of_patch[0, k], of_patch[1, k], of_patch[2, k] = p, q, r
+            of_patch[3, k] = np.float32(np.sqrt(within) * up)
+        of_group = of_groups[group]
+        of_group[0, k], of_group[1, k], of_group[2, k] = x, y, z
+        of_group[3, k] = np.float32(np.sqrt(farthest) * up)
     return np.sqrt(largest)
