@@ -144,18 +144,25 @@ def _halves(numbers: Any) -> Any:
 
 @kernel
 def _planes(squares: Any) -> Any:
-    """Loops over one row after another, which the compiler turns into vector instructions."""
+    """Some squares at a time, which stay in the first cache, in loops that the compiler turns into vector instructions;
+    most of the upper halves are zeros.
+    """
     halves, groups = squares.shape
-    out = np.empty((8 * halves, groups), np.uint8)
-    turned = np.empty(groups, np.uint64)
+    out = np.zeros((8 * halves, groups), np.uint8)
+    turned = np.empty(128, np.uint64)
     for half in range(halves):
-        square = squares[half]
-        for group in range(groups):
-            turned[group] = _transposed(square[group])
-        for plane in range(8):
-            bits, shift = out[8 * half + plane], np.uint64(8 * plane)
-            for group in range(groups):
-                bits[group] = np.uint8(turned[group] >> shift)
+        for start in range(0, groups, len(turned)):
+            some, bits = squares[half, start : start + len(turned)], np.uint64(0)
+            for n in range(len(some)):
+                bits |= some[n]
+            if bits == 0:
+                continue
+            for n in range(len(some)):
+                turned[n] = _transposed(some[n])
+            for plane in range(8):
+                row, shift = out[8 * half + plane, start : start + len(some)], np.uint64(8 * plane)
+                for n in range(len(some)):
+                    row[n] = np.uint8(turned[n] >> shift)
     return out
 
 
