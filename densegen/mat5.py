@@ -20,6 +20,10 @@ from densegen.files import file_size
 __all__ = ["read_mat"]
 
 _HEADER = 128
+_MOST_DIMENSIONS = 32
+_MOST_FIELDS = 256
+"""Of a struct. Both are far beyond what fits and models have; time and memory grow with their squares."""
+
 _LONGEST_HEAD = 1024
 _MATRIX, _COMPRESSED = 14, 15
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8, 16: 1, 17: 2, 18: 4}
@@ -47,7 +51,8 @@ def read_mat(path: Path, names: tuple[str, ...], max_bytes: int) -> dict[str, An
             contents[head.name] = _with_scipy(data[:_HEADER], element) if array is None else array
     # A damaged file surfaces as almost anything: zlib, struct, index and type errors, unknown versions.
     except Exception as error:
-        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        detail = "".join(character if character.isprintable() else "?" for character in said)
         raise FormatError(f"{path.name} is not a readable MATLAB 5 file: {detail}") from error
     return contents
 
@@ -63,7 +68,7 @@ def _variables(data: bytes, names: tuple[str, ...], limit: int) -> Iterator[tupl
         raise ValueError("it is an Octave file: save it again with save -mat7-binary")
     if len(data) < _HEADER or data[126:128] != b"IM":
         raise ValueError("no little-endian MATLAB 5 header")
-    at = _HEADER
+    at, found = _HEADER, set[str]()
     while at < len(data):
         kind, start, end, following = _tag(data, at, len(data))
         if kind not in (_MATRIX, _COMPRESSED):
@@ -75,20 +80,23 @@ def _variables(data: bytes, names: tuple[str, ...], limit: int) -> Iterator[tupl
         if head.name in names:
             if unpacker is not None:
                 element = _unpacked(unpacker, element, limit)
-            kind, _, end, _ = _tag(element, 0, len(element))
+            kind, _, end, behind = _tag(element, 0, len(element))
             if kind != _MATRIX:
                 raise ValueError(f"a compressed element of type {kind} at byte {at}")
+            if head.name in found:
+                raise ValueError(f"{head.name} stands in it twice")
+            found.add(head.name)
             limit -= len(element)
             _check_array(element, head, end)
-            yield head, element
+            yield head, element[:behind]  # what may follow in the same piece is not checked
         at = following
 
 
 def _unpacked(unpacker: zlib._Decompress, begun: bytes, limit: int) -> bytes:
     """The whole of what is begun, at most ``limit`` bytes: a few may ask for gigabytes."""
     data = begun + unpacker.decompress(unpacker.unconsumed_tail, max(limit - len(begun), 1))  # 0 would be no limit
-    if unpacker.unconsumed_tail or len(data) > limit:
-        raise ValueError(f"it unpacks to more than {limit} bytes")
+    if len(data) > limit or (unpacker.unconsumed_tail and not unpacker.eof):
+        raise ValueError(f"it unpacks to more than {max(limit, 0)} bytes")
     if not unpacker.eof:
         raise ValueError("a compressed element is cut off")
     return data
@@ -139,7 +147,7 @@ def _read_head(data: bytes, at: int, end: int) -> _Head:
         return _Head("", _OPAQUE, False, (), at)
     kind, start, stop, at = _tag(data, at, end)
     # Some writers call dimensions unsigned, and names UTF-8.
-    if kind not in (5, 6) or (stop - start) % 4 or stop == start:
+    if kind not in (5, 6) or (stop - start) % 4 or not 0 < stop - start <= 4 * _MOST_DIMENSIONS:
         raise ValueError(f"no dimensions at byte {start}")
     dimensions = struct.unpack_from(f"<{(stop - start) // 4}i", data, start)
     if min(dimensions) < 0:
@@ -193,7 +201,12 @@ def _check_struct(data: bytes, at: int, end: int, count: int) -> None:
     kind, start, stop, at = _tag(data, at, end)
     if kind != 1 or start == stop or (stop - start) % length:
         raise ValueError(f"no field names at byte {start}")
-    for _ in range(count * ((stop - start) // length)):
+    if (fields := (stop - start) // length) > _MOST_FIELDS:
+        raise ValueError(f"a struct of {fields} fields, at most {_MOST_FIELDS} are read")
+    names = {data[name : name + length].split(b"\0")[0] for name in range(start, stop, length)}
+    if len(names) < fields:
+        raise ValueError(f"two fields of one name at byte {start}")
+    for _ in range(count * fields):
         kind, start, stop, at = _tag(data, at, end)  # ends if there are fewer
         if kind != _MATRIX or start == stop:
             raise ValueError(f"no field at byte {start}")

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 BATCH = 32
-"""Fits that go through each step together; a sample's bits do not depend on it."""
+"""Fits that go through each step together, in a build, and when maps are rendered again; no bit depends on it."""
 
 HELD_BYTES = 32 << 20
 """Photographs that wait for the next step: once they have more bytes than this, no further one is read."""
@@ -175,13 +175,17 @@ def make_samples(entries: Sequence[FitEntry], recipe: Recipe) -> Iterator[tuple[
         faces = iter(recipe.faces([fit for fit in fits if isinstance(fit, Fit)]))
         waiting, held = list[tuple[FitEntry, _Work | SampleError]](), 0
         for entry, fit in zip(batch, fits, strict=True):
-            work = fit if isinstance(fit, SampleError) else _begin(entry, fit, next(faces))
-            waiting.append((entry, work))
-            held += 0 if isinstance(work, SampleError) else work.photograph.nbytes
+            waiting.append((entry, fit if isinstance(fit, SampleError) else _begin(entry, fit, next(faces))))
+            held += _held_bytes(waiting[-1][1])
             if held > HELD_BYTES:
                 yield from _finished(waiting, recipe)
                 waiting, held = [], 0
         yield from _finished(waiting, recipe)
+        waiting = []  # the next batch begins without this one's photographs
+
+
+def _held_bytes(work: _Work | SampleError) -> int:
+    return 0 if isinstance(work, SampleError) else work.photograph.nbytes
 
 
 def samples_of_fit(entry: FitEntry, fit: Fit, photograph: Image, face: Face, recipe: Recipe) -> list[Sample]:
@@ -205,7 +209,6 @@ class _Work:
     generators : of the crops' jitter; None for none
     crops : of the photograph as it is, also that of the mirror image
     points : (N + 68, 3) float32, pixels, crop frame: landmarks, and keypoints
-    images : (S, S, 3) uint8, RGB
     maps : packed position maps
     """
 
@@ -217,7 +220,6 @@ class _Work:
     generators: list[np.random.Generator | None] = field(init=False)
     crops: list[Crop] = field(init=False)
     points: list[Float32] = field(init=False)
-    images: list[Image] = field(init=False)
     jpegs: list[bytes] = field(init=False)
     maps: list[bytes] | list[None] = field(init=False)
     samples: list[Sample] = field(init=False)
@@ -227,7 +229,12 @@ def _begin(entry: FitEntry, fit: Fit, face: Face) -> _Work | SampleError:
     try:
         return _Work(entry, fit, face, read_photograph(entry.image))
     except SampleError as error:
-        return error
+        return _alone(error)
+
+
+def _alone(error: SampleError) -> SampleError:
+    """The error without its traceback, which would keep all that its functions had in hand, a whole file for one."""
+    return SampleError(error.reason, str(error))
 
 
 def _finished(
@@ -240,7 +247,7 @@ def _finished(
                 if not isinstance(work, SampleError):
                     step(work, recipe)
             except SampleError as error:
-                works[n] = error
+                works[n] = _alone(error)
     for (entry, _), work in zip(waiting, works, strict=True):
         yield entry, work if isinstance(work, SampleError) else work.samples
 
@@ -274,13 +281,11 @@ def _gather_points(work: _Work, recipe: Recipe) -> None:
         work.points.append(points)
 
 
-def _cut_images(work: _Work, recipe: Recipe) -> None:
-    sides = zip(work.crops, recipe.mirrors, strict=True)
-    work.images = [warp(work.photograph, crop, mirror=mirror) for crop, mirror in sides]
-
-
-def _encode_images(work: _Work, recipe: Recipe) -> None:
-    work.jpegs = [simplejpeg.encode_jpeg(image, recipe.jpeg_quality, "RGB", "420") for image in work.images]
+def _encode_crops(work: _Work, recipe: Recipe) -> None:
+    work.jpegs = [
+        simplejpeg.encode_jpeg(warp(work.photograph, crop, mirror=mirror), recipe.jpeg_quality, "RGB", "420")
+        for crop, mirror in zip(work.crops, recipe.mirrors, strict=True)
+    ]
 
 
 def _render_maps(work: _Work, recipe: Recipe) -> None:
@@ -318,7 +323,7 @@ def _collect(work: _Work, recipe: Recipe) -> None:
     ]
 
 
-_STEPS = (_pose, _seed_crops, _lay_crops, _gather_points, _cut_images, _encode_images, _render_maps, _collect)
+_STEPS = (_pose, _seed_crops, _lay_crops, _gather_points, _encode_crops, _render_maps, _collect)
 
 
 def mesh_in_image(model: MorphableModel, fit: Fit, image_height: int) -> Float32:
@@ -331,7 +336,7 @@ def _read_checked(entry: FitEntry, model: MorphableModel) -> Fit | SampleError:
         fit = read_fit(entry.fit, optional=False)
         check_components(fit, model, entry.fit.name)
     except SampleError as error:
-        return error
+        return _alone(error)
     return fit
 
 

@@ -166,8 +166,8 @@ def _step(
 
     ``out[to + 3]`` becomes 0, so points go through ``out`` from left to right, and a spare number stands at its end.
 
-    mesh : (4 V,) float32, x, y, z and a spare number of each vertex; i, j, k : uint32; a, b, c, sign, shift, offset,
-        steps_per_px : float32; out : (n,) uint16; to : int
+    mesh : (3 V + 1,) float32, the vertices and a spare number, which is read and not used
+    i, j, k : uint32; a, b, c, sign, shift, offset, steps_per_px : float32; out : (n,) uint16; to : int
     """
     if (mesh.dtype, mesh.layout, out.dtype, out.layout) != (types.float32, "C", types.uint16, "C"):
         return None  # numba says that no such function is known

@@ -191,7 +191,7 @@ def _vector(contents: dict[str, Any], name: str, path: Path) -> Float32:
         raise SampleError("fit-invalid", f"{path.name} has no {name}")
     array = np.asarray(contents[name])
     if array.dtype.kind not in "fiu":
-        raise SampleError("fit-invalid", f"{path.name}: {name} is {array.dtype}, expected numbers")
+        raise SampleError("fit-invalid", f"{path.name}: {name} is no array of numbers")
     with np.errstate(all="ignore"):  # what does not fit becomes infinite, and is refused
         vector = array.astype(np.float32).ravel()
     if not np.isfinite(vector).all():

@@ -75,6 +75,55 @@ def test_a_few_bytes_that_unpack_to_gigabytes_are_refused(tmp_path: Path) -> Non
         read_mat(path, NAMES, LIMIT)
 
 
+@pytest.mark.parametrize("count", [4, 400])
+def test_bytes_behind_a_compressed_variable_are_padding(tmp_path: Path, count: int) -> None:
+    """A short one is unpacked at once, a long one in two steps."""
+    path, whole = tmp_path / "a.mat", np.random.default_rng(0).normal(size=(count, 1))
+    savemat(path, {"numbers": whole}, do_compression=True)
+    data = path.read_bytes()
+    path.write_bytes(data[:128] + struct.pack("<II", 15, len(data) - 136 + 5) + data[136:] + bytes(5))
+    assert (read_mat(path, NAMES, LIMIT)["numbers"] == whole).all()
+
+
+def tag(kind: int, data: bytes) -> bytes:
+    return struct.pack("<II", kind, len(data)) + data + bytes(-len(data) % 8)
+
+
+def array(kind: int, dimensions: tuple[int, ...], name: bytes, body: bytes) -> bytes:
+    size = struct.pack(f"<{len(dimensions)}i", *dimensions)
+    return tag(14, tag(6, struct.pack("<II", kind, 0)) + tag(5, size) + tag(1, name) + body)
+
+
+def fields(*names: bytes) -> bytes:
+    return tag(5, struct.pack("<i", 8)) + tag(1, b"".join(name.ljust(8, b"\0") for name in names))
+
+
+TEXT = array(4, (1, 2), b"numbers", tag(16, b"ab"))
+HOSTILE = {
+    "no dimensions": array(6, (2**31 - 1,) * 100_000, b"numbers", tag(9, bytes(8))),
+    "a struct of 5000 fields": array(2, (0, 0), b"numbers", fields(*(b"f%d" % n for n in range(5000)))),
+    "two fields of one name": array(2, (0, 0), b"numbers", fields(b"a", b"b", b"a")),
+    "numbers stands in it twice": TEXT + TEXT,
+}
+
+
+@pytest.mark.parametrize("message", HOSTILE)
+def test_what_would_take_minutes_or_gigabytes_is_refused(tmp_path: Path, message: str) -> None:
+    path = tmp_path / "a.mat"
+    head = written(tmp_path / "b.mat").read_bytes()[:128]
+    path.write_bytes(head + HOSTILE[message])
+    with pytest.raises(FormatError, match=message):
+        read_mat(path, NAMES, LIMIT)
+
+
+def test_what_follows_an_array_in_its_own_piece_is_not_read(tmp_path: Path) -> None:
+    """It is not checked, and scipy would take what it asks for."""
+    path = tmp_path / "a.mat"
+    head = written(tmp_path / "b.mat").read_bytes()[:128]
+    path.write_bytes(head + packed(TEXT + array(1, (10_000, 10_000), b"x", b"")))
+    assert read_mat(path, NAMES, LIMIT)["numbers"] == "ab"
+
+
 def test_a_struct_without_fields_takes_no_memory(tmp_path: Path) -> None:
     path = written(tmp_path / "a.mat")
     head = path.read_bytes()[:128]

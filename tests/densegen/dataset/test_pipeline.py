@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from densegen.ibug68 import KEYPOINT_MIRROR
 from densegen.index.vertex_index import VertexIndex
 from densegen.sources.fit_list import FitEntry
 from densegen.sources.fits import Fit, fit_bytes
+from densegen.sources.photograph import read_photograph
 from tests.densegen.index.test_landmark import pixel_index
 
 ENTRY = FitEntry("A/a", Path("a.mat"), Path("a.jpg"), "A/a", "train", False, "A/a.jpg")
@@ -135,20 +137,47 @@ def samples(made: list[Sample] | SampleError) -> list[Sample]:
     return made
 
 
-@pytest.mark.parametrize("held", [0, 2_000_000], ids=["one at a time", "three at a time"])
-def test_pixels_do_not_depend_on_the_batch(
-    recipe: Recipe, plan: Plan, monkeypatch: pytest.MonkeyPatch, held: int
+@pytest.mark.parametrize(
+    ("batch", "held"), [(5, 1 << 30), (32, 0), (32, 2_000_000)], ids=["of 5", "one by one", "four at a time"]
+)
+def test_no_bit_depends_on_the_batch(
+    recipe: Recipe, plan: Plan, monkeypatch: pytest.MonkeyPatch, batch: int, held: int
 ) -> None:
-    together = list(make_samples(plan.entries, recipe))
     alone = [made for entry in plan.entries for _, made in make_samples([entry], recipe)]
+    monkeypatch.setattr("densegen.dataset.pipeline.BATCH", batch)
     monkeypatch.setattr("densegen.dataset.pipeline.HELD_BYTES", held)
-    bounded = list(make_samples(plan.entries, recipe))
-    assert [entry for entry, _ in together] == [entry for entry, _ in bounded] == list(plan.entries)
-    for (_, first), second, (_, third) in zip(together, alone, bounded, strict=True):
-        for one, other, another in zip(samples(first), samples(second), samples(third), strict=True):
-            assert one.jpeg == other.jpeg == another.jpeg
+    together = list(make_samples(plan.entries, recipe))
+    assert [entry for entry, _ in together] == list(plan.entries)
+    for first, (_, second) in zip(alone, together, strict=True):
+        for one, other in zip(samples(first), samples(second), strict=True):
+            assert (one.jpeg, one.position_map) == (other.jpeg, other.position_map)
             assert (one.landmarks == other.landmarks).all()
-            assert (one.landmarks == another.landmarks).all()
+
+
+@pytest.mark.parametrize(("batch", "held", "expected"), [(32, 0, 0), (4, 1 << 30, 1)])
+def test_few_photographs_are_held_at_a_time(
+    recipe: Recipe, plan: Plan, monkeypatch: pytest.MonkeyPatch, batch: int, held: int, expected: int
+) -> None:
+    """Neither those of the batch before, nor those that were refused, which is every other one here."""
+    alive: list[weakref.ref[npt.NDArray[np.uint8]]] = []
+    most = 0
+
+    def read(path: Path) -> npt.NDArray[np.uint8]:
+        nonlocal most
+        photograph = read_photograph(path)
+        most = max(most, sum(one() is not None for one in alive))
+        alive.append(weakref.ref(photograph))
+        if len(alive) % 2:
+            raise SampleError("image-too-large", "a test")
+        return photograph
+
+    monkeypatch.setattr("densegen.dataset.pipeline.read_photograph", read)
+    monkeypatch.setattr("densegen.dataset.pipeline.BATCH", batch)
+    monkeypatch.setattr("densegen.dataset.pipeline.HELD_BYTES", held)
+    for _, made in make_samples(plan.entries, recipe):
+        del made
+    assert len(alive) == len(plan.entries)
+    assert most == expected
 
 
 def test_a_fit_that_fails_at_any_step_leaves_its_neighbours_as_they_are(

@@ -59,7 +59,7 @@ def test_landmarks_of_any_count_are_read_and_may_be_missing(tmp_path: Path) -> N
         ({"Pose_Para": np.array([[0, 0, 0, 0, 0, 1e7, 1.0]])}, "fit-invalid", "translation is 1e\\+07 px"),
         ({"Shape_Para": np.array([[np.nan]])}, "fit-invalid", "Shape_Para is not finite"),
         ({"Exp_Para": np.array([[1e300]])}, "fit-invalid", "Exp_Para is not finite"),
-        ({"Exp_Para": "text"}, "fit-invalid", "expected numbers"),
+        ({"Exp_Para": "text"}, "fit-invalid", "Exp_Para is no array of numbers"),
         ({"pt3d_68": np.ones((3, 21))}, "fit-invalid", "21 points, expected 68"),
     ],
 )
