@@ -46,7 +46,7 @@ BATCH = 32
 """Fits that go through each step together, in a build, and when maps are rendered again; no bit depends on it."""
 
 HELD_BYTES = 32 << 20
-"""Photographs that wait for the next step: once they have more bytes than this, no further one is read."""
+"""Pixels that wait for the next step, of photographs and of their crops: beyond this, no further one is read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +176,7 @@ def make_samples(entries: Sequence[FitEntry], recipe: Recipe) -> Iterator[tuple[
         waiting, held = list[tuple[FitEntry, _Work | SampleError]](), 0
         for entry, fit in zip(batch, fits, strict=True):
             waiting.append((entry, fit if isinstance(fit, SampleError) else _begin(entry, fit, next(faces))))
-            held += _held_bytes(waiting[-1][1])
+            held += _held_bytes(waiting[-1][1], recipe)
             if held > HELD_BYTES:
                 yield from _finished(waiting, recipe)
                 waiting, held = [], 0
@@ -184,8 +184,9 @@ def make_samples(entries: Sequence[FitEntry], recipe: Recipe) -> Iterator[tuple[
         waiting = []  # the next batch begins without this one's photographs
 
 
-def _held_bytes(work: _Work | SampleError) -> int:
-    return 0 if isinstance(work, SampleError) else work.photograph.nbytes
+def _held_bytes(work: _Work | SampleError, recipe: Recipe) -> int:
+    crops = len(recipe.mirrors) * 3 * recipe.crop.size**2
+    return 0 if isinstance(work, SampleError) else work.photograph.nbytes + crops
 
 
 def samples_of_fit(entry: FitEntry, fit: Fit, photograph: Image, face: Face, recipe: Recipe) -> list[Sample]:
@@ -209,6 +210,7 @@ class _Work:
     generators : of the crops' jitter; None for none
     crops : of the photograph as it is, also that of the mirror image
     points : (N + 68, 3) float32, pixels, crop frame: landmarks, and keypoints
+    images : (S, S, 3) uint8, RGB, until they are encoded
     maps : packed position maps
     """
 
@@ -220,6 +222,7 @@ class _Work:
     generators: list[np.random.Generator | None] = field(init=False)
     crops: list[Crop] = field(init=False)
     points: list[Float32] = field(init=False)
+    images: list[Image] = field(init=False)
     jpegs: list[bytes] = field(init=False)
     maps: list[bytes] | list[None] = field(init=False)
     samples: list[Sample] = field(init=False)
@@ -281,11 +284,14 @@ def _gather_points(work: _Work, recipe: Recipe) -> None:
         work.points.append(points)
 
 
-def _encode_crops(work: _Work, recipe: Recipe) -> None:
-    work.jpegs = [
-        simplejpeg.encode_jpeg(warp(work.photograph, crop, mirror=mirror), recipe.jpeg_quality, "RGB", "420")
-        for crop, mirror in zip(work.crops, recipe.mirrors, strict=True)
-    ]
+def _cut_images(work: _Work, recipe: Recipe) -> None:
+    sides = zip(work.crops, recipe.mirrors, strict=True)
+    work.images = [warp(work.photograph, crop, mirror=mirror) for crop, mirror in sides]
+
+
+def _encode_images(work: _Work, recipe: Recipe) -> None:
+    work.jpegs = [simplejpeg.encode_jpeg(image, recipe.jpeg_quality, "RGB", "420") for image in work.images]
+    work.images = []
 
 
 def _render_maps(work: _Work, recipe: Recipe) -> None:
@@ -323,7 +329,7 @@ def _collect(work: _Work, recipe: Recipe) -> None:
     ]
 
 
-_STEPS = (_pose, _seed_crops, _lay_crops, _gather_points, _encode_crops, _render_maps, _collect)
+_STEPS = (_pose, _seed_crops, _lay_crops, _gather_points, _cut_images, _encode_images, _render_maps, _collect)
 
 
 def mesh_in_image(model: MorphableModel, fit: Fit, image_height: int) -> Float32:
