@@ -90,8 +90,12 @@ def result_table(results: Sequence[Result]) -> Table:
 
 
 def _published(protocol: Protocol) -> tuple[tuple[str, float | None, float | None, float | None, float], ...]:
-    """The rows that stand for the same faces and labels, compared alike: none beside relabelled faces."""
-    if protocol.comparison == "label files":
+    """The rows that stand for the same faces, points and labels, compared alike: none beside relabelled faces, some of
+    the faces, bins by other yaws, or surfaces.
+    """
+    some = protocol.all_faces is not None and protocol.faces != protocol.all_faces
+    apart = protocol.dimensions != "2D" or protocol.alignment is not None or protocol.yaw not in (None, "pose")
+    if protocol.comparison == "label files" or some or apart or not protocol.points.startswith(("68 ", "21 ")):
         return ()
     if protocol.benchmark == "AFLW2000-3D" and protocol.labels == "original":
         return AFLW2000_ROWS

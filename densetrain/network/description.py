@@ -13,12 +13,15 @@ from densegen.index.vertex_index import VertexIndex, parse_index
 from densegen.records import first_problem
 from densetrain.config import FitSettings
 
-__all__ = ["CHECKPOINT_KEY", "CHECKPOINT_VERSION", "Description", "read_description"]
+__all__ = ["CHECKPOINT_KEY", "CHECKPOINT_VERSION", "PROCESSES_KEY", "Description", "read_description"]
 
 CHECKPOINT_VERSION = 1
 
 CHECKPOINT_KEY = "densetrain"
 """Where a checkpoint holds its description."""
+
+PROCESSES_KEY = "densetrain_processes"
+"""Where it holds how many processes trained: a step sees a batch of each, so no other number goes on."""
 
 
 class Description(BaseModel):

@@ -186,10 +186,13 @@ def _describe(path: Path, regressor: TorchRegressor) -> None:
 
 def _write_fp16(source: Path, path: Path, crops: Image) -> None:
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     onnx = _onnx()
-    # Input and output stay float32.
-    onnx.save(convert_float_to_float16(onnx.load(str(source)), keep_io_types=True), str(path))
+    # Input and output stay float32. The converter puts its own nodes last, where a reader has not met them yet.
+    model = OnnxModel(convert_float_to_float16(onnx.load(str(source)), keep_io_types=True))
+    model.topological_sort()
+    onnx.save(model.model, str(path))
 
 
 def _write_int8(source: Path, path: Path, crops: Image) -> None:

@@ -18,7 +18,7 @@ from densetrain.network.regressor import TURN_COUNTS, Answer, Regressor, answer_
 from densetrain.prediction.detect import Detector, better_detector, how_to_get_yunet
 from densetrain.prediction.face import Face
 
-__all__ = ["REFINE", "detect", "find_faces", "look_again", "turn_back"]
+__all__ = ["REFINE", "SMALLEST", "detect", "find_faces", "look_again", "turn_back"]
 
 REFINE = 2
 """How often at most the crop of a detector's box is laid again."""
@@ -29,6 +29,9 @@ SURE = 0.5
 WIDER = 1.55
 """How much larger the box is that is begun with if the network is unsure: three of AFLW2000-3D's 2,000 faces in YuNet's
 boxes take what comes of it, all to their good; with 1.4 one, with 1.7 three."""
+
+SMALLEST = 8
+"""Pixels: a face whose box is narrower is none."""
 
 RESTS = 0.01
 """A box rests if none of its sides moves by more than this share of its size."""
@@ -98,7 +101,7 @@ def _laid_again(regressor: Regressor, images: Sequence[Image], boxes: Float64, r
         again = box_around(regressor.index.subset("ibug68", latest.landmarks))
         size = (boxes[moving, 2:] - boxes[moving, :2]).mean(axis=1)
         # A face that got lost keeps the box that it had.
-        plausible = np.all(again[:, 2:] - again[:, :2] >= 8, axis=1)
+        plausible = np.all(again[:, 2:] - again[:, :2] >= SMALLEST, axis=1)
         moved = plausible & (np.abs(again - boxes[moving]).max(axis=1) >= RESTS * size)
         moving, again = moving[moved], again[moved]
         if not len(moving):

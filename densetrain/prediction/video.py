@@ -24,7 +24,7 @@ from densetrain.head_pose import head_pose
 from densetrain.network.regressor import Regressor
 from densetrain.prediction.detect import Detector
 from densetrain.prediction.face import Face
-from densetrain.prediction.faces import REFINE, find_faces
+from densetrain.prediction.faces import REFINE, SMALLEST, find_faces
 from densetrain.prediction.predict import Smoother, draw_faces
 from densetrain.prediction.results import FrameRecord, image_record
 
@@ -55,6 +55,8 @@ class Follower:
         if "ibug68" not in regressor.index.subsets:
             raise ConfigurationError(f"video is followed by the 68, which {regressor.index.name} lacks")
         self.regressor, self.detector, self.box, self.refine = regressor, detector, start, refine
+        self.found = start
+        """The box that was found last, by the detector or by a person."""
         self.reference = regressor.about.reference
         self.rate_hz: float | None = None
         self.smoother: Smoother | None = None
@@ -80,19 +82,29 @@ class Follower:
 
     def _find(self, image: Image) -> Face | None:
         """The face near the last one, else the largest that the detector finds; keeps the box to look at next."""
-        refine, box = 0, self.box
-        if box is None:
-            found = self.detector(image)
-            if not len(found):
-                return None
-            box, refine = found[0][:4], self.refine
+        if self.box is not None and (face := self._look(image, self.box, 0)) is not None:
+            return face
+        found = self.detector(image)
+        if not len(found):
+            return None
+        self.found, self.smoother = found[0][:4], None
+        return self._look(image, self.found, self.refine)
+
+    def _look(self, image: Image, box: Float64, refine: int) -> Face | None:
+        """The face in a box; none if its own box is of another size than this one, or lies outside the image. Where no
+        face is, the answers shrink from frame to frame, so it is also compared with the box that was found last.
+        """
         (face,) = find_faces(self.regressor, image, box[None], refine=refine, reference=self.reference)
         assert face.keypoints68 is not None  # the index has them
-        self.box = now = box_around(face.keypoints68)
+        now = box_around(face.keypoints68)
         (height, width), middle = image.shape[:2], (now[:2] + now[2:]) / 2
-        plausible = 0.4 < float((now[2:] - now[:2]).mean() / (box[2:] - box[:2]).mean()) < 2.5
-        inside = 0 <= middle[0] < width and 0 <= middle[1] < height
-        return face if plausible and inside else None
+        self.found = box if self.found is None else self.found
+        grown, in_all = (float((now[2:] - now[:2]).mean() / (one[2:] - one[:2]).mean()) for one in (box, self.found))
+        plausible = 0.4 < grown < 2.5 and 0.2 < in_all < 5 and float((now[2:] - now[:2]).min()) >= SMALLEST
+        if not (plausible and 0 <= middle[0] < width and 0 <= middle[1] < height):
+            return None
+        self.box = now
+        return face
 
 
 @dataclass(frozen=True)
@@ -279,8 +291,10 @@ class _Film:
 
     def write(self, frame: Image, until: int | None = None) -> None:
         """Add a frame, (H, W, 3) uint8 RGB, as the film's frame ``until``, counted from 0: the last one is repeated
-        before it. By default it is the next one.
+        before it, and one whose place is taken is left out. By default it is the next one.
         """
+        if until is not None and until < self.frames:
+            return
         while self._last is not None and until is not None and self.frames < until:
             self._add(self._last)
         self._add(frame)

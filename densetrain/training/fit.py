@@ -30,7 +30,7 @@ from densetrain.data.batches import FinishedError, ShardBatches
 from densetrain.errors import TrainingError
 from densetrain.head_pose import reference_face
 from densetrain.network.checkpoint import BEST, LAST, read_checkpoint
-from densetrain.network.description import CHECKPOINT_KEY, Description
+from densetrain.network.description import CHECKPOINT_KEY, PROCESSES_KEY, Description
 from densetrain.network.model import check_sizes, load_pretrained, normalises_vectors
 from densetrain.training.callbacks import (
     Bar,
@@ -217,6 +217,11 @@ def _fit(
         _agree_that_finished(shards, settings, out, begin)
         return {}
     trainer = make_trainer(settings, out, progress=progress, say=say)
+    if earlier is not None and (was := earlier.get(PROCESSES_KEY, trainer.world_size)) != trainer.world_size:
+        raise ConfigurationError(
+            f"{out} was trained by {was} processes, not by {trainer.world_size}: steps would see other samples, and "
+            "the rate would end elsewhere; start as many, or choose another folder"
+        )
     module = make_module(shards, settings, start=earlier is None, say=say)
     batches = ShardBatches(shards, settings, begin)
     batches.check_shared_memory()

@@ -16,7 +16,7 @@ from densetrain.config import FitSettings
 from densetrain.data.augment import Draws, augment, draw_noise
 from densetrain.data.batches import Batch, step_seed
 from densetrain.errors import TrainingError
-from densetrain.network.description import CHECKPOINT_KEY, Description
+from densetrain.network.description import CHECKPOINT_KEY, PROCESSES_KEY, Description
 from densetrain.network.model import LandmarkNet
 from densetrain.training.losses import LandmarkLoss, gaussian_nll, squared_sigmas
 
@@ -257,6 +257,7 @@ class LandmarkModule(pl.LightningModule):
             }
         )
         checkpoint[CHECKPOINT_KEY] = about.model_dump(mode="json")
+        checkpoint[PROCESSES_KEY] = self.trainer.world_size
 
     def _images(self, batch: Batch) -> Tensor:
         """(B, 3, S, S) uint8 on the device."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from densetrain.evaluation.evaluate import read_result
+from densetrain.evaluation.protocol import Protocol
+from densetrain.evaluation.report import _published
 from tests.densetrain.command import call
 
 
@@ -39,3 +42,22 @@ def test_shards_are_scored_beside_the_constant_prediction_and_reported(
     assert "![training curves](training.png)" in text
     assert "| trainer.epochs | 2 | 40 |" in text  # a setting that is not the default
     assert re.search(r"\| run/best.ckpt \| .*\*\*", text)  # the best values are marked
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dimensions": "3D"},
+        {"alignment": "rigid ICP"},
+        {"yaw": "fit"},
+        {"faces": 50},
+        {"points": "520 landmarks of densegen-520 1.3.0"},
+        {"labels": "reannotated"},
+    ],
+)
+def test_published_rows_stand_beside_what_they_measure_alone(change: dict[str, Any]) -> None:
+    published = Protocol(
+        benchmark="AFLW2000-3D", faces=2000, all_faces=2000, points="68 points", labels="original", yaw="pose"
+    )
+    assert len(_published(published)) > 5
+    assert not _published(published.model_copy(update=change))

@@ -13,7 +13,9 @@ from densetrain.evaluation.evaluate import read_result
 from densetrain.network.checkpoint import TorchRegressor, load_regressor
 from densetrain.network.export import ParityError, export_onnx
 from densetrain.network.regressor import OnnxRegressor
+from densetrain.training.fit import fit
 from tests.densetrain.command import call
+from tests.densetrain.conftest import tiny
 
 
 @pytest.mark.slow
@@ -43,6 +45,14 @@ def test_exported_files_describe_themselves_and_agree(run: Path, exported: Path,
     card = (exported / "README.md").read_text()
     assert "`model-int8.onnx`" in card
     assert (exported / "model-fp16.onnx").stat().st_size < 0.7 * (exported / "model.onnx").stat().st_size
+
+
+def test_a_half_precision_file_is_in_order_if_crops_are_resized(dataset: Path, tmp_path: Path) -> None:
+    """The converter puts its own nodes last, so that the graph's input is used before it is known."""
+    fit([dataset], tiny("model.input_size=100", "trainer.epochs=1"), tmp_path / "run")
+    export_onnx(load_regressor(tmp_path / "run"), tmp_path, ("fp32", "fp16"))
+    onnx = pytest.importorskip("onnx")
+    onnx.checker.check_model(onnx.load(str(tmp_path / "model-fp16.onnx")))
 
 
 def test_a_file_that_computes_something_else_is_not_left(

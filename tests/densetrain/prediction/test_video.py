@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,9 @@ import pytest
 
 from densegen.errors import FormatError
 from densetrain.network.checkpoint import load_regressor
+from densetrain.prediction.face import Face
 from densetrain.prediction.faces import find_faces
-from densetrain.prediction.video import Filmed, Follower, process_video
+from densetrain.prediction.video import Filmed, Follower, _Film, process_video
 from tests.densetrain.command import call, fails
 
 
@@ -98,8 +101,9 @@ class Films:
 
 @pytest.fixture
 def films(monkeypatch: pytest.MonkeyPatch) -> Films:
-    stand_in = Films()
+    stand_in, ticks = Films(), itertools.count()
     monkeypatch.setattr("densetrain.prediction.video._import_opencv", lambda: stand_in)
+    monkeypatch.setattr("densetrain.prediction.video.monotonic", lambda: next(ticks) / 10)  # ten frames a second
     return stand_in
 
 
@@ -176,3 +180,38 @@ def test_a_face_that_was_lost_is_smoothed_from_where_it_comes_back(run: Path) ->
     (face,) = follower(image)
     fresh = find_faces(load_regressor(run), image, np.array([[60.0, 60, 130, 130]]))[0]
     np.testing.assert_allclose(face.landmarks, fresh.landmarks, atol=1e-3)
+
+
+def test_a_box_that_shrinks_where_no_face_is_is_given_up(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half the side in each frame; the detector, which is asked again in the same frame, finds another face."""
+    asked: list[int] = []
+
+    def detector(image: np.ndarray) -> np.ndarray:
+        asked.append(len(sides))
+        return np.array([[20.0, 20, 90, 90]])
+
+    sides: list[float] = []
+
+    def halved(regressor: object, image: np.ndarray, boxes: np.ndarray, **options: object) -> list[Face]:
+        left, top, right, bottom = boxes[0].tolist()
+        sides.append(right - left)
+        share = 1.0 if len(sides) == 1 else 0.5
+        corners = np.array([[left, top], [left + share * (right - left), top + share * (bottom - top)]])
+        keypoints = np.column_stack([corners.repeat(34, axis=0), np.zeros(68)]).astype(np.float32)
+        return [replace(a_face, keypoints68=keypoints)]
+
+    image = np.full((150, 150, 3), 127, np.uint8)
+    (a_face,) = find_faces(load_regressor(run), image, np.array([[20.0, 20, 90, 90]]))
+    monkeypatch.setattr("densetrain.prediction.video.find_faces", halved)
+    follower = Follower(load_regressor(run), detector, refine=0)
+    for _ in range(4):
+        follower(image)
+    # 70 of 70, 35 and 17.5 of 70, then 8.75, which is an eighth, so the detector is asked.
+    assert asked == [0, 4]
+
+
+def test_a_film_has_no_more_frames_than_its_time(films: Films, tmp_path: Path) -> None:
+    with _Film(tmp_path / "a.mp4", 10.0, films) as film:
+        for until in (0, 0, 1, 1, 4):
+            film.write(np.zeros((8, 8, 3), np.uint8), until)
+        assert film.frames == 5

@@ -21,7 +21,7 @@ from densegen.files import find_data_file
 from densegen.sources.manifest import BuildSettings, Manifest
 from densetrain.data.batches import Batch, ShardBatches
 from densetrain.network.checkpoint import BEST, LAST, load_regressor, read_checkpoint
-from densetrain.network.description import CHECKPOINT_KEY
+from densetrain.network.description import CHECKPOINT_KEY, PROCESSES_KEY
 from densetrain.training.fit import fit, make_module
 from densetrain.training.module import LandmarkModule
 from tests.densetrain.conftest import TINY, tiny
@@ -268,6 +268,17 @@ def test_torchrun_says_how_many_processes_there_are(dataset: Path, tmp_path: Pat
     assert made.stdout.count("validation NME of the 520") == 1
     assert "sync_dist" not in made.stderr
     assert read_checkpoint(tmp_path / "run" / LAST)["global_step"] == 24 // 4 // 2
+
+
+def test_a_run_of_another_number_of_processes_is_not_gone_on_with(dataset: Path, run: Path, tmp_path: Path) -> None:
+    """Its steps would see other samples, and its rate would end elsewhere."""
+    out = Path(shutil.copytree(run, tmp_path / "run"))
+    contents = torch.load(out / LAST, weights_only=True)
+    assert contents[PROCESSES_KEY] == 1
+    contents |= {PROCESSES_KEY: 2, "epoch": 0}
+    torch.save(contents, out / LAST)
+    with pytest.raises(ConfigurationError, match="was trained by 2 processes, not by 1"):
+        fit([dataset], tiny(), out)
 
 
 def test_training_that_stopped_early_stays_stopped(dataset: Path, tmp_path: Path) -> None:
