@@ -92,7 +92,7 @@ def load_regressor(path: Path, device: str = "cpu") -> TorchRegressor:
         net = net_of_weights(about.settings.model, len(index), about.crop_size, state)
     except FormatError as error:
         raise FormatError(f"{path.name}: {error}") from error
-    return TorchRegressor(net.eval().to(device), about, index, f"{path.parent.name}/{path.name}")
+    return TorchRegressor(net.eval().to(device), about, index, f"{path.absolute().parent.name}/{path.name}")
 
 
 def _read_safetensors(path: Path) -> tuple[Any, dict[str, torch.Tensor]]:

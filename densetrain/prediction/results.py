@@ -88,7 +88,7 @@ class ImageRecord(_Record):
     triangles: list[tuple[int, int, int]]
     """(T, 3) rows of landmarks: the mesh between them."""
     faces: list[FaceRecord]
-    """The largest first."""
+    """As they were found: of a detector the largest box first, given boxes in their own order."""
 
 
 class FrameRecord(ImageRecord):
