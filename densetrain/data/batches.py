@@ -269,19 +269,21 @@ class ShardBatches(LightningDataModule):
                 f"steps, others after epoch {least[0]} or {most[0]}: all machines must share the folder of --out"
             )
 
-    def check_shared_memory(self) -> None:
+    def check_shared_memory(self, processes: int = 1) -> None:
         """Raise :class:`ConfigurationError` if the batches of the workers do not fit into ``/dev/shm``: a container
         gives it 64 MB unless it is told, and a loader that finds it full waits for ever.
+
+        processes : that train on this machine, each with workers of its own
         """
         workers = self.settings.data.workers if self.settings.data.cache == "none" else 0
         if not workers or not SHARED_MEMORY.is_dir():
             return
         # Each worker has two batches under way, torch's default, in training and in validation; and one is in use.
         batch = self.settings.data.batch_size * self.shards.crop_size**2 * 3
-        needed, there = (2 * workers + 1) * batch, shutil.disk_usage(SHARED_MEMORY).free
+        needed, there = processes * (2 * workers + 1) * batch, shutil.disk_usage(SHARED_MEMORY).free
         if needed > there:
             raise ConfigurationError(
-                f"{SHARED_MEMORY} has {there / 1e6:,.0f} MB free, batches of {workers} workers need "
+                f"{SHARED_MEMORY} has {there / 1e6:,.0f} MB free, batches of {processes * workers} workers need "
                 f"{needed / 1e6:,.0f}: give the container more (--shm-size, --ipc=host), or choose data.workers=0, "
                 "data.cache=memory or a smaller data.batch_size"
             )

@@ -224,7 +224,7 @@ def _fit(
         )
     module = make_module(shards, settings, start=earlier is None, say=say)
     batches = ShardBatches(shards, settings, begin)
-    batches.check_shared_memory()
+    batches.check_shared_memory(trainer.num_devices)
     say(
         f"{len(batches.train_rows):,} samples to train on; validation on the split {settings.data.validate_on}, "
         f"{len(batches.validation_rows):,} samples: NME of the {len(shards.index)} landmarks, 2D, normalised by "

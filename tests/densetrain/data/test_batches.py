@@ -317,3 +317,7 @@ def test_batches_that_do_not_fit_into_shared_memory_are_refused_before_the_first
         ShardBatches(shards, paper).check_shared_memory()
     for fits in ("data.workers=0", "data.cache=memory", "data.batch_size=1"):
         ShardBatches(shards, tiny("data.batch_size=128", "data.workers=8", fits)).check_shared_memory()
+    few = ShardBatches(shards, tiny("data.batch_size=16", "data.workers=8"))
+    few.check_shared_memory()
+    with pytest.raises(ConfigurationError, match="batches of 16 workers need 107"):
+        few.check_shared_memory(2)
