@@ -217,13 +217,16 @@ class ShardBatches(LightningDataModule):
 
     begin : the epoch to start at, and the number of its steps that an earlier run has made
     finished : whether there is nothing left to train, as far as this process sees
+    processes : how many trained the earlier run; None if there is none, or it does not say
     """
 
     def __init__(
-        self, shards: ShardSet, settings: FitSettings, begin: tuple[int, int] = (0, 0), *, finished: bool = False
-    ) -> None:
+        self, shards: ShardSet, settings: FitSettings, begin: tuple[int, int] = (0, 0), *, finished: bool = False,
+        processes: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.shards, self.settings, self.begin, self.finished = shards, settings, begin, finished
+        self.processes = processes
         self.train_rows = shards.rows("train")[: settings.data.limit]
         self.same = settings.data.validate_on == "train"
         self.validation_rows = self.train_rows if self.same else _validation_rows(shards, settings.data.validate_on)
@@ -267,6 +270,11 @@ class ShardBatches(LightningDataModule):
             raise ConfigurationError(
                 f"process {self.trainer.global_rank} would begin after epoch {self.begin[0]} and {self.begin[1]} "
                 f"steps, others after epoch {least[0]} or {most[0]}: all machines must share the folder of --out"
+            )
+        if self.processes not in (None, self.trainer.world_size):  # all have the same checkpoint, and end here
+            raise ConfigurationError(
+                f"the run was trained by {self.processes} processes, not by {self.trainer.world_size}: steps would see "
+                "other samples, and the rate would end elsewhere; start as many, or choose another folder"
             )
 
     def check_shared_memory(self, processes: int = 1) -> None:

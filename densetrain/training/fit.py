@@ -217,13 +217,8 @@ def _fit(
         _agree_that_finished(shards, settings, out, begin)
         return {}
     trainer = make_trainer(settings, out, progress=progress, say=say)
-    if earlier is not None and (was := earlier.get(PROCESSES_KEY, trainer.world_size)) != trainer.world_size:
-        raise ConfigurationError(
-            f"{out} was trained by {was} processes, not by {trainer.world_size}: steps would see other samples, and "
-            "the rate would end elsewhere; start as many, or choose another folder"
-        )
     module = make_module(shards, settings, start=earlier is None, say=say)
-    batches = ShardBatches(shards, settings, begin)
+    batches = ShardBatches(shards, settings, begin, processes=None if earlier is None else earlier.get(PROCESSES_KEY))
     batches.check_shared_memory(trainer.num_devices)
     say(
         f"{len(batches.train_rows):,} samples to train on; validation on the split {settings.data.validate_on}, "
