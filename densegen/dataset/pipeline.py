@@ -232,11 +232,11 @@ def _begin(entry: FitEntry, fit: Fit, face: Face) -> _Work | SampleError:
     try:
         return _Work(entry, fit, face, read_photograph(entry.image))
     except SampleError as error:
-        return _alone(error)
+        return _without_traceback(error)
 
 
-def _alone(error: SampleError) -> SampleError:
-    """The error without its traceback, which would keep all that its functions had in hand, a whole file for one."""
+def _without_traceback(error: SampleError) -> SampleError:
+    """The same error; its traceback would keep all that its functions had in hand, a whole file for one."""
     return SampleError(error.reason, str(error))
 
 
@@ -250,7 +250,7 @@ def _finished(
                 if not isinstance(work, SampleError):
                     step(work, recipe)
             except SampleError as error:
-                works[n] = _alone(error)
+                works[n] = _without_traceback(error)
     for (entry, _), work in zip(waiting, works, strict=True):
         yield entry, work if isinstance(work, SampleError) else work.samples
 
@@ -342,7 +342,7 @@ def _read_checked(entry: FitEntry, model: MorphableModel) -> Fit | SampleError:
         fit = read_fit(entry.fit, optional=False)
         check_components(fit, model, entry.fit.name)
     except SampleError as error:
-        return _alone(error)
+        return _without_traceback(error)
     return fit
 
 

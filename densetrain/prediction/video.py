@@ -98,7 +98,7 @@ class Follower:
         assert face.keypoints68 is not None  # the index has them
         now = box_around(face.keypoints68)
         (height, width), middle = image.shape[:2], (now[:2] + now[2:]) / 2
-        self.found = box if self.found is None else self.found
+        assert self.found is not None
         grown, in_all = (float((now[2:] - now[:2]).mean() / (one[2:] - one[:2]).mean()) for one in (box, self.found))
         plausible = 0.4 < grown < 2.5 and 0.2 < in_all < 5 and float((now[2:] - now[:2]).min()) >= SMALLEST
         if not (plausible and 0 <= middle[0] < width and 0 <= middle[1] < height):
