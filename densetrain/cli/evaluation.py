@@ -98,11 +98,11 @@ def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) 
     results, draw_worst = score(regressor, asked)
     for protocol in dict.fromkeys(result.protocol for result in results):
         say("\n".join([*result_lines([r for r in results if r.protocol == protocol]), ""]))
-    if out is None and model is not None and model.is_dir():
-        out = model / "evaluation"
+    own = None if model is None or not model.is_dir() else model / "evaluation"
+    out = out or own
     if out is None:
         return
-    stem = free_stem(results[0], out / asked.name)
+    stem = free_stem(results[0], out / asked.name, retrained=out == own)
     suffixes = ["", "-constant" if asked.benchmark == "shards" else "-public-script"]
     if asked.what == "surface":
         suffixes = ["", *(f"-{number}" for number in range(2, len(results) + 1))]
@@ -198,7 +198,10 @@ def _evaluate_public(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
 
     benchmark = _benchmark(asked)
     points: npt.NDArray[np.floating[Any]]
-    score = partial(evaluate_benchmark, benchmark, threshold=asked.threshold, seed=asked.seed)
+    score = partial(
+        evaluate_benchmark, benchmark, weights=None if regressor is None else regressor.weights,
+        threshold=asked.threshold, seed=asked.seed,
+    )  # fmt: skip
 
     def read(points: npt.NDArray[np.floating[Any]], method: str, made: str) -> list[Result]:
         return [score(points, method, made, reading=reading) for reading in benchmark.readings]

@@ -63,11 +63,11 @@ def reconstruct(
     writes   OUT/NAME-0.glb, .mat, .json, NAME.png
     example  densetrain reconstruct run photo.jpg --model bfm.safetensors
     """
-    from densegen.errors import FormatError, SampleError
+    from densegen.errors import ConfigurationError, FormatError, SampleError
     from densegen.face.morphable_model import read_model
     from densegen.files import remove_leftovers
     from densetrain.network.regressor import open_regressor
-    from densetrain.prediction.predict import list_images
+    from densetrain.prediction.predict import VIDEO_SUFFIXES, list_images
 
     if len(paths) < (1 if landmarks is not None else 2):
         raise click.UsageError("give a RUN and images, or images and --landmarks")
@@ -88,7 +88,10 @@ def reconstruct(
     for path in inputs:
         try:
             job.run(path)
-        except (SampleError, FormatError) as error:
+        except (SampleError, FormatError, ConfigurationError) as error:
+            # What video alone needs does not keep the photographs beside it from having their results.
+            if isinstance(error, ConfigurationError) and path.suffix.lower() not in VIDEO_SUFFIXES:
+                raise
             words = f"{path.name}: {error}" if isinstance(error, SampleError) else str(error)
             if len(inputs) == 1:
                 raise FormatError(words) from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from densegen.console import ProgressBar, say
+from densegen.console import ProgressBar, refuse_unread, say
 from densetrain.choices import DetectorName, Variant, Written
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ def predict(
     from densegen.errors import ConfigurationError, FormatError
     from densegen.files import remove_leftovers
     from densegen.index.formats.mesh import landmark_triangles
-    from densegen.remembered import remembered_model
     from densetrain.network.regressor import open_regressor
     from densetrain.prediction.boxes import Boxes
     from densetrain.prediction.predict import IMAGE_SUFFIXES, VIDEO_SUFFIXES, check_drop, list_images, passed_over
@@ -80,19 +79,8 @@ def predict(
     if others := passed_over(images):
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in others.items())
         say(f"passed over, convert them to JPEG or PNG: {kinds}", err=True)
-    asked = _Asked(**options)
-    if asked.outputs and (webcam is not None or any(path.suffix.lower() in VIDEO_SUFFIXES for path in inputs)):
-        raise ConfigurationError("--write is for images: video gives .mp4 and .jsonl")
-    if asked.drop_above is not None and (webcam is not None or any(p.suffix.lower() in VIDEO_SUFFIXES for p in inputs)):
-        raise ConfigurationError("--drop-above is for images: video follows one face")
-    if asked.drop_above is not None and (asked.box or asked.boxes_file):
-        raise click.UsageError("--drop-above is for faces that a detector finds, not for given boxes")
-    if asked.prior_path is not None and "fit" not in asked.outputs:
-        raise click.UsageError("--prior is for --write fit")
-    if "fit" in asked.outputs and asked.model_path is None:
-        asked = replace(asked, model_path=remembered_model())
-    if (asked.model_path is not None) != ("fit" in asked.outputs):
-        raise click.UsageError("--write fit needs a --model, and a --model is for --write fit")
+    videos = {path for path in inputs if path.suffix.lower() in VIDEO_SUFFIXES}
+    asked = _checked(_Asked(**options), filming=bool(videos) or webcam is not None, webcam_alone=not inputs)
     boxes = Boxes.read(asked.box, asked.boxes_file)
     regressor = open_regressor(onnx or paths[0], device, flip_test=flip_test)
     check_drop(regressor, asked.drop_above)
@@ -102,10 +90,11 @@ def predict(
     for path in inputs:
         try:
             job.run(path)
-        except FormatError as error:
-            if len(inputs) == 1:
+        except (FormatError, ConfigurationError) as error:
+            # What video alone needs does not keep the photographs beside it from having their results.
+            if len(inputs) == 1 or not (isinstance(error, FormatError) or path in videos):
                 raise
-            say(f"densetrain: {error}", err=True)
+            say(f"densetrain: {path.name}: {error}" if path in videos else f"densetrain: {error}", err=True)
             failed.append(path.name)
     if webcam is not None:
         job.film(webcam, asked.out / f"webcam-{webcam}")
@@ -129,12 +118,35 @@ class _Asked:
     smooth: bool
     limit: int | None
 
-    @property
-    def refine_detected(self) -> int:
-        """How often at most the crop is laid again around what was found in a detector's box, which is only near."""
-        from densetrain.prediction.faces import REFINE
 
-        return REFINE if self.refine is None else self.refine
+def _checked(asked: _Asked, *, filming: bool, webcam_alone: bool) -> _Asked:
+    """The options, with the model that is remembered if one is needed; raises what is wrong with them.
+
+    filming : whether there is video among the inputs
+    webcam_alone : whether there is nothing else
+    """
+    from densegen.errors import ConfigurationError
+    from densegen.remembered import remembered_model
+
+    if asked.outputs and filming:
+        raise ConfigurationError("--write is for images: video gives .mp4 and .jsonl")
+    if asked.drop_above is not None and filming:
+        raise ConfigurationError("--drop-above is for images: video follows one face")
+    if asked.drop_above is not None and (asked.box or asked.boxes_file):
+        raise click.UsageError("--drop-above is for faces that a detector finds, not for given boxes")
+    if webcam_alone:
+        refuse_unread({"boxes_file"}, "a webcam")
+    if not filming:
+        refuse_unread({"smooth", "limit"}, "images")
+        if asked.box or asked.boxes_file:
+            refuse_unread({"detector"}, "given boxes")
+    if asked.prior_path is not None and "fit" not in asked.outputs:
+        raise click.UsageError("--prior is for --write fit")
+    if "fit" in asked.outputs and asked.model_path is None:
+        asked = replace(asked, model_path=remembered_model())
+    if (asked.model_path is not None) != ("fit" in asked.outputs):
+        raise click.UsageError("--write fit needs a --model, and a --model is for --write fit")
+    return asked
 
 
 class _Job:
@@ -183,9 +195,9 @@ class _Job:
         from densegen.errors import FormatError
         from densetrain.prediction.video import Follower, process_video
 
-        boxes = None if isinstance(source, int) else self.boxes.of(source)
+        boxes = self.boxes.everywhere if isinstance(source, int) else self.boxes.of(source)
         start = None if boxes is None else boxes[0]
-        follower = Follower(self.regressor, self.detect, start=start, refine=self.asked.refine_detected)
+        follower = Follower(self.regressor, self.detect, start=start, refine=self.asked.refine)
         with ProgressBar("filming", "frames") as bar:
             film = process_video(
                 source, follower, stem, self.triangles, smooth=self.asked.smooth, limit=self.asked.limit,

@@ -167,8 +167,10 @@ def epoch_order(rows: Int64, windows: Windows | None, seed: int, epoch: int) -> 
 class BatchSampler(Sampler[Any]):
     """The keys of an epoch's batches for this process.
 
-    shuffle : another order every epoch, and the last, smaller batch is left out (unless it is the only one);
-        otherwise all samples in order, with batches of weight 0 if the processes would not come out even
+    shuffle : another order every epoch, and what is too few for a whole batch in each process, or a whole step, is
+        left out (unless it is the only batch); otherwise all samples in order, with batches of weight 0 if the
+        processes would not come out even
+    accumulate : batches of each process in a step of the optimiser
     windows : what is shuffled together, see :func:`epoch_order`
     epoch : asked when an epoch's first batch is. Being told (Lightning's ``set_epoch``) comes too late in a resumed
         run, whose workers have fetched ahead by then.
@@ -177,19 +179,21 @@ class BatchSampler(Sampler[Any]):
 
     def __init__(
         self, rows: Int64, batch_size: int, seed: int, *, shuffle: bool, rank: int = 0, world: int = 1,
-        windows: Windows | None = None, epoch: Callable[[], int] = lambda: 0, skip: tuple[int, int] = (0, 0),
+        accumulate: int = 1, windows: Windows | None = None, epoch: Callable[[], int] = lambda: 0,
+        skip: tuple[int, int] = (0, 0),
     ) -> None:  # fmt: skip
         self.all_rows, self.batch_size, self.seed, self.shuffle = rows, batch_size, seed, shuffle
         self.rank, self.world, self.windows, self.epoch, self.skip = rank, world, windows, epoch, skip
         full = len(rows) // batch_size
         if shuffle:
             self.total = max(full, 1)
-            if self.total < world:
+            if self.total < world * accumulate:
+                what = f"the {world} processes" if accumulate == 1 else f"a step's {world * accumulate}"
                 raise ConfigurationError(
-                    f"{len(rows)} training samples make {self.total} batches of {batch_size}, fewer than the {world} "
-                    "processes: choose a smaller data.batch_size"
+                    f"{len(rows)} training samples make {self.total} batches of {batch_size}, fewer than {what}: "
+                    "choose a smaller data.batch_size" + (" or trainer.accumulate" if accumulate > 1 else "")
                 )
-            self.steps = self.total // world
+            self.steps = self.total // (world * accumulate) * accumulate
         else:
             self.total = -(-len(rows) // batch_size)
             self.steps = -(-self.total // world)
@@ -258,7 +262,7 @@ class ShardBatches(LightningDataModule):
             return None
         name = trainer.strategy.broadcast(secrets.token_hex(8))
         agree = trainer.strategy.reduce_boolean_decision
-        return Together(trainer.local_rank == 0, f"{name}-{trainer.node_rank}", agree)
+        return Together(trainer.local_rank == 0, f"{name}-{trainer.node_rank}", trainer.num_devices, agree)
 
     def _check_same_start(self) -> None:
         """Each process has looked for an earlier run in the folder that it sees."""
@@ -331,7 +335,7 @@ class ShardBatches(LightningDataModule):
         assert trainer is not None
         return BatchSampler(
             rows, self.settings.data.batch_size, self.settings.seed, shuffle=shuffle, rank=trainer.global_rank,
-            world=trainer.world_size, windows=self._windows(),
+            world=trainer.world_size, accumulate=self.settings.trainer.accumulate, windows=self._windows(),
             skip=self.begin if shuffle else (0, 0),
             # A resumed trainer asks for its first batches before it has counted up to its epoch.
             epoch=lambda: max(trainer.current_epoch, self.begin[0]),

@@ -56,11 +56,13 @@ class Together:
 
     first : whether this is the one that decodes
     name : the same in all of them, and no other's
+    count : of these processes
     agree : waits for all processes of the run, and says whether each has given True
     """
 
     first: bool
     name: str
+    count: int
     agree: Callable[[bool], bool]
 
 
@@ -74,11 +76,10 @@ def hold(shards: ShardSet, rows: Int64, together: Together | None = None) -> Hel
     size = sum(_bytes(shape, dtype) for shape, dtype in shapes)
     whole = None if together is None else _shared(size, together)
     error: Exception | None = None
+    is_mine = whole is None or together is None or together.first
+    if whole is None:
+        whole = _own(size, together)
     try:
-        is_mine = whole is None or together is None or together.first
-        if whole is None:
-            _check_free(size)
-            whole = torch.empty(size, dtype=torch.uint8)
         parts = torch.split(whole, [_bytes(shape, dtype) for shape, dtype in shapes])
         held = [part.view(dtype).view(shape) for part, (shape, dtype) in zip(parts, shapes, strict=True)]
         if is_mine:
@@ -88,6 +89,17 @@ def hold(shards: ShardSet, rows: Int64, together: Together | None = None) -> Hel
     _raise_in_all(error, together)
     landmarks, keypoints, images = held
     return Held(order, images, landmarks, keypoints)
+
+
+def _own(size: int, together: Together | None) -> Tensor:
+    """Bytes of this process alone. Nobody fills them before all have asked whether they fit: each needs its own."""
+    error: Exception | None = None
+    try:
+        _check_free(size, 1 if together is None else together.count)
+    except ConfigurationError as problem:
+        error = problem
+    _raise_in_all(error, together)
+    return torch.empty(size, dtype=torch.uint8)
 
 
 def _raise_in_all(error: Exception | None, together: Together | None) -> None:
@@ -168,11 +180,12 @@ def _decode(shards: ShardSet, rows: Int64, images: Tensor) -> None:
     reader.close()
 
 
-def _check_free(needed: int) -> None:
+def _check_free(needed: int, processes: int = 1) -> None:
     free = _free_memory()
-    if free is not None and needed > 0.9 * free:
+    if free is not None and processes * needed > 0.9 * free:
+        each = f" for each of {processes} processes, which can share none here" if processes > 1 else ""
         raise ConfigurationError(
-            f"data.cache needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: choose data.cache=none"
+            f"data.cache needs {needed / 1e9:.1f} GB{each}, {free / 1e9:.1f} GB are free: choose data.cache=none"
         )
 
 

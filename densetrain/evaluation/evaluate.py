@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from densegen.arrays import Float32, Float64, Image
 from densegen.dataset.shard_set import ShardSet
@@ -51,11 +51,19 @@ STRENGTHS = ("weakest third", "middle third", "strongest third")
 RESULT_FORMAT = "densetrain evaluation"
 
 
+def _with_nan(score: Any) -> Any:
+    """A score as it is written, whose empty bins have ``null``: JSON knows no NaN."""
+    if isinstance(score, dict) and isinstance(bins := score.get("bins"), list):
+        return {**score, "bins": [math.nan if value is None else value for value in bins]}
+    return score
+
+
 class Result(BaseModel):
     """One evaluation, as it is kept in a file.
 
     protocol : faces, labels and points that were compared
     made : what the predictions were made from, in words
+    weights : digest of the network's weights; None of predictions that a file holds, and of earlier versions' results
     errors : NME of each face in percent, in the order of ``names``
     yaw_deg : of the same faces
     groups : further tables by title: a mean NME by the name of a group of faces or of landmarks
@@ -66,7 +74,8 @@ class Result(BaseModel):
     method: str
     protocol: Protocol
     made: str
-    score: Score
+    weights: str | None = None
+    score: Annotated[Score, BeforeValidator(_with_nan)]
     names: Annotated[list[str], Field(min_length=1)]
     errors: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
     yaw_deg: list[float]
@@ -82,7 +91,7 @@ class Result(BaseModel):
 
     @property
     def identity(self) -> tuple[str, str, str, float, int]:
-        """What two results have in common that are the same evaluation."""
+        """What two results have in common that are the same evaluation, if of the same weights."""
         return (self.method, str(self.protocol), self.made, self.score.threshold, self.score.seed)
 
 
@@ -110,7 +119,7 @@ def evaluate(
     points, missed = predict_benchmark(network, on, opened, progress)
     named = detector if detector is None or isinstance(detector, str) else "given"
     method, made = in_words(network.name, named, missed)
-    return evaluate_benchmark(on, points, method, made, threshold=threshold, seed=seed)
+    return evaluate_benchmark(on, points, method, made, weights=network.weights, threshold=threshold, seed=seed)
 
 
 def in_words(network: str, detector: str | None, missed: int) -> tuple[str, str]:
@@ -168,11 +177,12 @@ def _nearest(found: Float64, truth: Float64) -> tuple[Float64, bool]:
 
 
 def evaluate_benchmark(
-    benchmark: Benchmark, predicted: npt.NDArray[np.floating], method: str, made: str, *, as_labels: bool = False,
-    reading: Reading = "geometric", threshold: float = 10.0, seed: int = 0,
+    benchmark: Benchmark, predicted: npt.NDArray[np.floating], method: str, made: str, *, weights: str | None = None,
+    as_labels: bool = False, reading: Reading = "geometric", threshold: float = 10.0, seed: int = 0,
 ) -> Result:  # fmt: skip
     """Score (n, 68, 2 or 3) predictions, pixels of the images; ``made`` says in words what they were made from.
 
+    weights : digest of the network's weights, if one made them
     as_labels : they are label files of the benchmark, compared number by number
     reading : see :meth:`~densetrain.evaluation.benchmarks.Benchmark.errors`
     """
@@ -184,6 +194,7 @@ def evaluate_benchmark(
         method=method,
         protocol=benchmark.protocol.model_copy(update={"comparison": "label files" if as_labels else reading}),
         made=made,
+        weights=weights,
         score=score(errors, benchmark.yaw_deg, threshold=threshold, seed=seed),
         names=list(benchmark.names),
         errors=[float(e) for e in errors],
@@ -233,6 +244,7 @@ def evaluate_shards(
             split=split,
         ),
         made="the shards' own crops" if regressor is not None else "no image",
+        weights=None if regressor is None else regressor.weights,
         score=score(errors, yaw_deg, threshold=threshold, seed=seed),
         names=[shards.sample_ids[row] for row in rows],
         errors=[float(e) for e in errors],
@@ -291,16 +303,23 @@ def worst_cases(result: Result, count: int) -> dict[int, str]:
 
 def write_result(result: Result, path: Path) -> None:
     """Write a result as JSON, whole or not at all."""
-    # Bins without faces are NaN, which JSON as Python writes it can hold.
-    write_text(path, json.dumps({"format": RESULT_FORMAT, **result.model_dump()}, indent=1) + "\n")
+    contents = {"format": RESULT_FORMAT, **result.model_dump()}
+    contents["score"]["bins"] = [None if math.isnan(value) else value for value in result.score.bins]
+    write_text(path, json.dumps(contents, indent=1, allow_nan=False) + "\n")
 
 
-def free_stem(result: Result, stem: Path) -> Path:
-    """``stem``, or ``stem-2``, ``stem-3``, ...: the first whose ``.json`` holds no other evaluation."""
+def free_stem(result: Result, stem: Path, *, retrained: bool = False) -> Path:
+    """``stem``, or ``stem-2``, ``stem-3``, ...: the first whose ``.json`` holds no other evaluation.
+
+    retrained : what other weights of the same name gave is an earlier state of this network, and replaced
+    """
     for number in itertools.count(1):
         free = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
         path = free.with_name(f"{free.name}.json")
-        if not path.exists() or read_result(path).identity == result.identity:
+        if not path.exists():
+            return free
+        other = read_result(path)
+        if other.identity == result.identity and (retrained or other.weights == result.weights):
             return free
     raise AssertionError("counting ends nowhere")
 

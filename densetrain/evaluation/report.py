@@ -151,20 +151,23 @@ def _plain(text: str) -> str:
 
 
 def tell_apart(results: Sequence[tuple[str, Result]]) -> list[Result]:
-    """Results from several places, each once; if two methods have one name, their place is added to it."""
+    """Results from several places, each once; if two methods have one name, their place is added to it, and in one
+    place their weights.
+    """
     kept: dict[tuple[object, ...], tuple[str, Result]] = {}
     for place, result in results:  # a flip test repeats the constant prediction
         kept.setdefault((place, *result.identity, *result.errors), (place, result))
     results = list(kept.values())
-    places: dict[tuple[Protocol, str], set[str]] = {}
+    named: dict[tuple[Protocol, str], dict[str, set[str | None]]] = {}
     for place, result in results:
-        places.setdefault((result.protocol, result.method), set()).add(place)
-    return [
-        result.model_copy(update={"method": f"{result.method} in {place}"})
-        if len(places[result.protocol, result.method]) > 1
-        else result
-        for place, result in results
-    ]
+        named.setdefault((result.protocol, result.method), {}).setdefault(place, set()).add(result.weights)
+    apart = []
+    for place, result in results:
+        places = named[result.protocol, result.method]
+        weights = f", weights {result.weights}" if len(places[place]) > 1 and result.weights else ""
+        method = f"{result.method}{weights}" + (f" in {place}" if len(places) > 1 else "")
+        apart.append(result.model_copy(update={"method": method}))
+    return apart
 
 
 def write_report(

@@ -89,6 +89,7 @@ def evaluate_surface(
                 method=f"{network.name}, {what}",
                 protocol=protocol,
                 made=made,
+                weights=network.weights,
                 score=score(values, benchmark.yaw_deg, threshold=threshold, seed=seed),
                 names=list(benchmark.names),
                 errors=[float(e) for e in values],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,11 @@ class TrainingLog:
 
 
 def read_log(run: Path) -> TrainingLog | None:
-    """The log of a run's folder; None if it holds no training. A damaged line ends what is read of its file."""
+    """The log of a run's folder; None if it holds no training. A damaged line ends what is read of its file.
+
+    Each start of a run has a file. One that begins with the first steps is of a training that began anew, since the one
+    before had kept nothing yet.
+    """
     if not (run / SETTINGS_NAME).is_file():
         return None
     losses: dict[int, float] = {}
@@ -48,16 +53,19 @@ def read_log(run: Path) -> TrainingLog | None:
         if (number := path.parent.name.removeprefix("version_")).isdecimal()
     }
     for _, path in sorted(logged.items()):
-        with path.open(encoding="utf-8", newline="") as file:
-            try:
-                for row in csv.DictReader(file):
-                    for column, kept in (("train_loss", losses), ("val_nme", nme)):
-                        if row.get(column):
-                            kept[int(row["step"])] = float(row[column])
-                    if row.get("val_nme_constant"):
-                        constant = float(row["val_nme_constant"])
-            except (csv.Error, KeyError, TypeError, ValueError):
-                continue
+        own_losses: dict[int, float] = {}
+        own_nme: dict[int, float] = {}
+        with path.open(encoding="utf-8", newline="") as file, suppress(csv.Error, KeyError, TypeError, ValueError):
+            for row in csv.DictReader(file):
+                for column, kept in (("train_loss", own_losses), ("val_nme", own_nme)):
+                    if row.get(column):
+                        kept[int(row["step"])] = float(row[column])
+                if row.get("val_nme_constant"):
+                    constant = float(row["val_nme_constant"])
+        if own_losses and losses and min(own_losses) <= min(losses):
+            losses, nme = {}, {}
+        losses |= own_losses
+        nme |= own_nme
     try:
         contents: Any = read_yaml(run / SETTINGS_NAME, "settings file")
         settings = _flat(contents) if isinstance(contents, dict) else {}

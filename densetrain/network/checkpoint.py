@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,15 @@ class TorchRegressor:
     about: Description
     index: VertexIndex
     name: str
+
+    @cached_property
+    def weights(self) -> str:
+        """See :attr:`densetrain.network.regressor.Regressor.weights`."""
+        digest = hashlib.sha256()
+        for name, values in sorted(self.net.state_dict().items()):
+            digest.update(f"{name} {tuple(values.shape)} {values.dtype}\n".encode())
+            digest.update(np.ascontiguousarray(values.cpu().numpy()).data)
+        return digest.hexdigest()[:16]
 
     def __call__(self, crops: Image) -> Float32:
         """(B, S, S, 3) uint8 RGB crops -> (B, N, 3) float32 landmarks, pixels, crop frame."""

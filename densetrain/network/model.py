@@ -327,12 +327,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return contents
 
 
+PICKLE = b"\x80"
+"""The first byte of the files that torch wrote before they were archives."""
+
+
 def _check_archive(path: Path) -> None:
     """A torch file is a ZIP archive of what is not compressed; torch does not look at its checksums."""
     import zipfile
 
     try:
         if not zipfile.is_zipfile(path):
+            with path.open("rb") as file:
+                if file.read(1) != PICKLE:
+                    raise FormatError(f"{path.name} is no torch file")
             return
         with zipfile.ZipFile(path) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):

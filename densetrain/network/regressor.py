@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,6 +57,11 @@ class Regressor(Protocol):
     index: VertexIndex
     name: str
 
+    @property
+    def weights(self) -> str:
+        """Digest of the weights, 16 digits: two networks may have one name."""
+        ...
+
     def __call__(self, crops: Image) -> Float32:
         """(B, S, S, 3) uint8 RGB crops -> (B, N, 3) float32 landmarks, pixels, crop frame."""
         ...
@@ -75,6 +81,7 @@ class OnnxRegressor:
     about: Description
     index: VertexIndex
     name: str
+    weights: str
 
     @classmethod
     def open(cls, path: Path) -> OnnxRegressor:
@@ -120,7 +127,8 @@ class OnnxRegressor:
             ):
                 words = " and ".join(f"{name} of shape (batch, {str(shape)[1:-1]})" for name, shape in wanted.items())
                 raise FormatError(f"{path.name} does not have {words}, float32")
-        return cls(session, about, index, path.name)
+        name = f"{path.absolute().parent.name}/{path.name}"
+        return cls(session, about, index, name, hashlib.sha256(data).hexdigest()[:16])
 
     def __call__(self, crops: Image) -> Float32:
         return self.with_sigma(crops)[0]
@@ -165,6 +173,11 @@ class FlipTested:
                 f"a flip test needs an index that is closed under the mirror, not {self.index.name}"
             )
 
+    @property
+    def weights(self) -> str:
+        """See :attr:`Regressor.weights`."""
+        return self.network.weights
+
     def __call__(self, crops: Image) -> Float32:
         return self.with_sigma(crops)[0]
 
@@ -179,12 +192,12 @@ class FlipTested:
         the mean of their sigmas, if the network says them. Of unsure ones, in the quarter turn of which it is surest.
         """
         one, other, sigma = self.pair(crops)
-        usual, apart = self.about.validation_nme, _apart(one, other)
+        usual, apart = self.about.validation_nme, _apart(self.index, one, other)
         rows = np.flatnonzero(apart > (np.inf if usual is None else usual))
         enough = apart[rows] * TURN_COUNTS
         for turns in (1, 2, 3) if len(rows) else ():
             answers = self.pair(np.ascontiguousarray(np.rot90(crops[rows], turns, axes=(1, 2))))
-            apart = _apart(answers[0], answers[1])
+            apart = _apart(self.index, answers[0], answers[1])
             better = apart < enough
             enough[better] = apart[better]
             for mine, turned in zip((one, other), answers[:2], strict=True):
@@ -203,12 +216,14 @@ class FlipTested:
         return landmarks.copy(), back, np.float32(0.5) * (sigma + other[:, self.index.mirror])
 
 
-def _apart(one: Float32, other: Float32) -> Float64:
-    """(B,) how far two answers lie apart, percent of the size of the face that they mean: of one that is not seen,
-    networks make large and small ones.
+def _apart(index: VertexIndex, one: Float32, other: Float32) -> Float64:
+    """(B,) how far two answers lie apart, percent of sqrt(w h) of the box around the 68 that they mean (of all, if the
+    index has no 68): the face's own size, since of one that is not seen, networks make large and small ones.
     """
     apart_px = np.linalg.norm((one - other)[..., :2].astype(np.float64), axis=-1).mean(axis=-1)
-    share: Float64 = 100 * apart_px / np.maximum(box_size((one + other) / 2), 1.0)
+    mean = (one + other) / 2
+    face = index.subset("ibug68", mean) if "ibug68" in index.subsets else mean
+    share: Float64 = 100 * apart_px / np.maximum(box_size(face), 1.0)
     return share
 
 
@@ -271,7 +286,7 @@ class Answer:
     sigma_px : (n, N) float64, standard deviation of each landmark's coordinates, pixels of the image, or None
     flip_distance : (n,) float64, how far the two answers of a flip test lie apart, in the turn of the crop that counts,
         or None: a network that is unsure of a face gives two. 100 times their mean distance in x and y over sqrt(w h)
-        of the box: the unit of NME
+        of the box around the 68 that were found: the unit of NME
     """
 
     landmarks: Float32
@@ -299,9 +314,7 @@ def answer_in_images(regressor: Regressor, images: Sequence[Image], boxes: npt.N
     distance = None
     if isinstance(regressor, FlipTested):
         one, other, sigma = regressor.both(pictures)
-        apart_px = np.linalg.norm((one - other)[..., :2].astype(np.float64), axis=-1).mean(axis=-1)
-        size_px = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) * scales
-        landmarks, distance = np.float32(0.5) * (one + other), 100 * apart_px / size_px
+        landmarks, distance = np.float32(0.5) * (one + other), _apart(regressor.index, one, other)
     else:
         landmarks, sigma = regressor.with_sigma(pictures)
     own = None if sigma is None else sigma.astype(np.float64) / scales[:, None]

@@ -48,15 +48,18 @@ class Boxes:
         """
         if self.everywhere is not None:
             return self.everywhere
-        if image.name in self.by_name:
-            return self.by_name[image.name]
+        boxes = self.by_name.get(image.name)
+        if boxes is not None and len(boxes):
+            return boxes
         if self.source is not None:
             raise FormatError(f"{self.source} has no box for {image.name}")
         return None
 
 
 def read_boxes(path: Path) -> dict[str, Float64]:
-    """(n, 4) boxes by file name, from a JSON file like ``{"a.jpg": [[left, top, right, bottom], ...]}``."""
+    """(n, 4) boxes by file name, from a JSON file like ``{"a.jpg": [[left, top, right, bottom], ...]}``; n is 0 of an
+    image without a face.
+    """
     if not path.exists():
         raise FormatError(f"{path} does not exist")
     contents = read_json(path)
@@ -65,7 +68,7 @@ def read_boxes(path: Path) -> dict[str, Float64]:
     boxes = {}
     for name, rows in contents.items():
         try:
-            boxes[name] = check_boxes(np.atleast_2d(np.array(rows, np.float64)))
+            boxes[name] = np.empty((0, 4)) if rows == [] else check_boxes(np.atleast_2d(np.array(rows, np.float64)))
         except (ValueError, TypeError, OverflowError) as error:
             raise FormatError(f"{path.name}: {name}: {error}") from error
     return boxes

@@ -43,18 +43,20 @@ class Follower:
     Each frame's crop is laid around the last frame's landmarks; if they are lost, the detector is asked again.
 
     start : (4,) box of the face in the first frame, else the detector's
-    refine : how often at most the crop of a detector's box is laid again
+    refine : how often at most the crop of a box that is not the last frame's is laid again; by default ``REFINE`` times
+        for a detector's, and never for ``start``
 
     Raises :class:`ConfigurationError` if the vertex index has no subset ibug68 to follow.
     """
 
     def __init__(
         self, regressor: Regressor, detector: Detector, *, start: Float64 | None = None,
-        refine: int = REFINE,
+        refine: int | None = None,
     ) -> None:  # fmt: skip
         if "ibug68" not in regressor.index.subsets:
             raise ConfigurationError(f"video is followed by the 68, which {regressor.index.name} lacks")
         self.regressor, self.detector, self.box, self.refine = regressor, detector, start, refine
+        self.begins = start is not None
         self.found = start
         """The box that was found last, by the detector or by a person."""
         self.reference = regressor.about.reference
@@ -82,13 +84,15 @@ class Follower:
 
     def _find(self, image: Image) -> Face | None:
         """The face near the last one, else the largest that the detector finds; keeps the box to look at next."""
-        if self.box is not None and (face := self._look(image, self.box, 0)) is not None:
+        times = (self.refine or 0) if self.begins else 0
+        self.begins = False
+        if self.box is not None and (face := self._look(image, self.box, times)) is not None:
             return face
         found = self.detector(image)
         if not len(found):
             return None
         self.found, self.smoother = found[0][:4], None
-        return self._look(image, self.found, self.refine)
+        return self._look(image, self.found, REFINE if self.refine is None else self.refine)
 
     def _look(self, image: Image, box: Float64, refine: int) -> Face | None:
         """The face in a box; none if its own box is of another size than this one, or lies outside the image. Where no

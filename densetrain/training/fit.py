@@ -48,10 +48,10 @@ __all__ = ["fit", "make_module", "make_trainer"]
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 SETTINGS_FILE = "fit-settings.yaml"
+"""All settings of the run; a name that a file which ``--settings`` gives is unlikely to have."""
 
 FEW_CROPS = 64
 """On batches below, a network that normalises single numbers over the batch is unsteady."""
-"""All settings of the run; a name that a file which ``--settings`` gives is unlikely to have."""
 
 
 def make_module(
@@ -238,8 +238,8 @@ def _fit(
             f"data.batch_size={FEW_CROPS} or more"
         )
     if earlier is not None:
-        steps = f" and {begin[1]:,} steps" if begin[1] else ""
-        say(f"goes on after epoch {begin[0]} of {settings.trainer.epochs}{steps}")
+        more = f" and {begin[1]:,} batches" if begin[1] else ""
+        say(f"goes on after epoch {begin[0]} of {settings.trainer.epochs}{more}")
     prepare: Any = rank_zero_only(_prepare_folder)
     prepare(out, settings, is_new=earlier is None)
     try:

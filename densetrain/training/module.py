@@ -22,7 +22,7 @@ from densetrain.training.losses import LandmarkLoss, gaussian_nll, squared_sigma
 
 __all__ = ["LOG_EVERY", "LandmarkModule"]
 
-ADVICE = "the last checkpoint is kept; try a smaller optimiser.lr or trainer.clip"
+ADVICE = "earlier checkpoints stay as they are; try a smaller optimiser.lr or trainer.clip"
 
 LOG_EVERY = 10
 """Steps between the numbers of logs and bar: each waits for the device."""

@@ -63,7 +63,7 @@ def test_wrong_inputs_are_one_line(run: Path, exported: Path, dataset: Path, cor
     assert "beyond 100,000 px" in fails("predict", run, photograph, "--box", 1, 1, 1e300, 1e300, *out)
     (tmp_path / "boxes.json").write_text(f'{{"a.jpg": [[1, 1, 5, {"9" * 400}]]}}')
     assert "boxes.json: a.jpg" in fails("predict", run, photograph, "--boxes", tmp_path / "boxes.json", *out)
-    assert "grey.png is refused: it is damaged" in fails("evaluate", tmp_path / "grey.png", "--shards", dataset)
+    assert "grey.png is no torch file" in fails("evaluate", tmp_path / "grey.png", "--shards", dataset)
     assert not (tmp_path / "out").exists()
     torch.save({"densetrain": {"version": 1}}, tmp_path / "empty.ckpt")
     assert "settings: Field required" in fails("predict", tmp_path / "empty.ckpt", photograph, *out)

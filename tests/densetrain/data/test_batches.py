@@ -92,6 +92,17 @@ def test_processes_share_the_batches_that_one_process_would_see() -> None:
     assert sorted(counted) == list(range(50))
 
 
+def test_a_step_that_would_see_fewer_batches_than_the_others_is_left_out() -> None:
+    """Of 11 batches, three at a time: the last two would make a step of two thirds, which several processes drop."""
+    rows = np.arange(115, dtype=np.int64)
+    one = BatchSampler(rows, 10, 0, shuffle=True, accumulate=3)
+    three = [BatchSampler(rows, 10, 0, shuffle=True, rank=rank, world=3) for rank in range(3)]
+    assert len(one) == 9
+    assert keys(one) == [key for step in zip(*map(keys, three), strict=True) for key in step]
+    with pytest.raises(ConfigurationError, match="make 1 batches of 10, fewer than a step's 3: .*trainer.accumulate"):
+        BatchSampler(rows[:15], 10, 0, shuffle=True, accumulate=3)
+
+
 def test_a_batch_size_that_leaves_a_process_without_work_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="fewer than the 4 processes"):
         BatchSampler(np.arange(20), 8, seed=0, shuffle=True, world=4)

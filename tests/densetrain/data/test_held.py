@@ -31,7 +31,7 @@ def by_two(shards: ShardSet) -> list[Any]:
 
     rows = shards.rows("train")
     with ThreadPoolExecutor(2) as threads:
-        asked = [threads.submit(hold, shards, rows, Together(n == 0, "test-held", agree)) for n in range(2)]
+        asked = [threads.submit(hold, shards, rows, Together(n == 0, "test-held", 2, agree)) for n in range(2)]
         return [future.exception() or future.result() for future in asked]
 
 
@@ -63,6 +63,20 @@ def test_without_room_to_share_each_process_decodes(
     assert torch.equal(one.images, two.images)
     assert one.images.data_ptr() != two.images.data_ptr()
     assert not list(tmp_path.iterdir())
+
+
+def test_processes_that_can_share_nothing_need_room_for_each(
+    shards: ShardSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    alone = hold(shards, shards.rows("train"))
+    needed = sum(part.numel() * part.element_size() for part in (alone.images, alone.landmarks, alone.keypoints68))
+    monkeypatch.setattr(held, "SHARED_MEMORY", tmp_path / "not there")
+    monkeypatch.setattr(held, "_free_memory", lambda: int(1.5 * needed))
+    for outcome in by_two(shards):
+        assert "for each of 2 processes, which can share none here" in str(outcome)
+    monkeypatch.setattr(held, "_free_memory", lambda: int(2.5 * needed))
+    one, two = by_two(shards)
+    assert torch.equal(one.images, two.images)
 
 
 def test_an_error_in_one_process_ends_all(shards: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:

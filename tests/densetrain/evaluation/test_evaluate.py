@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from densetrain.evaluation.evaluate import Result, in_words, read_result, worst_cases
+from densetrain.evaluation.evaluate import Result, free_stem, in_words, read_result, worst_cases, write_result
 from densetrain.evaluation.metrics import score
 from densetrain.evaluation.protocol import Protocol
+from densetrain.evaluation.report import tell_apart
 from tests.densetrain.command import call, fails
 
 
@@ -59,6 +61,43 @@ def test_faces_of_one_name_in_two_builds_are_two_worst_cases() -> None:
         score=score(np.array(errors), np.array(yaw_deg)), names=["A/x", "A/y", "A/x"], errors=errors, yaw_deg=yaw_deg,
     )  # fmt: skip
     assert worst_cases(result, 3) == {2: "x  4.0 %  yaw -20", 1: "y  3.0 %  yaw 0", 0: "x  2.0 %  yaw 10"}
+
+
+def result_of(method: str, weights: str | None, errors: tuple[float, ...] = (2.0, 3.0)) -> Result:
+    yaw_deg = [10.0, 0.0]
+    return Result(
+        method=method, made="m", weights=weights, protocol=Protocol(benchmark="b", faces=2, points="p"),
+        score=score(np.array(errors), np.array(yaw_deg)), names=["x", "y"], errors=list(errors), yaw_deg=yaw_deg,
+    )  # fmt: skip
+
+
+def test_networks_of_one_name_do_not_replace_each_others_results(tmp_path: Path) -> None:
+    one, other = result_of("run/best.ckpt", "a" * 16), result_of("run/best.ckpt", "b" * 16, (4.0, 5.0))
+    stem = tmp_path / "shards-validation"
+    assert free_stem(one, stem) == stem
+    write_result(one, stem.with_suffix(".json"))
+    assert free_stem(one, stem) == stem
+    assert free_stem(other, stem) == tmp_path / "shards-validation-2"
+    assert free_stem(other, stem, retrained=True) == stem  # in a run's own folder, an earlier state of the same network
+    names = [result.method for result in tell_apart([("out", one), ("out", other)])]
+    assert names == ["run/best.ckpt, weights aaaaaaaaaaaaaaaa", "run/best.ckpt, weights bbbbbbbbbbbbbbbb"]
+    assert [result.method for result in tell_apart([("out", one), ("out", one)])] == ["run/best.ckpt"]
+
+
+def test_results_are_json_that_every_reader_takes(tmp_path: Path) -> None:
+    def no_number(word: str) -> float:
+        raise AssertionError(word)
+
+    result, path = result_of("m", None), tmp_path / "r.json"
+    write_result(result, path)
+    contents = json.loads(path.read_text(), parse_constant=no_number)
+    assert contents["score"]["bins"] == [2.5, None, None]  # no face beyond 30 degrees
+    read = read_result(path)
+    np.testing.assert_array_equal(read.score.bins, result.score.bins)
+    del contents["weights"]
+    contents["score"]["bins"] = [2.5, math.nan, math.nan]  # as versions before wrote it
+    path.write_text(json.dumps(contents))
+    np.testing.assert_array_equal(read_result(path).score.bins, result.score.bins)
 
 
 def test_damaged_results_are_refused(tmp_path: Path) -> None:

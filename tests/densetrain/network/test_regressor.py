@@ -11,10 +11,12 @@ import pytest
 from densegen.arrays import Float32, Image
 from densegen.dataset.shard_set import ShardSet
 from densegen.errors import ConfigurationError, FormatError
+from densegen.geometry.crop import box_size
 from densegen.geometry.flip import flip_points
 from densetrain.evaluation.evaluate import read_result
+from densetrain.network.checkpoint import load_regressor
 from densetrain.network.onnx_graph import refused
-from densetrain.network.regressor import FlipTested, Regressor, open_regressor
+from densetrain.network.regressor import FlipTested, Regressor, answer_in_images, open_regressor
 from tests.densetrain.command import call
 
 
@@ -83,12 +85,32 @@ def test_a_flip_test_is_the_mean_of_both_and_mirrors_with_its_input(exported: Pa
     assert np.abs(landmarks - both[0]).max() > 0.01
 
 
+HALVES_APART_PX = 4.0
+
+
+class Halves:
+    """Says one symmetrical face of every crop, moved to the right by half of what a flip test's answers lie apart."""
+
+    def __init__(self, network: Regressor) -> None:
+        self.about, self.index = network.about.model_copy(update={"validation_nme": None}), network.index
+        self.name, self.weights = network.name, network.weights
+        mean = np.array(network.about.mean_landmarks, np.float32)
+        self.face = (mean + flip_points(mean, self.about.crop_size)[self.index.mirror]) / 2
+
+    def __call__(self, crops: Image) -> Float32:
+        return self.with_sigma(crops)[0]
+
+    def with_sigma(self, crops: Image) -> tuple[Float32, None]:
+        moved = self.face + np.array([HALVES_APART_PX / 2, 0, 0], np.float32)
+        return np.repeat(moved[None], len(crops), axis=0), None
+
+
 class OnlyUpright:
     """Knows one face, if its bright half is on top; else its answer lies to the right, so that a flip test doubts."""
 
     def __init__(self, network: Regressor) -> None:
         self.about = network.about.model_copy(update={"validation_nme": 3.0})
-        self.index, self.name = network.index, network.name
+        self.index, self.name, self.weights = network.index, network.name, network.weights
         mean = np.array(network.about.mean_landmarks, np.float32)
         self.face = (mean + flip_points(mean, self.about.crop_size)[self.index.mirror]) / 2
 
@@ -124,6 +146,32 @@ def test_a_flip_test_looks_at_doubtful_faces_turned(exported: Path) -> None:
     # A network that never said how far off it is has no doubts.
     network.about = network.about.model_copy(update={"validation_nme": None})
     np.testing.assert_array_equal(FlipTested(network)(crops), (one + other) / 2)
+
+
+def test_a_digest_is_of_the_weights_and_not_of_their_file(run: Path, exported: Path, tmp_path: Path) -> None:
+    trained, written = open_regressor(run), open_regressor(exported / "model.safetensors")
+    assert trained.weights == written.weights == open_regressor(run, flip_test=True).weights
+    assert len(trained.weights) == 16
+    onnx = open_regressor(exported / "model.onnx")
+    assert onnx.name == f"{exported.name}/model.onnx"
+    assert onnx.weights != trained.weights
+    changed = load_regressor(run)
+    next(changed.net.parameters()).data.flatten()[0] += 1e-3
+    assert changed.weights != trained.weights
+
+
+def test_a_flip_distance_is_of_the_face_and_not_of_its_box(exported: Path) -> None:
+    network = FlipTested(Halves(open_regressor(exported / "model.onnx")))
+    image = np.zeros((300, 300, 3), np.uint8)
+    boxes = np.array([[100.0, 100, 200, 200], [50, 50, 250, 250]])
+    answer = answer_in_images(network, [image, image], boxes)
+    assert answer.flip_distance is not None
+    small, large = answer.flip_distance
+    assert small == pytest.approx(large, rel=1e-5)
+    face = np.array(network.about.mean_landmarks, np.float32)
+    size = float(box_size(network.index.subset("ibug68", (face + flip_points(face, 256)[network.index.mirror]) / 2)))
+    assert size != pytest.approx(256 / network.about.margin, rel=0.02)  # a face as large as its box would show nothing
+    assert small == pytest.approx(100 * HALVES_APART_PX / size, rel=1e-4)
 
 
 def test_a_flip_test_needs_a_mirror_closed_index(exported: Path) -> None:

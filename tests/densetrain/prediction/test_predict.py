@@ -110,6 +110,20 @@ def test_one_bad_image_does_not_end_the_others(run: Path, corpus: Path, tmp_path
     assert (tmp_path / "out/b.json").is_file()
 
 
+def test_an_image_without_a_face_in_the_file_of_boxes_does_not_end_the_others(
+    exported: Path, corpus: Path, tmp_path: Path
+) -> None:
+    one, two = (corpus / f"SYNTH/SYNTH_00000_{n}.jpg" for n in range(2))
+    (tmp_path / "boxes.json").write_text(json.dumps({one.name: [], two.name: [120, 110, 330, 340]}))
+    made = call(
+        "predict", "--onnx", exported / "model.onnx", one, two, "--boxes", tmp_path / "boxes.json", "--write", "json",
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert made.exit_code == 1
+    assert f"boxes.json has no box for {one.name}" in made.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["SYNTH_00000_1.json"]
+
+
 def test_an_image_that_the_disk_does_not_give_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, upright: bool) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
@@ -124,6 +138,9 @@ def test_an_image_that_the_disk_does_not_give_is_named(tmp_path: Path, monkeypat
     [
         (("--flip-test", "--drop-above", 4, "--box", 1, 2, 30, 40), "not for given boxes"),
         (("--prior", "faces"), "--prior is for --write fit"),
+        (("--limit", 3), "--limit means nothing to images"),
+        (("--no-smooth",), "--smooth means nothing to images"),
+        (("--box", 1, 2, 30, 40, "--detector", "cascade"), "--detector means nothing to given boxes"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(
@@ -159,7 +176,8 @@ def test_two_answers_of_a_flip_test_say_how_far_they_are_apart(exported: Path, c
     one, mirrored = network(np.stack([image, image[:, ::-1]]))
     other = flip_points(mirrored)[network.index.mirror]
     apart = np.linalg.norm((crop.invert(one) - crop.invert(other))[:, :2], axis=1).mean()
-    distance = 100 * apart / np.sqrt(210 * 230)
+    mean = network.index.subset("ibug68", crop.invert((one + other) / 2))
+    distance = 100 * apart / np.sqrt(np.prod(np.ptp(mean[:, :2], axis=0)))
     assert face["flip_distance_percent"] == pytest.approx(distance, abs=2e-3)
     assert network.about.flip_line is not None
     height, slope = network.about.flip_line

@@ -1,0 +1,27 @@
+"""The log of a run, as its folder holds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from densetrain.evaluation.training_log import read_log
+
+HEADER = "epoch,step,train_loss,val_nme,val_nme_constant\n"
+
+
+def start(run: Path, number: int, rows: str) -> None:
+    folder = run / f"csv/version_{number}"
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text(HEADER + rows)
+
+
+def test_a_run_that_went_on_is_one_curve_and_one_that_began_anew_is_its_own(tmp_path: Path) -> None:
+    (tmp_path / "fit-settings.yaml").write_text("seed: 0\n")
+    start(tmp_path, 0, "0,9,900.0,,\n0,19,800.0,,\n0,29,700.0,,\n")  # stopped before a checkpoint was kept
+    start(tmp_path, 1, "0,9,90.0,,\n0,11,,5.0,20.0\n1,19,80.0,,\n")
+    start(tmp_path, 2, "1,19,80.0,,\n1,23,,4.0,20.0\n2,29,70.0,,\n")  # went on after the first epoch
+    log = read_log(tmp_path)
+    assert log is not None
+    assert log.losses == ((9, 90.0), (19, 80.0), (29, 70.0))
+    assert log.nme == ((11, 5.0), (23, 4.0))
+    assert log.constant == 20.0
