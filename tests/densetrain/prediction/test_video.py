@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from densegen.errors import FormatError
+from densegen.errors import ConfigurationError, FormatError
 from densetrain.network.checkpoint import load_regressor
 from densetrain.prediction.face import Face
-from densetrain.prediction.faces import find_faces
+from densetrain.prediction.faces import REFINE, find_faces
 from densetrain.prediction.video import Filmed, Follower, _Film, process_video
 from tests.densetrain.command import call, fails
 
@@ -180,6 +180,46 @@ def test_a_face_that_was_lost_is_smoothed_from_where_it_comes_back(run: Path) ->
     (face,) = follower(image)
     fresh = find_faces(load_regressor(run), image, np.array([[60.0, 60, 130, 130]]))[0]
     np.testing.assert_allclose(face.landmarks, fresh.landmarks, atol=1e-3)
+
+
+def test_crops_are_laid_again_in_a_new_box_and_never_in_the_last_frames(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``predict`` does it in images: a detector's box twice at most, a person's as often as is asked for."""
+    asked: list[int] = []
+
+    def noted(regressor: object, image: np.ndarray, boxes: np.ndarray, *, refine: int, **options: object) -> list[Face]:
+        asked.append(refine)
+        return [replace(a_face, keypoints68=box.repeat(34, axis=0))]
+
+    image, start = np.full((150, 150, 3), 127, np.uint8), np.array([20.0, 20, 90, 90])
+    box = np.array([[20, 20, 0], [90, 90, 0]], np.float32)
+    (a_face,) = find_faces(load_regressor(run), image, start[None])
+    monkeypatch.setattr("densetrain.prediction.video.find_faces", noted)
+    for options, first in (
+        ({"start": start}, 0), ({"start": start, "refine": 3}, 3), ({}, REFINE), ({"refine": 0}, 0),
+    ):  # fmt: skip
+        follower = Follower(load_regressor(run), lambda image: start[None], **options)  # type: ignore[arg-type]
+        asked.clear()
+        follower(image)
+        follower(image)
+        assert asked == [first, 0]
+
+
+def test_a_film_that_cannot_be_followed_does_not_end_the_photographs(
+    exported: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise ConfigurationError("video needs OpenCV")
+
+    monkeypatch.setattr("densetrain.prediction.video._import_opencv", missing)
+    (tmp_path / "a.mp4").write_bytes(b"a film")
+    asked = ("predict", "--onnx", exported / "model.onnx", "--box", 120, 110, 330, 340, "--out", tmp_path / "out")
+    made = call(*asked, tmp_path / "a.mp4", corpus / "SYNTH/SYNTH_00000_0.jpg")
+    assert made.exit_code == 1
+    assert "densetrain: a.mp4: video needs OpenCV\n" in made.stderr
+    assert "1 of 2 inputs have no result, the first is a.mp4" in made.stderr
+    assert (tmp_path / "out/SYNTH_00000_0.json").is_file()
 
 
 def test_a_box_that_shrinks_where_no_face_is_is_given_up(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
