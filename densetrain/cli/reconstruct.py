@@ -92,7 +92,7 @@ def reconstruct(
             # What video alone needs does not keep the photographs beside it from having their results.
             if isinstance(error, ConfigurationError) and path.suffix.lower() not in VIDEO_SUFFIXES:
                 raise
-            words = f"{path.name}: {error}" if isinstance(error, SampleError) else str(error)
+            words = str(error) if isinstance(error, FormatError) else f"{path.name}: {error}"
             if len(inputs) == 1:
                 raise FormatError(words) from error
             say(f"densetrain: {words}", err=True)

@@ -92,9 +92,10 @@ def predict(
             job.run(path)
         except (FormatError, ConfigurationError) as error:
             # What video alone needs does not keep the photographs beside it from having their results.
-            if len(inputs) == 1 or not (isinstance(error, FormatError) or path in videos):
+            of_call = isinstance(error, ConfigurationError)
+            if len(inputs) == 1 or (of_call and path not in videos):
                 raise
-            say(f"densetrain: {path.name}: {error}" if path in videos else f"densetrain: {error}", err=True)
+            say(f"densetrain: {path.name}: {error}" if of_call else f"densetrain: {error}", err=True)
             failed.append(path.name)
     if webcam is not None:
         job.film(webcam, asked.out / f"webcam-{webcam}")

@@ -74,7 +74,7 @@ class Result(BaseModel):
     method: str
     protocol: Protocol
     made: str
-    weights: str | None = None
+    weights: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
     score: Annotated[Score, BeforeValidator(_with_nan)]
     names: Annotated[list[str], Field(min_length=1)]
     errors: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]

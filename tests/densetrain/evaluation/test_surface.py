@@ -28,7 +28,7 @@ class Knowing:
     def __init__(
         self, benchmark: Benchmark, root: Path, model: MorphableModel, index: VertexIndex, noise: float
     ) -> None:
-        self.index, self.name, self.weights, self.calls = index, "knowing", "0", 0
+        self.index, self.name, self.weights, self.calls = index, "knowing", "0" * 16, 0
         self.about: Any = type("About", (), {"margin": 1.5, "crop_size": 256})
         generator, points = np.random.default_rng(0), index.resolve(model)
         self.answers = []

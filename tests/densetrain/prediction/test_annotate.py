@@ -27,7 +27,7 @@ class OneAnswer:
     """Says the same landmarks of every crop."""
 
     def __init__(self, network: Regressor) -> None:
-        self.about, self.index, self.name, self.weights = network.about, network.index, "one answer", "0"
+        self.about, self.index, self.name, self.weights = network.about, network.index, "one answer", "0" * 16
         self.face = np.array(network.about.mean_landmarks, np.float32)
 
     def __call__(self, crops: Image) -> Float32:
