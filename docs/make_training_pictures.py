@@ -42,7 +42,6 @@ IMAGES, DEMO = ROOT / "docs/images", ROOT / "demo"
 sys.path.insert(0, str(ROOT))  # tests.browser
 LOSSES = ("hybrid", "wing", "mse", "l1", "smooth-l1")
 EPOCHS = 6
-AT_96 = ("model.input_size=96", "trainer.epochs=16")
 BACKBONES: dict[str, tuple[str, tuple[str, ...]]] = {
     "mobilenet_v2": ("MobileNetV2", ()),
     "resnet18": ("ResNet-18", ()),
@@ -195,8 +194,7 @@ def losses() -> None:
     results = []
     for name in LOSSES:
         run = DEMO / f"losses/{name}"
-        small = ("model.backbone=mobilenet_v2", "model.width=0.5", *AT_96)
-        settings = read_settings("demo", (*small, f"loss.name={name}", f"trainer.epochs={EPOCHS}"))
+        settings = read_settings("demo", (f"loss.name={name}", f"trainer.epochs={EPOCHS}"))
         fit([DEMO / "shards"], settings, run, say=print)
         result = evaluate_shards(load_regressor(run), open_dataset(DEMO / "shards"), "validation", threshold=20.0)
         results.append(result.model_copy(update={"method": name}))
@@ -209,7 +207,8 @@ def backbones() -> None:
 
     shards, errors, costs = open_dataset(DEMO / "shards"), {}, {}
     settings = {
-        name: read_settings("demo", (f"model.backbone={name}", *AT_96, *more)) for name, (_, more) in BACKBONES.items()
+        name: read_settings("demo", (f"model.backbone={name}", "model.width=1", *more))
+        for name, (_, more) in BACKBONES.items()
     }
     for name in BACKBONES:
         run = DEMO / f"backbones/{name.removeprefix('timm:')}"
