@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -102,7 +103,7 @@ def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) 
     out = out or own
     if out is None:
         return
-    stem = free_stem(results[0], out / asked.name, retrained=out == own)
+    stem = free_stem(results[0], out / asked.name, retrained=own is not None and out.resolve() == own.resolve())
     suffixes = ["", "-constant" if asked.benchmark == "shards" else "-public-script"]
     if asked.what == "surface":
         suffixes = ["", *(f"-{number}" for number in range(2, len(results) + 1))]
@@ -183,7 +184,8 @@ def _evaluate_shards(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
         bar.start(len(shards.rows(asked.split)))
         results = [score(regressor, progress=bar.advance)]
     if regressor.about.mean_landmarks is not None:
-        results.append(score(None, constant=np.array(regressor.about.mean_landmarks)))
+        constant = score(None, constant=np.array(regressor.about.mean_landmarks))
+        results.append(constant.model_copy(update={"weights": regressor.weights}))
     rows = shards.rows(asked.split)
     worst = {int(rows[place]): words for place, words in worst_cases(results[0], WORST).items()}
     return results, lambda path: draw_held_out(regressor, shards, worst, path)
@@ -286,11 +288,14 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
     read = [(str(run), read_result(path)) for run, path in found]
     results = tell_apart(read)
     pictures = [path.with_name(f"{path.stem}-worst.png") for _, path in found]
-    sheets = {
-        picture: result.model_copy(update={"method": f"{result.method} in {place}"})
-        for picture, (place, result) in zip(pictures, read, strict=True)
-        if picture.is_file()
-    }
+    drawn = [(picture, place, result) for picture, (place, result) in zip(pictures, read, strict=True)
+             if picture.is_file()]  # fmt: skip
+    names = Counter((place, result.method, result.protocol) for _, place, result in drawn)
+    sheets = {}
+    for picture, place, result in drawn:
+        several = names[place, result.method, result.protocol] > 1 and result.weights
+        weights = f", weights {result.weights}" if several else ""
+        sheets[picture] = result.model_copy(update={"method": f"{result.method}{weights} in {place}"})
     logs = [log for run in runs if (log := read_log(run)) is not None]
     profiles = []
     if backbones:

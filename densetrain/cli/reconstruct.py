@@ -12,6 +12,7 @@ import click
 from densegen.console import refuse_unread, say
 from densegen.remembered import model_option
 from densetrain.choices import DetectorName, Reconstructed
+from densetrain.cli.use import refuse_idle
 
 if TYPE_CHECKING:
     from densegen.arrays import Float64, Image
@@ -77,8 +78,11 @@ def reconstruct(
     )
     refuse_unread(of_file if landmarks is None else of_network, "a RUN" if landmarks is None else "--landmarks")
     inputs = list_images(paths if landmarks is not None else paths[1:])
-    model = read_model(model_path)
     asked = _Asked(**options)
+    if landmarks is None:
+        filming = any(path.suffix.lower() in VIDEO_SUFFIXES for path in inputs)
+        refuse_idle(filming=filming, boxes=(asked.box, asked.boxes_file))
+    model = read_model(model_path)
     if landmarks is not None:
         job = _job_of_landmarks(landmarks, model, inputs, out, asked)
     else:

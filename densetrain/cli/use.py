@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from densetrain.prediction.boxes import Boxes
 
 
-__all__ = ["annotate", "export", "predict"]
+__all__ = ["annotate", "export", "predict", "refuse_idle"]
 
 PATH = click.Path(path_type=Path)
 
@@ -120,6 +120,20 @@ class _Asked:
     limit: int | None
 
 
+def refuse_idle(*, filming: bool, boxes: tuple[tuple[float, float, float, float] | None, Path | None]) -> None:
+    """Refuse options of ``predict`` and ``reconstruct`` that these inputs leave unread.
+
+    filming : whether there is video among the inputs
+    boxes : ``--box`` and ``--boxes``
+    """
+    if all(boxes):
+        raise click.UsageError("--box is for every image, --boxes for each its own: give one of them")
+    if not filming:
+        refuse_unread({"smooth", "limit"}, "images")
+        if any(boxes):
+            refuse_unread({"detector"}, "given boxes")
+
+
 def _checked(asked: _Asked, *, filming: bool, webcam_alone: bool) -> _Asked:
     """The options, with the model that is remembered if one is needed; raises what is wrong with them.
 
@@ -137,10 +151,7 @@ def _checked(asked: _Asked, *, filming: bool, webcam_alone: bool) -> _Asked:
         raise click.UsageError("--drop-above is for faces that a detector finds, not for given boxes")
     if webcam_alone:
         refuse_unread({"boxes_file"}, "a webcam")
-    if not filming:
-        refuse_unread({"smooth", "limit"}, "images")
-        if asked.box or asked.boxes_file:
-            refuse_unread({"detector"}, "given boxes")
+    refuse_idle(filming=filming, boxes=(asked.box, asked.boxes_file))
     if asked.prior_path is not None and "fit" not in asked.outputs:
         raise click.UsageError("--prior is for --write fit")
     if "fit" in asked.outputs and asked.model_path is None:

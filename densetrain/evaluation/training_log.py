@@ -39,8 +39,8 @@ class TrainingLog:
 def read_log(run: Path) -> TrainingLog | None:
     """The log of a run's folder; None if it holds no training. A damaged line ends what is read of its file.
 
-    Each start of a run has a file. One that begins with the first steps is of a training that began anew, since the one
-    before had kept nothing yet.
+    Each start of a run has a file. One that goes on has kept a checkpoint and logs later steps; one that logs steps
+    before the first validation, or the first of all steps if there was none, is of a training that began anew.
     """
     if not (run / SETTINGS_NAME).is_file():
         return None
@@ -62,7 +62,9 @@ def read_log(run: Path) -> TrainingLog | None:
                         kept[int(row["step"])] = float(row[column])
                 if row.get("val_nme_constant"):
                     constant = float(row["val_nme_constant"])
-        if own_losses and losses and min(own_losses) <= min(losses):
+        own = min((*own_losses, *own_nme), default=None)
+        first = min(nme or losses, default=None)
+        if own is not None and first is not None and own <= first:
             losses, nme = {}, {}
         losses |= own_losses
         nme |= own_nme

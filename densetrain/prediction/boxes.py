@@ -13,6 +13,8 @@ from densegen.records import read_json
 
 __all__ = ["Boxes", "check_boxes", "read_boxes"]
 
+FOUR_NUMBERS = "a box is four numbers: left, top, right, bottom"
+
 FARTHEST_PX = 100_000
 """Larger coordinates of a box are no pixels of a photograph."""
 
@@ -51,6 +53,8 @@ class Boxes:
         boxes = self.by_name.get(image.name)
         if boxes is not None and len(boxes):
             return boxes
+        if boxes is not None:
+            raise FormatError(f"{self.source} says there is no face in {image.name}")
         if self.source is not None:
             raise FormatError(f"{self.source} has no box for {image.name}")
         return None
@@ -68,8 +72,12 @@ def read_boxes(path: Path) -> dict[str, Float64]:
     boxes = {}
     for name, rows in contents.items():
         try:
-            boxes[name] = np.empty((0, 4)) if rows == [] else check_boxes(np.atleast_2d(np.array(rows, np.float64)))
+            numbers = np.empty((0, 4)) if rows == [] else np.atleast_2d(np.array(rows, np.float64))
         except (ValueError, TypeError, OverflowError) as error:
+            raise FormatError(f"{path.name}: {name}: {FOUR_NUMBERS}") from error
+        try:
+            boxes[name] = check_boxes(numbers)
+        except ValueError as error:
             raise FormatError(f"{path.name}: {name}: {error}") from error
     return boxes
 
@@ -77,7 +85,7 @@ def read_boxes(path: Path) -> dict[str, Float64]:
 def check_boxes(boxes: Float64) -> Float64:
     """The boxes; raises ``ValueError`` if they are not (n, 4) with right > left and bottom > top."""
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
-        raise ValueError("a box is four numbers: left, top, right, bottom")
+        raise ValueError(FOUR_NUMBERS)
     if not ((boxes[:, 2:] - boxes[:, :2]) >= 1).all() or not (np.abs(boxes) <= FARTHEST_PX).all():
         raise ValueError(
             f"a box's right and bottom lie at least a pixel beyond its left and top, none beyond {FARTHEST_PX:,} px"

@@ -62,7 +62,7 @@ def test_wrong_inputs_are_one_line(run: Path, exported: Path, dataset: Path, cor
     assert "run on the CPU" in fails("predict", "--onnx", exported / "model.onnx", photograph, "--device", "cuda", *out)
     assert "beyond 100,000 px" in fails("predict", run, photograph, "--box", 1, 1, 1e300, 1e300, *out)
     (tmp_path / "boxes.json").write_text(f'{{"a.jpg": [[1, 1, 5, {"9" * 400}]]}}')
-    assert "boxes.json: a.jpg" in fails("predict", run, photograph, "--boxes", tmp_path / "boxes.json", *out)
+    assert "boxes.json: a.jpg: a box" in fails("predict", run, photograph, "--boxes", tmp_path / "boxes.json", *out)
     assert "grey.png is no torch file" in fails("evaluate", tmp_path / "grey.png", "--shards", dataset)
     assert not (tmp_path / "out").exists()
     torch.save({"densetrain": {"version": 1}}, tmp_path / "empty.ckpt")

@@ -126,3 +126,4 @@ def test_wrong_inputs_are_one_line(run: Path, corpus: Path, boxes: Path, tmp_pat
     assert "means nothing to a RUN" in call("reconstruct", run, photo, "--first-pixel", 1, "--model", model).stderr
     assert call("reconstruct", photo, "--landmarks", boxes, "--flip-test", "--model", model).exit_code == 2
     assert call("predict", run, photo, "--write", "fit").exit_code == 2
+    assert "--limit means nothing to images" in call("reconstruct", run, photo, "--limit", 1, "--model", model).stderr

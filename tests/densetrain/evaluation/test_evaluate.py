@@ -79,6 +79,10 @@ def test_networks_of_one_name_do_not_replace_each_others_results(tmp_path: Path)
     assert free_stem(one, stem) == stem
     assert free_stem(other, stem) == tmp_path / "shards-validation-2"
     assert free_stem(other, stem, retrained=True) == stem  # in a run's own folder, an earlier state of the same network
+    theirs, others = result_of("theirs", None), result_of("theirs", None, (4.0, 5.0))
+    write_result(theirs, tmp_path / "theirs.json")
+    assert free_stem(theirs, tmp_path / "theirs") == tmp_path / "theirs"
+    assert free_stem(others, tmp_path / "theirs") == tmp_path / "theirs-2"
     names = [result.method for result in tell_apart([("out", one), ("out", other)])]
     assert names == ["run/best.ckpt, weights aaaaaaaaaaaaaaaa", "run/best.ckpt, weights bbbbbbbbbbbbbbbb"]
     assert [result.method for result in tell_apart([("out", one), ("out", one)])] == ["run/best.ckpt"]

@@ -25,3 +25,16 @@ def test_a_run_that_went_on_is_one_curve_and_one_that_began_anew_is_its_own(tmp_
     assert log.losses == ((9, 90.0), (19, 80.0), (29, 70.0))
     assert log.nme == ((11, 5.0), (23, 4.0))
     assert log.constant == 20.0
+
+
+def test_a_run_of_short_epochs_that_went_on_keeps_its_first_validation(tmp_path: Path) -> None:
+    (tmp_path / "fit-settings.yaml").write_text("seed: 0\n")
+    start(tmp_path, 0, "0,7,,24.0,20.0\n1,9,900.0,,\n")  # stopped at step 12 of epochs of 8
+    start(tmp_path, 1, "1,9,900.0,,\n1,15,,30.0,20.0\n2,19,800.0,,\n")
+    log = read_log(tmp_path)
+    assert log is not None
+    assert log.nme == ((7, 24.0), (15, 30.0))
+    start(tmp_path, 2, "0,7,,25.0,20.0\n")  # its checkpoints were taken away
+    log = read_log(tmp_path)
+    assert log is not None
+    assert (log.losses, log.nme) == ((), ((7, 25.0),))

@@ -120,7 +120,7 @@ def test_an_image_without_a_face_in_the_file_of_boxes_does_not_end_the_others(
         "--out", tmp_path / "out",
     )  # fmt: skip
     assert made.exit_code == 1
-    assert f"boxes.json has no box for {one.name}" in made.stderr
+    assert f"boxes.json says there is no face in {one.name}" in made.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["SYNTH_00000_1.json"]
 
 
@@ -138,6 +138,7 @@ def test_an_image_that_the_disk_does_not_give_is_named(tmp_path: Path, monkeypat
     [
         (("--flip-test", "--drop-above", 4, "--box", 1, 2, 30, 40), "not for given boxes"),
         (("--prior", "faces"), "--prior is for --write fit"),
+        (("--box", 1, 2, 30, 40, "--boxes", "b.json"), "give one of them"),
         (("--limit", 3), "--limit means nothing to images"),
         (("--no-smooth",), "--smooth means nothing to images"),
         (("--box", 1, 2, 30, 40, "--detector", "cascade"), "--detector means nothing to given boxes"),
