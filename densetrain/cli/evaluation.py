@@ -276,7 +276,7 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
     """
     from densegen.errors import ConfigurationError
     from densetrain.evaluation.evaluate import read_result
-    from densetrain.evaluation.report import tell_apart, write_report
+    from densetrain.evaluation.report import tell_apart, with_weights, write_report
     from densetrain.evaluation.training_log import read_log
 
     # A run keeps its results in a folder; '--out' makes such a folder of its own.
@@ -293,9 +293,8 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
     names = Counter((place, result.method, result.protocol) for _, place, result in drawn)
     sheets = {}
     for picture, place, result in drawn:
-        several = names[place, result.method, result.protocol] > 1 and result.weights
-        weights = f", weights {result.weights}" if several else ""
-        sheets[picture] = result.model_copy(update={"method": f"{result.method}{weights} in {place}"})
+        name = with_weights(result, names[place, result.method, result.protocol] > 1)
+        sheets[picture] = result.model_copy(update={"method": f"{name} in {place}"})
     logs = [log for run in runs if (log := read_log(run)) is not None]
     profiles = []
     if backbones:

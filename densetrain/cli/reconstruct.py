@@ -81,7 +81,7 @@ def reconstruct(
     asked = _Asked(**options)
     if landmarks is None:
         filming = any(path.suffix.lower() in VIDEO_SUFFIXES for path in inputs)
-        refuse_idle(filming=filming, boxes=(asked.box, asked.boxes_file))
+        refuse_idle(asked.box, asked.boxes_file, filming=filming)
     model = read_model(model_path)
     if landmarks is not None:
         job = _job_of_landmarks(landmarks, model, inputs, out, asked)

@@ -120,17 +120,16 @@ class _Asked:
     limit: int | None
 
 
-def refuse_idle(*, filming: bool, boxes: tuple[tuple[float, float, float, float] | None, Path | None]) -> None:
+def refuse_idle(box: tuple[float, float, float, float] | None, boxes_file: Path | None, *, filming: bool) -> None:
     """Refuse options of ``predict`` and ``reconstruct`` that these inputs leave unread.
 
     filming : whether there is video among the inputs
-    boxes : ``--box`` and ``--boxes``
     """
-    if all(boxes):
+    if box and boxes_file:
         raise click.UsageError("--box is for every image, --boxes for each its own: give one of them")
     if not filming:
         refuse_unread({"smooth", "limit"}, "images")
-        if any(boxes):
+        if box or boxes_file:
             refuse_unread({"detector"}, "given boxes")
 
 
@@ -151,7 +150,7 @@ def _checked(asked: _Asked, *, filming: bool, webcam_alone: bool) -> _Asked:
         raise click.UsageError("--drop-above is for faces that a detector finds, not for given boxes")
     if webcam_alone:
         refuse_unread({"boxes_file"}, "a webcam")
-    refuse_idle(filming=filming, boxes=(asked.box, asked.boxes_file))
+    refuse_idle(asked.box, asked.boxes_file, filming=filming)
     if asked.prior_path is not None and "fit" not in asked.outputs:
         raise click.UsageError("--prior is for --write fit")
     if "fit" in asked.outputs and asked.model_path is None:

@@ -22,7 +22,7 @@ from densetrain.evaluation.training_log import TrainingLog, differing_settings, 
 if TYPE_CHECKING:
     from densetrain.network.profile import Profile
 
-__all__ = ["draw_ced", "profile_table", "result_lines", "result_table", "tell_apart", "write_report"]
+__all__ = ["draw_ced", "profile_table", "result_lines", "result_table", "tell_apart", "with_weights", "write_report"]
 
 
 def result_lines(results: Sequence[Result]) -> list[str]:
@@ -164,10 +164,14 @@ def tell_apart(results: Sequence[tuple[str, Result]]) -> list[Result]:
     apart = []
     for place, result in results:
         places = named[result.protocol, result.method]
-        weights = f", weights {result.weights}" if len(places[place]) > 1 and result.weights else ""
-        method = f"{result.method}{weights}" + (f" in {place}" if len(places) > 1 else "")
+        method = with_weights(result, len(places[place]) > 1) + (f" in {place}" if len(places) > 1 else "")
         apart.append(result.model_copy(update={"method": method}))
     return apart
+
+
+def with_weights(result: Result, several: bool) -> str:
+    """A method's name, with its weights if there are several of that name."""
+    return f"{result.method}, weights {result.weights}" if several and result.weights else result.method
 
 
 def write_report(

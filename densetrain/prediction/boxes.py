@@ -51,13 +51,11 @@ class Boxes:
         if self.everywhere is not None:
             return self.everywhere
         boxes = self.by_name.get(image.name)
-        if boxes is not None and len(boxes):
-            return boxes
-        if boxes is not None:
-            raise FormatError(f"{self.source} says there is no face in {image.name}")
-        if self.source is not None:
+        if boxes is None and self.source is not None:
             raise FormatError(f"{self.source} has no box for {image.name}")
-        return None
+        if boxes is not None and not len(boxes):
+            raise FormatError(f"{self.source} says there is no face in {image.name}")
+        return boxes
 
 
 def read_boxes(path: Path) -> dict[str, Float64]:

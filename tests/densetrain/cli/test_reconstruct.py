@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from densegen.errors import ConfigurationError
 from densegen.geometry.crop import box_around
 from densegen.sources.fits import read_fit
 from tests.densetrain.command import call
@@ -100,6 +101,23 @@ def test_video_shares_one_identity(exported: Path, corpus: Path, tmp_path: Path)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "film.mp4", "film.jsonl", "film-fits.json", "film-identity.ply"
     }  # fmt: skip
+
+
+def test_a_film_that_cannot_be_followed_does_not_end_the_photographs(
+    exported: Path, corpus: Path, boxes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise ConfigurationError("video needs OpenCV")
+
+    monkeypatch.setattr("densetrain.prediction.video._import_opencv", missing)
+    (tmp_path / "a.mp4").write_bytes(b"a film")
+    made = call(
+        "reconstruct", exported / "model.onnx", tmp_path / "a.mp4", corpus / "SYNTH/SYNTH_00000_0.jpg",
+        "--box", 120, 110, 330, 340, "--model", corpus / "model.safetensors", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert made.exit_code == 1
+    assert "densetrain: a.mp4: video needs OpenCV\n" in made.stderr
+    assert (tmp_path / "out/SYNTH_00000_0.json").is_file()
 
 
 def test_wrong_inputs_are_one_line(run: Path, corpus: Path, boxes: Path, tmp_path: Path) -> None:

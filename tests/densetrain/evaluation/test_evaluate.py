@@ -15,6 +15,7 @@ from densetrain.evaluation.evaluate import Result, free_stem, in_words, read_res
 from densetrain.evaluation.metrics import score
 from densetrain.evaluation.protocol import Protocol
 from densetrain.evaluation.report import tell_apart
+from densetrain.network.checkpoint import load_regressor
 from tests.densetrain.command import call, fails
 
 
@@ -86,6 +87,28 @@ def test_networks_of_one_name_do_not_replace_each_others_results(tmp_path: Path)
     names = [result.method for result in tell_apart([("out", one), ("out", other)])]
     assert names == ["run/best.ckpt, weights aaaaaaaaaaaaaaaa", "run/best.ckpt, weights bbbbbbbbbbbbbbbb"]
     assert [result.method for result in tell_apart([("out", one), ("out", one)])] == ["run/best.ckpt"]
+
+
+@pytest.mark.slow
+def test_a_report_tells_networks_of_one_name_apart(run: Path, dataset: Path, tmp_path: Path) -> None:
+    """Rows, pictures of the worst faces, and the mean landmarks, of which each network has its own."""
+    import torch
+
+    other = tmp_path / "other" / run.name
+    shutil.copytree(run, other)
+    contents = torch.load(other / "best.ckpt", weights_only=True)
+    contents["state_dict"]["net.mean_landmarks"] += 5
+    contents["densetrain"]["mean_landmarks"] = [[x + 5, y, z] for x, y, z in contents["densetrain"]["mean_landmarks"]]
+    torch.save(contents, other / "best.ckpt")
+    digests = [load_regressor(folder).weights for folder in (run, other)]
+    for folder in (run, other):
+        assert call("evaluate", folder, "--shards", dataset, "--out", tmp_path / "out").exit_code == 0
+    assert call("report", tmp_path / "out", "--out", tmp_path / "report").exit_code == 0
+    text = (tmp_path / "report/report.md").read_text()
+    for digest in digests:
+        assert f"| {run.name}/best.ckpt, weights {digest} |" in text
+        assert f"Worst cases of {run.name}/best.ckpt, weights {digest} in " in text
+        assert f"| mean landmarks of the training set, weights {digest} |" in text
 
 
 def test_results_are_json_that_every_reader_takes(tmp_path: Path) -> None:
