@@ -9,7 +9,7 @@ import numpy as np
 from densegen.arrays import Float32, Int32
 from densegen.geometry.kernels import kernel
 
-__all__ = ["rasterise", "vertex_normals"]
+__all__ = ["interpolate", "nearest_triangles", "rasterise", "vertex_normals"]
 
 
 def rasterise(
@@ -28,25 +28,54 @@ def rasterise(
     returns : (H, W, K) float32 attributes interpolated over the visible triangles, and (H, W) float32 depth (z in
         pixels, image frame), -inf if nothing was drawn
     """
-    values, depth = _rasterise(points_image.astype(np.float32), triangles, attributes.astype(np.float32), height, width)
+    nearest, depth = nearest_triangles(points_image, triangles, height, width)
+    values = np.zeros((height, width, attributes.shape[1]), np.float32)
+    values[nearest >= 0] = interpolate(points_image, triangles, attributes, nearest)
     return values, depth
+
+
+def nearest_triangles(points_image: Float32, triangles: Int32, height: int, width: int) -> tuple[Int32, Float32]:
+    """Which triangle each pixel shows, of a mesh as in :func:`rasterise`.
+
+    returns : (H, W) int32, -1 if nothing was drawn, and (H, W) float32 depth, see there
+    """
+    nearest, depth = _nearest(points_image.astype(np.float32), triangles, height, width)
+    return nearest, depth
+
+
+def interpolate(points_image: Float32, triangles: Int32, attributes: Float32, nearest: Int32) -> Float32:
+    """The attributes of the n pixels that show a triangle, in row-major order: (n, K) float32.
+
+    attributes : (V, K) float32
+    nearest : (H, W) int32, of :func:`nearest_triangles` for the same mesh
+    """
+    values: Float32 = _interpolate(points_image.astype(np.float32), triangles, attributes.astype(np.float32), nearest)
+    return values
 
 
 def vertex_normals(points: Float32, triangles: Int32) -> Float32:
     """(V, 3) float32 unit normals, area-weighted means of the triangles around each vertex."""
     corners = points[triangles]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    sums = np.zeros_like(points)
-    for corner in range(3):
-        np.add.at(sums, triangles[:, corner], normals)
+    sums = _sums_around(normals.astype(np.float32), triangles, len(points))
     unit: Float32 = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
     return unit
 
 
 @kernel
-def _rasterise(points: Any, triangles: Any, attributes: Any, height: int, width: int) -> Any:
-    count = attributes.shape[1]
-    values = np.zeros((height, width, count), np.float32)
+def _sums_around(of_triangles: Any, triangles: Any, count: int) -> Any:
+    """(count, 3) float32: of each vertex the sum over its triangles, as ``np.add.at`` adds, corner by corner."""
+    sums = np.zeros((count, 3), np.float32)
+    for corner in range(3):
+        for f in range(len(triangles)):
+            for axis in range(3):
+                sums[triangles[f, corner], axis] += of_triangles[f, axis]
+    return sums
+
+
+@kernel
+def _nearest(points: Any, triangles: Any, height: int, width: int) -> Any:
+    nearest = np.full((height, width), -1, np.int32)
     depth = np.full((height, width), -np.inf, np.float32)
     for f in range(len(triangles)):
         i, j, k = triangles[f]
@@ -70,6 +99,27 @@ def _rasterise(points: Any, triangles: Any, attributes: Any, height: int, width:
                 z = a * z0 + b * z1 + c * z2
                 if z > depth[row, column]:
                     depth[row, column] = z
-                    for n in range(count):
-                        values[row, column, n] = a * attributes[i, n] + b * attributes[j, n] + c * attributes[k, n]
-    return values, depth
+                    nearest[row, column] = f
+    return nearest, depth
+
+
+@kernel
+def _interpolate(points: Any, triangles: Any, attributes: Any, nearest: Any) -> Any:
+    height, width = nearest.shape
+    values, n = np.empty((np.count_nonzero(nearest >= 0), attributes.shape[1]), np.float32), 0
+    for row in range(height):
+        for column in range(width):
+            if nearest[row, column] < 0:
+                continue
+            i, j, k = triangles[nearest[row, column]]
+            x0, y0, _ = points[i]
+            x1, y1, _ = points[j]
+            x2, y2, _ = points[k]
+            area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+            a = ((x1 - column) * (y2 - row) - (x2 - column) * (y1 - row)) / area
+            b = ((x2 - column) * (y0 - row) - (x0 - column) * (y2 - row)) / area
+            c = 1 - a - b
+            for m in range(attributes.shape[1]):
+                values[n, m] = a * attributes[i, m] + b * attributes[j, m] + c * attributes[k, m]
+            n += 1
+    return values

@@ -12,11 +12,12 @@ import numpy.typing as npt
 from densegen.arrays import Float32, Float64
 from densegen.conventions import UV_SIZE
 from densegen.geometry.elementary import exponential, sine_cosine, sine_cosine_array
+from densegen.geometry.kernels import kernel
 from densegen.geometry.uv import mirror_pixels
 from densegen.ibug68 import INNER_LIPS, OUTER_LIPS, RIGHT_BROW, RIGHT_EYE
 from densegen.synthetic.face import keypoint_pixels
 
-__all__ = ["TEXTURE_SIZE", "Appearance", "background", "random_appearance", "texture"]
+__all__ = ["Appearance", "background", "random_appearance", "texture"]
 
 TEXTURE_SIZE = 512
 
@@ -153,22 +154,42 @@ def _muted(generator: np.random.Generator) -> Float32:
     return muted
 
 
-def _blend(under: npt.NDArray[np.floating], over: npt.ArrayLike, share: npt.NDArray[np.floating]) -> Float32:
-    result: Float32 = (under + (np.asarray(over) - under) * share[..., None]).astype(np.float32)
-    return result
+def _blend(under: Float32, over: npt.ArrayLike, share: npt.NDArray[np.floating]) -> Float32:
+    """``under + (over - under) share``, (H, W, 3) float32; features are small, so only in the box around the share."""
+    over, mixed = np.broadcast_to(over, under.shape), under.copy()
+    rows, columns = np.flatnonzero(share.any(axis=1)), np.flatnonzero(share.any(axis=0))
+    if len(rows):
+        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        mixed[box] = under[box] + (over[box] - under[box]) * share[box][..., None]
+    return mixed
 
 
 def _noise(
     generator: np.random.Generator, size: int, frequencies: tuple[int, ...], weights: tuple[float, ...]
 ) -> Float32:
     """(size, size) float32 smooth noise of about unit spread: a few octaves of interpolated random grids."""
-    from scipy.ndimage import zoom
-
     total = np.zeros((size, size), np.float32)
     for frequency, weight in zip(frequencies, weights, strict=True):
         grid = generator.normal(size=(frequency + 3, frequency + 3)).astype(np.float32)
-        total += weight * zoom(grid, size / frequency, order=1)[:size, :size]
+        _add_stretched(
+            total, grid, (frequency + 2) / (round((frequency + 3) * size / frequency) - 1), np.float32(weight)
+        )
     return total
+
+
+@kernel
+def _add_stretched(total: Any, grid: Any, step: float, weight: Any) -> None:
+    """Add ``weight`` times the bilinear values of a grid, a pixel being ``step`` of its cells, to an image."""
+    height, width = total.shape
+    for row in range(height):
+        i, down = int(row * step), row * step - int(row * step)
+        for column in range(width):
+            j, across = int(column * step), column * step - int(column * step)
+            value = np.float64(grid[i, j]) * (1 - down) * (1 - across)
+            value += np.float64(grid[i, j + 1]) * (1 - down) * across
+            value += np.float64(grid[i + 1, j]) * down * (1 - across)
+            value += np.float64(grid[i + 1, j + 1]) * down * across
+            total[row, column] += weight * np.float32(value)
 
 
 def _blur(mask: Float32, sigma: float) -> Float32:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from densegen.arrays import Float32, Float64, Image, Int32, Int64
 from densegen.geometry.elementary import sine_cosine_array
+from densegen.geometry.kernels import kernel
 from densegen.geometry.pose import pose_vertices, rotation_matrix, transform
-from densegen.geometry.renderer import rasterise, vertex_normals
-from densegen.synthetic.appearance import TEXTURE_SIZE, Appearance, background, texture
+from densegen.geometry.renderer import interpolate, nearest_triangles, vertex_normals
+from densegen.synthetic.appearance import Appearance, background, texture
 from densegen.synthetic.face import UNITS_PER_MM, face_model
 
 __all__ = ["Light", "draw_portrait", "random_light"]
@@ -80,50 +82,81 @@ def draw_portrait(
     # Attributes a pixel needs: u, v, normal, colour of the head, and whether it is face.
     face = np.concatenate([model.uv, face_normals, np.zeros((count, 3)), np.ones((count, 1))], axis=1)
     rest = np.concatenate([np.zeros((len(head), 2)), head_normals, head_colour, np.zeros((len(head), 1))], axis=1)
-    values, depth = rasterise(
-        zoomed.astype(np.float32),
-        np.concatenate([model.triangles, head_triangles + count]).astype(np.int32),
-        np.concatenate([face, rest]).astype(np.float32),
-        height * SUPERSAMPLING,
-        width * SUPERSAMPLING,
-    )
-    picture = np.repeat(np.repeat(background(generator, height, width), SUPERSAMPLING, 0), SUPERSAMPLING, 1)
-    drawn = np.isfinite(depth)
-    picture[drawn] = _shade(values[drawn], texture(person), light)
-    parts = picture.astype(np.float64).reshape(height, SUPERSAMPLING, width, SUPERSAMPLING, 3)
-    # Of the four, pair by pair: the order of a mean over two axes is NumPy's own matter.
-    small = ((parts[:, 0, :, 0] + parts[:, 0, :, 1]) + (parts[:, 1, :, 0] + parts[:, 1, :, 1])) / SUPERSAMPLING**2
+    mesh = (zoomed.astype(np.float32), np.concatenate([model.triangles, head_triangles + count]).astype(np.int32))
+    nearest, _ = nearest_triangles(*mesh, height * SUPERSAMPLING, width * SUPERSAMPLING)
+    values = interpolate(*mesh, np.concatenate([face, rest]).astype(np.float32), nearest)
+    small = _averaged(background(generator, height, width), nearest >= 0, _shade(values, texture(person), light))
     small += generator.normal(0, generator.uniform(0.5, 3.5), small.shape)
     portrait: Image = np.clip(small + 0.5, 0, 255).astype(np.uint8)
     return portrait
 
 
 def _shade(values: Float32, surface: Float32, light: Light) -> Float32:
-    u, v, is_face = values[:, 0], values[:, 1], values[:, 8] > 0.5
-    column = np.clip(np.rint(u * (TEXTURE_SIZE - 1)), 0, TEXTURE_SIZE - 1).astype(np.int64)
-    row = np.clip(np.rint((1 - v) * (TEXTURE_SIZE - 1)), 0, TEXTURE_SIZE - 1).astype(np.int64)
-    skin = surface[row, column]
-    albedo = np.where(is_face[:, None], skin[:, :3], values[:, 5:8])
-    normal = values[:, 2:5] / np.maximum(np.linalg.norm(values[:, 2:5], axis=1, keepdims=True), 1e-6)
+    """(n, 3) float32: the colours of n points with the attributes of :func:`draw_portrait`."""
     direction = np.array(light.direction)
-    lambert = _dot(normal, direction)
-    # Skin scatters light, so the terminator is soft (wrapped Lambert).
-    diffuse = np.clip((lambert + 0.25) / 1.25, 0, 1)
-    sky = 0.85 - 0.15 * normal[:, 1]
     half = direction + [0, 0, 1]
     half /= np.sqrt((half**2).sum())
-    cube = np.clip(_dot(normal, half), 0, 1) ** 2 * np.clip(_dot(normal, half), 0, 1)
-    shine = light.gloss * np.square(np.square(np.square(cube))) * skin[:, 3] * is_face  # to the power of 24
-    colour = albedo * (light.ambient * sky + (1 - light.ambient) * diffuse)[:, None] * np.array(light.colour)
-    shaded: Float32 = (colour + 255 * shine[:, None]).astype(np.float32)
+    ambient = np.float32(light.ambient), 1 - light.ambient
+    shaded: Float32 = _shaded(values, surface, direction, half, np.array(light.colour), ambient, light.gloss)
     return shaded
 
 
-def _dot(vectors: Float32, direction: Float64) -> Float64:
-    """(n,) products of (n, 3) vectors with one; from left to right, as BLAS does not."""
-    x, y, z = vectors.T.astype(np.float64)
-    along: Float64 = x * direction[0] + y * direction[1] + z * direction[2]
-    return along
+@kernel
+def _shaded(values: Any, surface: Any, direction: Any, half: Any, colour: Any, ambient: Any, gloss: float) -> Any:
+    """Textures are looked up in float32, as attributes are; light is added up in float64."""
+    out, last = np.empty((len(values), 3), np.float32), np.float32(surface.shape[0] - 1)
+    for n in range(len(values)):
+        u, v, x, y, z = values[n, 0], values[n, 1], values[n, 2], values[n, 3], values[n, 4]
+        column = int(min(max(np.rint(u * last), np.float32(0)), last))
+        row = int(min(max(np.rint((np.float32(1) - v) * last), np.float32(0)), last))
+        length = max(np.sqrt(x * x + y * y + z * z), np.float32(1e-6))
+        x, y, z = x / length, y / length, z / length
+        # Skin scatters light, so the terminator is soft (wrapped Lambert).
+        lambert = np.float64(x) * direction[0] + np.float64(y) * direction[1] + np.float64(z) * direction[2]
+        diffuse = min(max((lambert + 0.25) / 1.25, 0.0), 1.0)
+        sky = np.float32(0.85) - np.float32(0.15) * y
+        lit = np.float64(ambient[0] * sky) + ambient[1] * diffuse
+        shine = 0.0
+        if values[n, 8] > 0.5:  # face
+            along = np.float64(x) * half[0] + np.float64(y) * half[1] + np.float64(z) * half[2]
+            along = min(max(along, 0.0), 1.0)
+            power = along * along * along
+            for _ in range(3):
+                power *= power  # to the 24th in the end
+            shine = 255 * (gloss * power * surface[row, column, 3])
+        for channel in range(3):
+            albedo = surface[row, column, channel] if values[n, 8] > 0.5 else values[n, 5 + channel]
+            out[n, channel] = np.float64(albedo) * lit * colour[channel] + shine
+    return out
+
+
+@kernel
+def _averaged(behind: Any, drawn: Any, colours: Any) -> Any:
+    """(H, W, 3) float64: the mean of each pixel's parts, which show one of the colours, in row-major order, or what is
+    behind.
+
+    behind : (H, W, 3) float32
+    drawn : (H SUPERSAMPLING, W SUPERSAMPLING) bool, SUPERSAMPLING being 2
+    """
+    height, width, _ = behind.shape
+    out, upper = np.empty((height, width, 3), np.float64), 0
+    for row in range(height):
+        above, below = drawn[2 * row], drawn[2 * row + 1]
+        lower = upper + int(np.count_nonzero(above))
+        for column in range(width):
+            left, right = 2 * column, 2 * column + 1
+            a, b = upper, upper + above[left]
+            c, d = lower, lower + below[left]
+            for channel in range(3):
+                back = np.float64(behind[row, column, channel])
+                top = np.float64(colours[a, channel]) if above[left] else back
+                top += np.float64(colours[b, channel]) if above[right] else back
+                bottom = np.float64(colours[c, channel]) if below[left] else back
+                bottom += np.float64(colours[d, channel]) if below[right] else back
+                out[row, column, channel] = (top + bottom) / 4
+            upper, lower = b + above[right], d + below[right]
+        upper = lower
+    return out
 
 
 @lru_cache(maxsize=1)

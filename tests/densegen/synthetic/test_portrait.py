@@ -6,7 +6,7 @@ import numpy as np
 
 from densegen.face.morphable_model import MorphableModel
 from densegen.geometry.pose import pose_vertices
-from densegen.synthetic.appearance import random_appearance
+from densegen.synthetic.appearance import _noise, random_appearance
 from densegen.synthetic.corpus import make_portrait
 from densegen.synthetic.portrait import draw_portrait, random_light
 
@@ -42,3 +42,13 @@ def test_a_portrait_depends_on_its_seed_and_number_alone() -> None:
     assert (image == same).all()
     assert (fit.pose == again.pose).all()
     assert not (make_portrait(seed=5, number=3)[1] == image).all()
+
+
+def test_surfaces_vary_by_bilinear_interpolation_as_scipy_does_it() -> None:
+    from scipy.ndimage import zoom
+
+    for size, frequency in ((512, 6), (512, 120), (450, 250)):
+        grid = np.random.default_rng(frequency).normal(size=(frequency + 3, frequency + 3)).astype(np.float32)
+        expected = np.float32(0.5) * zoom(grid, size / frequency, order=1)[:size, :size]
+        noise = _noise(np.random.default_rng(frequency), size, (frequency,), (0.5,))
+        np.testing.assert_array_equal(noise, expected)
