@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from densegen.errors import BuildError, ConfigurationError, FormatError
@@ -24,6 +24,7 @@ __all__ = [
     "LOCK_NAMES",
     "TEMPORARY_SUFFIX",
     "file_size",
+    "files_below",
     "find_data_file",
     "interrupt_ignored",
     "is_about_the_file",
@@ -37,6 +38,7 @@ __all__ = [
     "replace_into",
     "sha256_of",
     "stays_below",
+    "walk",
     "write_bytes",
     "write_many",
     "write_text",
@@ -210,6 +212,38 @@ def write_text(path: Path, text: str) -> None:
 def stays_below(path: str) -> bool:
     """Whether a path with ``/`` stays in the folder that it is joined to, on every system."""
     return not path.startswith("/") and ".." not in path.split("/") and not re.search(r"\\|\0|^[A-Za-z]:", path)
+
+
+def walk(folder: Path) -> Iterator[tuple[PurePosixPath, list[str]]]:
+    """A folder and all below it, sorted: the path of each from ``folder``, and the names of its files, sorted.
+
+    What is hidden (``.name``) is left out. Links to folders are followed, and no folder is entered twice. Raises
+    ``OSError`` if one cannot be read.
+    """
+    entered = {os.path.realpath(folder)}
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    def enter(path: str) -> bool:
+        real = os.path.realpath(path)
+        new = real not in entered
+        entered.add(real)
+        return new
+
+    for place, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        folders[:] = [one for one in sorted(folders) if not one.startswith(".") and enter(os.path.join(place, one))]
+        yield (
+            PurePosixPath(*Path(place).relative_to(folder).parts),
+            sorted(one for one in files if not one.startswith(".")),
+        )
+
+
+def files_below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files of :func:`walk` with one of these suffixes, upper or lower case, sorted by path."""
+    return sorted(
+        folder / place / name for place, names in walk(folder) for name in names if name.lower().endswith(suffixes)
+    )
 
 
 def file_size(path: Path) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -129,7 +130,8 @@ _YAML_FLOAT = re.compile(
 
 @cache
 def _loader() -> Any:
-    """The safe loader, in C if PyYAML was built with it (ten times as fast), with numbers of bounded length."""
+    """The safe loader, in C if PyYAML was built with it (ten times as fast), with numbers of bounded length, and keys
+    that stand once."""
     import yaml
 
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -148,6 +150,13 @@ def _loader() -> Any:
             if _YAML_FLOAT.match(word):
                 return float(word.lower().replace(".inf", "inf").replace(".nan", "nan"))
             raise ValueError(f"{word[:40]!r} is no number")
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = Counter((key.value, key.tag) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+            for (word, _), times in keys.most_common(1):
+                if times > 1:
+                    raise ValueError(f"{word[:40]!r} stands twice in what begins in line {node.start_mark.line + 1}")
+            return super().construct_mapping(node, deep)
 
     for tag, pattern in ((int_tag, _YAML_INT), (float_tag, _YAML_FLOAT)):
         Loader.add_implicit_resolver(tag, pattern, list("-+.0123456789"))

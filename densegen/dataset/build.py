@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 
 from densegen.conventions import OWN_INDEX, SHARD_SCHEMA_VERSION
 from densegen.dataset.build_folder import BuildFolder
-from densegen.dataset.build_record import BuildConfiguration, DatasetManifest, ShardRecord, shard_name
+from densegen.dataset.build_record import BuildConfiguration, DatasetManifest, Reject, ShardRecord, shard_name
 from densegen.dataset.card import REJECTS, format_rejects, write_card
 from densegen.dataset.pipeline import check_components
 from densegen.dataset.sample_index import gather_samples, write_samples
@@ -197,7 +197,8 @@ def build(
         ]
         records = {task.number: record for task in tasks if (record := folder.finished(task.number, task.entries))}
         progress.start(len(plan.entries), sum(record.fits for record in records.values()))
-        _check_rejects(plan, records.values())
+        rejects = [reject for record in records.values() for reject in record.rejects]
+        _check_rejects(plan, rejects)
         missing = [task for task in tasks if task.number not in records]
         if missing:
             folder.begin()
@@ -207,11 +208,12 @@ def build(
             with open_pool(min(jobs, len(missing)), scheduler) as pool:
                 for record in pool.run(build_shard, missing):
                     if scheduler is not None:
-                        _check_shared(folder, plan.shards[record.number], record)
+                        _check_shared(folder, tasks[record.number].entries, record)
                     records[record.number] = record
                     folder.keep(record)
                     progress.advance(record.fits, len(record.rejects))
-                    _check_rejects(plan, records.values())
+                    rejects += record.rejects
+                    _check_rejects(plan, rejects)
         return _finish(plan, folder, [records[task.number] for task in tasks])
 
 
@@ -238,8 +240,7 @@ def _check_shared(folder: BuildFolder, entries: Sequence[FitEntry], record: Shar
         time.sleep(0.1)
 
 
-def _check_rejects(plan: Plan, records: Iterable[ShardRecord]) -> None:
-    rejects = [reject for record in records for reject in record.rejects]
+def _check_rejects(plan: Plan, rejects: Sequence[Reject]) -> None:
     share = plan.settings.max_rejects
     allowed = max(math.floor(share * len(plan.entries) + 1e-9), int(share > 0))
     if len(rejects) > allowed:

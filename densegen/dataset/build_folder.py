@@ -20,6 +20,7 @@ from densegen.dataset.build_record import (
     MANIFEST_NAME,
     BuildConfiguration,
     DatasetManifest,
+    Reject,
     ShardRecord,
     inputs_digest,
     read_dataset_manifest,
@@ -90,18 +91,16 @@ class BuildFolder:
         """The record of a shard that is complete and intact; None if it has to be built.
 
         A shard is built again if a few of its fits or photographs, spread over it, or one that was set aside, are not
-        the files that it was made of. Fits that are not seen from here count as unchanged: a worker has read them.
+        the files that it was made of. Files that are not there, or not seen from here, count as unchanged: without them
+        a shard could only become a poorer one.
         """
         record, shard = read_record(self._record_path(number)), self.path / shard_name(number)
         if record is None or not shard.is_file() or shard.stat().st_size != record.bytes:
             return None
         entry_of = {entry.sample_id: entry for entry in entries}
-        if any(
-            reject.sample_id not in entry_of or inputs_digest(entry_of[reject.sample_id]) != reject.inputs
-            for reject in record.rejects
-        ):
+        if any(_differs(reject, entry_of.get(reject.sample_id)) for reject in record.rejects):
             return None
-        if record.inputs is not None and shard_inputs(entries) not in (record.inputs, None):
+        if record.inputs is not None and shard_inputs(entries, record.rejects) not in (record.inputs, None):
             return None
         return record if sha256_of(shard) == record.sha256 else None
 
@@ -147,6 +146,13 @@ class BuildFolder:
                 f"{error.filename or self.path}: {error.strerror or error}; complete shards are kept: run the same "
                 "command again"
             ) from error
+
+
+def _differs(reject: Reject, entry: FitEntry | None) -> bool:
+    """Whether a fit that was set aside has other files now, and both of them."""
+    if entry is None:
+        return True
+    return entry.fit.is_file() and entry.image.is_file() and inputs_digest(entry) != reject.inputs
 
 
 def _difference(found: str, wanted: str) -> str:

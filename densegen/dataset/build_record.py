@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +28,7 @@ __all__ = [
     "ShardRecord",
     "find_sample",
     "inputs_digest",
+    "looked_at",
     "read_dataset_manifest",
     "read_record",
     "shard_inputs",
@@ -175,15 +176,21 @@ LOOKED_AT = 16
 """Fits of a shard whose files stand for all."""
 
 
-def shard_inputs(entries: Sequence[FitEntry]) -> str | None:
-    """SHA-256 over :func:`inputs_digest` of a few of a shard's fits, spread evenly over it; None if none of their files
-    is there.
+def looked_at(entries: Sequence[FitEntry]) -> list[FitEntry]:
+    """A few of a shard's fits, spread evenly over it."""
+    count = min(LOOKED_AT, len(entries))
+    return [entries[number * len(entries) // count] for number in range(count)]
+
+
+def shard_inputs(entries: Sequence[FitEntry], rejects: Iterable[Reject]) -> str | None:
+    """SHA-256 over :func:`inputs_digest` of those of :func:`looked_at` that were not set aside; None if one of their
+    files is not there.
 
     So a build is not gone on with from another folder of fits with the same names, as refined ones have.
     """
-    count = min(LOOKED_AT, len(entries))
-    some = [entries[number * len(entries) // count] for number in range(count)]
-    if not any(path.is_file() for entry in some for path in (entry.fit, entry.image)):
+    set_aside = {reject.sample_id for reject in rejects}
+    some = [entry for entry in looked_at(entries) if entry.sample_id not in set_aside]
+    if not all(path.is_file() for entry in some for path in (entry.fit, entry.image)):
         return None
     return hashlib.sha256("".join(map(inputs_digest, some)).encode()).hexdigest()
 

@@ -18,6 +18,7 @@ from densegen.dataset.build_record import (
     Reject,
     ShardRecord,
     inputs_digest,
+    looked_at,
     shard_inputs,
     shard_name,
 )
@@ -64,9 +65,13 @@ def build_shard(task: ShardTask) -> ShardRecord:
                 edges += sum(_shows_edge(sample, recipe.crop.size) for sample in result)
                 yield from result
 
+    before = list(map(inputs_digest, looked_at(task.entries)))
     with _ONE_AT_A_TIME:
         recipe = _recipe(task.model, task.index, task.configuration.as_text())
         data = encode_shard(made(recipe), _header(recipe, task.configuration))
+    for entry, digest in zip(looked_at(task.entries), before, strict=True):
+        if inputs_digest(entry) != digest:
+            raise BuildError(f"{entry.fit} or its image changed while the build was reading it: start it again")
     write_bytes(task.out / shard_name(task.number), data)
     return ShardRecord(
         number=task.number,
@@ -76,7 +81,7 @@ def build_shard(task: ShardTask) -> ShardRecord:
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         rejects=tuple(rejects),
-        inputs=shard_inputs(task.entries),
+        inputs=shard_inputs(task.entries, rejects),
         edges=edges,
     )
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from densegen.arrays import Float32, Image
 from densegen.errors import SampleError
 from densegen.face.morphable_model import MorphableModel
+from densegen.files import files_below
 from densegen.geometry.pose import pose_vertices
 from densegen.geometry.renderer import vertex_normals
 from densegen.sources.fit_list import find_image
@@ -38,7 +39,7 @@ class SampleFaces:
 
     def __init__(self, model: MorphableModel, std: npt.NDArray[np.floating], fits: Path | None = None) -> None:
         self.model, self.std = model, std
-        self.fits = [] if fits is None else self._usable(sorted(fits.rglob("*.mat")))
+        self.fits = [] if fits is None else self._usable(files_below(fits, (".mat",)))
         self.count = len(self.fits) or COUNT
 
     def _usable(self, paths: list[Path]) -> list[Path]:

@@ -13,7 +13,7 @@ from typing import Literal
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import region_of
-from densegen.files import write_text
+from densegen.files import read_text, sha256_of, write_text
 from densegen.index.corrections import (
     Addition,
     Corrections,
@@ -30,10 +30,12 @@ from densegen.index.corrections import (
 from densegen.index.half_plane import FacePlane
 from densegen.index.landmark import name_on, origin_of_person, reason_of, without_side
 from densegen.index.vertex_index import VertexIndex, compare_versions
+from densegen.records import MAX_YAML_BYTES
 
 __all__ = ["BY_HAND", "Edit", "EditSession"]
 
 UNSAVED_SUFFIX = ".unsaved"
+OF_FILE = "# unsaved edits of the file with the SHA-256 "
 
 State = dict[str, Draft]
 
@@ -63,7 +65,9 @@ class EditSession:
     states, edits : every state so far, and the edit that led to each but the first
     position : the state at hand
     recovered : whether unsaved edits of an earlier session were found beside ``path``
-    kept : the corrections that the session began with, or None: the fields that no edit changes are taken from them
+    kept : the corrections that the session began with, or None: what no edit changes is taken from them
+    read : the state that they led to; a landmark that is the same there stands in the file as it stood
+    file_digest : SHA-256 of the file at ``path`` when it was read or written; empty if there was none
     """
 
     base: VertexIndex
@@ -77,23 +81,26 @@ class EditSession:
     saved_position: int | None = 0
     removal_reasons: dict[str, str] = field(default_factory=dict)
     kept: Corrections | None = None
+    read: State = field(default_factory=dict)
+    file_digest: str = ""
 
     @classmethod
     def open(cls, base: VertexIndex, model: MorphableModel, path: Path) -> EditSession:
         """Start on ``base``, going on from the corrections in ``path`` and from unsaved edits, if there are any.
 
-        Raises :class:`ConfigurationError` if the index is not one of mirrored vertices, or the corrections there do
-        not belong to it.
+        Raises :class:`ConfigurationError` if the index is not one of mirrored vertices, the corrections there do not
+        belong to it, or they were changed after the unsaved edits.
         """
         plane = FacePlane(model)
         own = base.topology == model.topology
         start = drafts_of_index(base, model) if own else drafts_near_index(base, plane)
         session = cls(base, model, path, plane, [start])
-        unsaved = session.unsaved_path
+        unsaved, session.file_digest = session.unsaved_path, _digest(path)
         if path.is_file():
             session._apply(read_corrections(path))
             session.saved_position = session.position
         if unsaved.is_file():
+            session._refuse_newer_file()
             session.states, session.edits, session.position = [start], [], 0
             session._apply(read_corrections(unsaved))
             session.recovered, session.saved_position = True, None
@@ -189,6 +196,7 @@ class EditSession:
         edit = self.last_edit
         if edit is None or edit.verb == "read" or text.strip() == self.reason_of_last_edit:
             return
+        saved = self.states[self.saved_position] if self.saved_position is not None else {}
         if edit.verb == "deleted":
             self.removal_reasons[edit.name] = _reason(text)
         else:
@@ -196,24 +204,17 @@ class EditSession:
             new = Draft(edit.name, old.half, origin_of_person(_reason(text)))
             # States that were undone hold the same landmark, too.
             self.states = [state | {edit.name: new} if state.get(edit.name) == old else state for state in self.states]
-        if self.saved_position == self.position:
+        saved_later = self.states[self.saved_position] if self.saved_position is not None else saved
+        if saved_later != saved or (edit.verb == "deleted" and edit.name not in saved):
             self.saved_position = None
         self._keep()
 
     def corrections(self) -> Corrections:
         """What the edits amount to, as a corrections file for ``index correct INDEX``."""
         before, after = self.states[0], self.state
-        pixels = self.plane.pixels
-
-        def uv(draft: Draft) -> tuple[float, float]:
-            return (round(float(pixels[draft.half, 0]), 4), round(float(pixels[draft.half, 1]), 4))
-
-        def why(draft: Draft) -> str:
-            return reason_of(draft.origin)
-
         removed = [name for name in before if name not in after]
-        moved = [draft for name, draft in after.items() if name in before and before[name].half != draft.half]
-        added = [draft for name, draft in after.items() if name not in before]
+        moved = [move for name, draft in after.items() if name in before and (move := self._move(draft)) is not None]
+        added = [self._addition(draft) for name, draft in after.items() if name not in before]
         start = self.kept
         if start is None or compare_versions(start.index_version, self.base.version) <= 0:
             version = _next_version(self.base.version, moved=bool(removed or moved or added))
@@ -228,17 +229,49 @@ class EditSession:
             update={
                 "count": len(self.names()),
                 "remove": tuple(Removal(name=n, reason=self.removal_reasons.get(n, BY_HAND)) for n in removed),
-                "move": tuple(Move(name=d.name, uv=uv(d), reason=why(d)) for d in moved),
-                "add": tuple(Addition(name=d.name, uv=uv(d), reason=why(d)) for d in added),
+                "move": tuple(moved),
+                "add": tuple(added),
             }
         )
 
+    def _move(self, draft: Draft) -> Move | None:
+        """The entry of a landmark of the base; None if it stands where it stood.
+
+        The model that is shown may be coarser than the one that an entry of the file was made on, so what nobody
+        touched is not put anew.
+        """
+        kept = next((move for move in self.kept.move if move.name == draft.name), None) if self.kept else None
+        if kept is not None and self.read.get(draft.name) == draft:
+            return kept
+        if self.states[0][draft.name].half == draft.half:
+            return None
+        return Move(name=draft.name, uv=self._uv(draft), reason=reason_of(draft.origin))
+
+    def _addition(self, draft: Draft) -> Addition:
+        kept = next((added for added in self.kept.add if added.name == draft.name), None) if self.kept else None
+        if kept is not None and self.read.get(draft.name) == draft:
+            return kept
+        return Addition(name=draft.name, uv=self._uv(draft), reason=reason_of(draft.origin))
+
+    def _uv(self, draft: Draft) -> tuple[float, float]:
+        column, row = self.plane.pixels[draft.half].tolist()
+        return round(column, 4), round(row, 4)
+
     def save(self) -> Corrections:
-        """Write the corrections file, whole or not at all; the index itself is never touched."""
+        """Write the corrections file, whole or not at all; the index itself is never touched.
+
+        Raises :class:`ConfigurationError` if somebody else changed the file.
+        """
+        if _digest(self.path) != self.file_digest:
+            raise ConfigurationError(
+                f"{self.path.name} was changed since the page read it; the page's edits are in {self.unsaved_path}: "
+                "put what you want of both into one, delete the other, and start again"
+            )
         corrections = self.corrections()
         if self.base.topology == self.model.topology:
             correct(self.base, corrections, self.model)  # what is saved can be applied
         write_text(self.path, format_corrections(corrections))
+        self.file_digest = _digest(self.path)
         self.unsaved_path.unlink(missing_ok=True)
         self.saved_position = self.position
         return corrections
@@ -288,7 +321,17 @@ class EditSession:
         if self.is_saved:
             self.unsaved_path.unlink(missing_ok=True)
         else:
-            write_text(self.unsaved_path, format_corrections(self.corrections()))
+            heading = f"{OF_FILE}{self.file_digest}\n"
+            write_text(self.unsaved_path, heading + format_corrections(self.corrections()))
+
+    def _refuse_newer_file(self) -> None:
+        """Unsaved edits of an earlier session are those of the file as it was then."""
+        heading = read_text(self.unsaved_path, "corrections file", MAX_YAML_BYTES).partition("\n")[0]
+        if heading.startswith(OF_FILE) and heading.removeprefix(OF_FILE) != self.file_digest:
+            raise ConfigurationError(
+                f"{self.unsaved_path} holds unsaved edits, and {self.path.name} was changed after them: put what you "
+                "want of both into one, and delete the other"
+            )
 
     def _refuse_applied(self, corrections: Corrections) -> None:
         """Corrections that the index holds already cannot be made twice."""
@@ -315,6 +358,11 @@ class EditSession:
         self.states.append(state)
         self.edits.append(Edit("read", self.path.name))
         self.position = len(self.states) - 1
+        self.read = state
+
+
+def _digest(path: Path) -> str:
+    return sha256_of(path) if path.is_file() else ""
 
 
 def _reason(text: str) -> str:

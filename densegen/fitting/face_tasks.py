@@ -11,7 +11,7 @@ import numpy as np
 
 from densegen.arrays import Float64, Mask
 from densegen.errors import ConfigurationError
-from densegen.files import stays_below
+from densegen.files import files_below, stays_below
 from densegen.fitting.solver import FEWEST_POINTS
 from densegen.sources.annotations import Annotations, FaceMarks
 from densegen.sources.fit_list import IMAGE_SUFFIXES, FitEntry
@@ -98,11 +98,7 @@ def tasks_of_photographs(photos: Path, sources: Sequence[Annotations]) -> tuple[
     """
     if not photos.is_dir():
         raise ConfigurationError(f"{photos} is not a folder of photographs")
-    places = _Places(
-        path
-        for path in (PurePosixPath(*found.relative_to(photos).parts) for found in sorted(photos.rglob("*")))
-        if path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
-    )
+    places = _Places(PurePosixPath(*path.relative_to(photos).parts) for path in files_below(photos, IMAGE_SUFFIXES))
     found: dict[tuple[PurePosixPath, int], dict[int, Float64]] = {}
     missing: dict[tuple[str, int], FitOutcome] = {}
     seen = Counter[tuple[int, str]]()

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from densegen.arrays import Float64
 from densegen.errors import ConfigurationError, FormatError
-from densegen.files import read_bytes, read_text
+from densegen.files import files_below, read_bytes, read_text
 from densegen.ibug68 import AFLW21, KEYPOINTS
 from densegen.records import read_archive
 
@@ -67,8 +68,8 @@ def read_annotations(
     """Read landmarks; which format it is follows from the file.
 
     * a folder of iBUG ``.pts`` files, or one of them: named as their photographs are;
-    * ``.csv`` with a header: one row a point (``image,point,x,y``), or one row a face: the image, then x and y of each
-      point;
+    * ``.csv`` with a header: one row a point (``image,point,x,y``, and ``face`` if an image has several), or one row a
+      face: the image, then x and y of each point;
     * ``.json``: ``{"a.jpg": [[x, y], ...]}`` or ``{"a.jpg": {"30": [x, y], ...}}``, a list of these for several faces;
       or COCO's keypoints;
     * ``.npy``: (faces, N, 2 or 3) or (faces, 2 or 3, N), with a text file ``names`` of one photograph a line;
@@ -167,7 +168,7 @@ def _checked(points: Float64, image: str, path: Path) -> Float64:
 
 
 def _read_pts(path: Path) -> Iterator[_Row]:
-    files = sorted(p for p in path.rglob("*.pts") if not p.name.startswith(".")) if path.is_dir() else [path]
+    files = files_below(path, (".pts",)) if path.is_dir() else [path]
     if not files:
         raise ConfigurationError(f"{path} holds no .pts file")
     for file in files:
@@ -194,7 +195,7 @@ def _read_csv(path: Path) -> Iterator[_Row]:
         if not header or header[0] not in ("image", "file", "name", "file_name", "image_name"):
             raise FormatError(f"{path.name}: the first column is {str(header[:1])[:60]}, expected 'image'")
         if {"point", "x", "y"} <= set(header):
-            yield from _rows_of_points(reader, header)
+            yield from _rows_of_points(reader, header, path)
             return
         if len(header) % 2 == 0:
             raise FormatError(f"{path.name}: {len(header) - 1} columns after the image, expected x and y of each point")
@@ -211,24 +212,36 @@ def _check_cells(row: list[str], header: list[str]) -> None:
         raise ValueError(f"{len(row)} cells, expected {len(header)}")
 
 
-def _rows_of_points(reader: Any, header: list[str]) -> Iterator[_Row]:
-    """Rows of one point each, in any order; a point that comes again in an image is of its next face."""
+def _rows_of_points(reader: Any, header: list[str], path: Path) -> Iterator[_Row]:
+    """Rows of one point each, in any order.
+
+    A column ``face`` tells several faces of one image apart. Without it a point that comes again is of the image's next
+    face, and all of its faces need the same points: of one that is hidden, nobody could say which face misses it.
+    """
     columns = [header.index(name) for name in ("point", "x", "y")]
-    faces: dict[str, list[dict[str, Sequence[float]]]] = {}
+    face_column = header.index("face") if "face" in header else None
+    faces: dict[str, dict[str | int, dict[str, Sequence[float]]]] = {}
+    times: Counter[tuple[str, str]] = Counter()
     for row in reader:
         if not row:
             continue
         _check_cells(row, header)
-        name, x, y = (row[column].strip() for column in columns)
-        of_image = faces.setdefault(row[0].strip(), [{}])
-        face = next((one for one in of_image if name not in one), None)
-        if face is None:
-            face = {}
-            of_image.append(face)
-        face[name] = (_number(x), _number(y))
+        image, (name, x, y) = row[0].strip(), (row[column].strip() for column in columns)
+        face = times[image, name] if face_column is None else row[face_column].strip()
+        times[image, name] += 1
+        points = faces.setdefault(image, {}).setdefault(face, {})
+        if name in points:
+            raise ValueError(f"the point {name!r} of face {face!r} of {image} stands twice")
+        points[name] = (_number(x), _number(y))
     for image, of_image in faces.items():
-        for one in of_image:
-            yield image, one
+        for points in of_image.values():
+            if face_column is None and len(points) < len(of_image[0]):
+                name = next(name for name in of_image[0] if name not in points)
+                raise FormatError(
+                    f"{path.name}: {image} has {len(of_image)} faces, not all of them the point {name!r}: tell them "
+                    "apart in a column 'face'"
+                )
+            yield image, points
 
 
 def _number(cell: str) -> float:

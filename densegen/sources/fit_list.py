@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from densegen.conventions import MIRROR_SUFFIX, FlipPolicy
 from densegen.errors import ConfigurationError
-from densegen.files import stays_below
+from densegen.files import stays_below, walk
 from densegen.sources.manifest import Manifest, Subset
 
 __all__ = ["IMAGE_SUFFIXES", "FitEntry", "find_image", "list_fits"]
@@ -76,10 +76,7 @@ def _list_folder(manifest: Manifest, subset: Subset, root: Path, name: str, flip
     folder = root / name
     if not folder.is_dir():
         return []
-    below = [PurePosixPath()]
-    if manifest.layout == "nested":
-        paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_dir())
-        below += [PurePosixPath(*path.parts) for path in paths if not any(part.startswith(".") for part in path.parts)]
+    below = [place for place, _ in walk(folder)] if manifest.layout == "nested" else [PurePosixPath()]
     return [entry for path in below for entry in _entries_of(manifest, subset, root, name, path, flipped)]
 
 

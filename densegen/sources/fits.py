@@ -12,7 +12,7 @@ import numpy as np
 from densegen.arrays import Float32, Float64
 from densegen.conventions import POSE_FIELDS
 from densegen.errors import FormatError, SampleError
-from densegen.files import is_about_the_file
+from densegen.files import files_below, is_about_the_file
 from densegen.geometry.crop import box_around
 from densegen.geometry.pose import proper_pose
 from densegen.ibug68 import KEYPOINTS
@@ -128,7 +128,7 @@ def coefficients_below(folder: Path, counts: tuple[int, int]) -> Float64:
     with other than ``counts`` of shape and expression, and of files that are none, nothing is taken.
     """
     rows = []
-    for path in sorted(folder.rglob("*.mat")):
+    for path in files_below(folder, (".mat",)):
         try:
             fit = read_fit(path, optional=False)
         except SampleError:

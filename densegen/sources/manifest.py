@@ -6,7 +6,8 @@ import hashlib
 import importlib
 import re
 from dataclasses import replace
-from pathlib import Path
+from itertools import permutations
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -229,6 +230,10 @@ class Manifest(_Settings):
         for what, values in (("name", names), ("folder", folders)):
             if twice := {value for value in values if values.count(value) > 1}:
                 raise ValueError(f"two subsets have the {what} {min(twice)!r}")
+        if self.layout == "nested":
+            for upper, lower in permutations(map(PurePosixPath, folders), 2):
+                if upper in lower.parents:
+                    raise ValueError(f"the folder {str(lower)!r} lies in {str(upper)!r}: its fits would be there twice")
         if any(subset.images and subset.shipped_flips for subset in self.subsets):
             raise ValueError("a subset names both images and shipped_flips: mirrored photographs lie beside their fits")
         if "shipped" in self.flips and not all(subset.shipped_flips for subset in self.subsets):

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from densegen.errors import ConfigurationError
-from densegen.files import write_text
+from densegen.files import walk, write_text
 from densegen.records import first_problem
 from densegen.sources.fit_list import IMAGE_SUFFIXES, FitEntry, find_image, list_fits
 from densegen.sources.manifest import Manifest, read_manifest, read_named_manifest
@@ -55,14 +55,11 @@ def manifest_of_folder(folder: Path, name: str | None = None) -> FoundManifest:
         raise ConfigurationError(f"{folder} is not a folder")
     fits: dict[PurePosixPath, list[str]] = {}
     pictures: dict[PurePosixPath, set[str]] = {}
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(one for one in folders if not one.startswith("."))
-        here = PurePosixPath(*Path(place).relative_to(folder).parts)
-        visible = [one for one in files if not one.startswith(".")]
-        if stems := sorted(one[:-4] for one in visible if one.lower().endswith(".mat")):
-            fits[here] = stems
-        if images := {one for one in visible if one.lower().endswith(IMAGE_SUFFIXES)}:
-            pictures[here] = images
+    for place, files in walk(folder):
+        if stems := [one[:-4] for one in files if one.lower().endswith(".mat")]:
+            fits[place] = stems
+        if images := {one for one in files if one.lower().endswith(IMAGE_SUFFIXES)}:
+            pictures[place] = images
     if not fits:
         raise ConfigurationError(f"{folder} holds no fit (*.mat), neither do the folders in it")
     title = name or folder.resolve().name

@@ -6,6 +6,7 @@ import contextlib
 import json
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,4 +35,10 @@ def test_what_pyyaml_writes_comes_back_unless_it_has_aliases(value: Any) -> None
 @given(st.text(max_size=60) | st.binary(max_size=60))
 def test_any_text_is_yaml_or_a_format_error(text: str | bytes) -> None:
     with contextlib.suppress(FormatError):
+        parse_yaml(text, "x")
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3\n", "c: {a: 1, a: 1}", '{"a": 1, "a": 2}'])
+def test_a_key_that_stands_twice_is_refused(text: str) -> None:
+    with pytest.raises(FormatError, match="'a' stands twice in what begins in line 1"):
         parse_yaml(text, "x")

@@ -211,6 +211,17 @@ def test_nothing_but_rejects_is_no_dataset(copied: Path, manifest: Manifest, tmp
         build(plan_for(copied, manifest, max_rejects=1.0), tmp_path / "out")
 
 
+def test_a_finished_build_outlives_its_photographs(copied: Path, manifest: Manifest, tmp_path: Path) -> None:
+    out, plan = tmp_path / "out", plan_for(copied, manifest)
+    build(plan, out)
+    whole = digests(out)
+    for number in range(0, 16, 3):
+        spoil(copied, number)[1].unlink()
+    build(plan, out)
+    assert digests(out) == whole
+    verify_dataset(out)
+
+
 def test_a_full_disk_is_an_error_that_loses_nothing(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 

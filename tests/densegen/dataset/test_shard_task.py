@@ -27,6 +27,26 @@ def rewrite(fit: Path, **changes: Any) -> None:
     savemat(fit, contents | changes)
 
 
+def test_fits_that_change_while_they_are_read_stop_the_build(
+    copied: Path, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from densegen.dataset import shard_task
+
+    def encode(*arguments: Any) -> Any:
+        data = encode_shard(*arguments)
+        rewrite(spoil(copied, 0)[0], Exp_Para=np.zeros((12, 1)))
+        return data
+
+    encode_shard = shard_task.encode_shard
+    monkeypatch.setattr(shard_task, "encode_shard", encode)
+    with pytest.raises(BuildError, match=r"SYNTH_00000_0.mat or its image changed while the build was reading it"):
+        build(plan_for(copied, manifest), tmp_path / "out", jobs=1)
+    monkeypatch.undo()
+    build(plan_for(copied, manifest), tmp_path / "out", jobs=1)
+    build(plan_for(copied, manifest), tmp_path / "anew", jobs=1)
+    assert digests(tmp_path / "out") == digests(tmp_path / "anew")
+
+
 def test_bad_samples_are_set_aside_with_their_reasons(copied: Path, manifest: Manifest, tmp_path: Path) -> None:
     far = np.array([[0, 0, 0, 5000, 5000, 0, 1e-3]], np.float32)
     still = np.array([[0, 0, 0, 200, 200, 0, 0]], np.float32)

@@ -9,7 +9,8 @@ import pytest
 from densegen.editor.session import EditSession
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
-from densegen.index.corrections import Corrections, correct, format_corrections, read_corrections
+from densegen.index.corrections import Corrections, Move, correct, format_corrections, read_corrections
+from densegen.index.landmark import without_side
 from densegen.index.vertex_index import VertexIndex
 from tests.densegen.editor.conftest import vertex_at
 
@@ -206,3 +207,57 @@ def test_corrections_that_the_index_holds_already_are_refused_by_name(
     )
     with pytest.raises(ConfigurationError, match="add names d1-002, which exists already"):
         EditSession.open(base, model, session.path)
+
+
+def test_what_nobody_touched_stands_in_the_file_as_it_stood(
+    index: VertexIndex, model: MorphableModel, tmp_path: Path
+) -> None:
+    """The face that is shown is coarser than the one that the file was made on."""
+    others = [mark.name for mark in index.landmarks if mark.name.endswith("-r") and "add" in mark.name][:6]
+    moves = tuple(
+        Move(name=without_side(name), uv=(round(column + 0.137, 4), round(row + 0.0731, 4)), reason="by eye")
+        for name in others
+        for column, row in index.uv[[mark.name for mark in index.landmarks].index(name)][None].tolist()
+    )
+    version = "9.0.0"
+    own = Corrections(index_name=index.name, index_version=version, count=len(index), move=moves, changelog=("9: x",))
+    (tmp_path / "c.yaml").write_text(format_corrections(own))
+    session = EditSession.open(index, model, tmp_path / "c.yaml")
+    assert session.corrections() == own
+    session.move(moves[0].name, vertex_at(session, 100, 15), "nearer")
+    saved = session.save()
+    assert set(saved.move) - set(own.move) == {saved.move[0]}
+    assert saved.move[1:] == own.move[1:]
+
+
+def test_a_file_that_somebody_else_changed_is_not_overwritten(
+    session: EditSession, base: VertexIndex, model: MorphableModel
+) -> None:
+    session.add(vertex_at(session, 100, 15), "a hole")
+    session.save()
+    theirs = session.path.read_text().replace("a hole", "their words")
+    session.path.write_text(theirs)
+    session.remove("d1-001", "too near")
+    with pytest.raises(ConfigurationError, match="was changed since the page read it; the page's edits are in"):
+        session.save()
+    assert session.path.read_text() == theirs
+    with pytest.raises(ConfigurationError, match="holds unsaved edits, and corrections.yaml was changed after them"):
+        EditSession.open(base, model, session.path)
+    session.unsaved_path.unlink()
+    assert EditSession.open(base, model, session.path).corrections().add[0].reason == "their words"
+
+
+def test_a_reason_given_to_an_edit_that_is_saved_is_unsaved(session: EditSession) -> None:
+    session.add(vertex_at(session, 100, 15), "")
+    session.remove("d1-001", "")
+    session.save()
+    session.undo()
+    session.give_reason("a hole")
+    session.redo()
+    assert not session.is_saved
+    assert session.save().add[0].reason == "a hole"
+    # One that the file does not hold leaves what is saved as it is.
+    session.add(vertex_at(session, 140, 60), "")
+    session.give_reason("another")
+    session.undo()
+    assert session.is_saved

@@ -82,12 +82,23 @@ def test_points_that_are_not_visible_are_nan(tmp_path: Path) -> None:
     assert np.isnan(face.points[:, 0]).tolist() == [False, True]
 
 
-def test_a_point_that_comes_again_begins_the_next_face(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("image,point,x,y\na.jpg,0,1,2\na.jpg,1,3,4\na.jpg,0,5,6\n")
-    first, second = read_annotations(tmp_path / "a.csv").faces
-    assert first.points[1].tolist() == [3, 4]
-    assert second.points[0].tolist() == [5, 6]
-    assert np.isnan(second.points[1]).all()
+def test_a_point_that_comes_again_is_of_the_next_face(tmp_path: Path) -> None:
+    by_face = ["a.jpg,0,1,2", "a.jpg,1,3,4", "a.jpg,0,5,6", "a.jpg,1,7,8"]
+    for rows in (by_face, sorted(by_face)):
+        (tmp_path / "a.csv").write_text("\n".join(["image,point,x,y", *rows]))
+        first, second = read_annotations(tmp_path / "a.csv").faces
+        assert first.points.tolist() == [[1, 2], [3, 4]]
+        assert second.points.tolist() == [[5, 6], [7, 8]]
+
+
+def test_faces_with_other_points_hidden_are_told_apart_by_their_column(tmp_path: Path) -> None:
+    rows = ["a.jpg,0,1,2,left", "a.jpg,1,7,8,right", "a.jpg,2,3,4,left", "a.jpg,2,9,9,right"]
+    (tmp_path / "a.csv").write_text("\n".join(["image,point,x,y,face", *rows]))
+    left, right = read_annotations(tmp_path / "a.csv").faces
+    assert left.points[[0, 2]].tolist() == [[1, 2], [3, 4]]
+    assert right.points[[1, 2]].tolist() == [[7, 8], [9, 9]]
+    assert np.isnan(left.points[1]).all()
+    assert np.isnan(right.points[0]).all()
 
 
 @pytest.mark.parametrize(
@@ -102,6 +113,8 @@ def test_a_point_that_comes_again_begins_the_next_face(tmp_path: Path) -> None:
         ("a.csv", "image,x0,y0\na.jpg,1,zwei\n", "line 2: could not convert"),
         ("a.csv", "image,point,x,y\na.jpg,0,1e9,2\n", "at 1e\\+09 px, at most"),
         ("a.csv", "image,x0,y0\n", "holds no face"),
+        ("a.csv", "image,point,x,y\na.jpg,0,1,2\na.jpg,1,3,4\na.jpg,0,5,6\n", "a.jpg has 2 faces, not all .* '1'"),
+        ("a.csv", "image,face,point,x,y\na.jpg,f,0,1,2\na.jpg,f,0,3,4\n", "line 3: the point '0' of face 'f'"),
         ("a.json", "[1, 2]", "not a JSON object"),
         ("a.json", '{"a.jpg": [[1, 2], [3]]}', "a.json: "),
         ("a.json", '{"a.jpg": [[1, 2]], "b.jpg": [[1, 2], [3, 4]]}', "faces have 1 to 2 points"),

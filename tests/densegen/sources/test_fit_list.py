@@ -9,6 +9,7 @@ import pytest
 from densegen.errors import ConfigurationError
 from densegen.sources.fit_list import list_fits
 from densegen.sources.manifest import Manifest, read_manifest
+from densegen.sources.manifest_init import manifest_of_folder
 from tests.densegen.sources.test_manifest import BASE
 
 
@@ -63,6 +64,20 @@ def test_what_cannot_be_listed_says_why(tmp_path: Path) -> None:
     tree(tmp_path, "A/x_1.mat", "A/x_1.jpg", "A/x_1.png")
     with pytest.raises(ConfigurationError, match="two images"):
         list_fits(manifest, tmp_path, "none")
+
+
+def test_links_are_followed_wherever_they_lead_and_no_folder_is_listed_twice(tmp_path: Path) -> None:
+    root, other = tmp_path / "root", tmp_path / "other"
+    tree(root, "A/own/x_1.mat", "A/own/x_1.jpg")
+    tree(other, "y_1.mat", "y_1.jpg", "deep/er/z_1.mat", "deep/er/z_1.jpg", ".hidden/w_1.mat")
+    (root / "A/link").symlink_to(other)
+    (other / "deep/back").symlink_to(root / "A")
+    manifest = Manifest.model_validate(BASE | {"layout": "nested"})
+    assert [entry.sample_id for entry in list_fits(manifest, root, "none")] == [
+        "A/link/deep/er/z_1", "A/link/y_1", "A/own/x_1"
+    ]  # fmt: skip
+    found = manifest_of_folder(root).manifest
+    assert sum(subset.fits for subset in found.subsets) == 3
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".JPG", ".Jpg", ".Jpeg", ".PNG"])

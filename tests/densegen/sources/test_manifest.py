@@ -86,6 +86,16 @@ def test_a_path_that_leaves_its_root_is_refused(tmp_path: Path, folder: str) -> 
         ({"flips": ["none"], "build": {"flip": "mirror"}}, "flips allow none"),
         ({"build": {"shard_size": 0}}, "shard_size"),
         ({"crop": {"sise": 128}}, r"crop.sise: there is no such field; did you mean crop.size\?"),
+        (
+            {
+                "layout": "nested",
+                "subsets": [
+                    BASE["subsets"][0],
+                    {**BASE["subsets"][0], "name": "B", "directory": "A/b", "shipped_flips": "B_Flip"},
+                ],
+            },
+            "the folder 'A/b' lies in 'A': its fits would be there twice",
+        ),
         ({"crop": {"size": 32}}, "crop: a crop's size is 32, expected 64 to 512"),
         ({"crop": {"margin": float("nan")}}, "crop: a crop's margin is nan"),
         ({"format": "another"}, "format"),
