@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from densegen.dataset.shard_set import ShardSet
 from densegen.errors import ConfigurationError
 from densetrain.config import AugmentSettings
+from densetrain.shrink import shrink_factor
 
 __all__ = ["Draws", "augment", "check_flips", "draw", "draw_noise"]
 
@@ -174,10 +175,7 @@ def _move(landmarks: Tensor, forward: Tensor, draws: Draws, side: int, mirror: T
 def _sample(images: Tensor, forward: Tensor, draws: Draws, size: int) -> Tensor:
     """The moved crop at the wanted size; what comes from outside has the mean of the edge."""
     picture = images.to(torch.float32, memory_format=torch.contiguous_format)
-    side = images.shape[-1]
-    # Bilinear sampling sees two pixels across: a smaller image than half is averaged first.
-    # No default for max(): the compiler of torch 2.11 does not know it.
-    shrink = max([1, *[factor for factor in range(2, side // (2 * size) + 1) if side % factor == 0]])
+    shrink = shrink_factor(images.shape[-1], size)
     if shrink > 1:
         picture = F.avg_pool2d(picture, shrink)
     edge = torch.cat([picture[..., 0, :], picture[..., -1, :], picture[..., :, 0], picture[..., :, -1]], dim=2)

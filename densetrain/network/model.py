@@ -16,6 +16,7 @@ from densegen.errors import ConfigurationError, FormatError, did_you_mean
 from densegen.extras import install_line
 from densegen.files import file_size
 from densetrain.config import ModelSettings
+from densetrain.shrink import shrink_factor
 
 __all__ = [
     "LandmarkNet",
@@ -75,12 +76,19 @@ class LandmarkNet(nn.Module):
         self.register_buffer("std_rgb", torch.tensor(STD_RGB)[:, None, None] * 255, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.of_resized(self.resized(images))
+
+    def resized(self, images: Tensor) -> Tensor:
+        """The crops at ``input_size``, as the network is trained on them: (B, 3, s, s) float, 0 to 255."""
         pixels, size = images.float(), self.settings.input_size
-        if size < self.crop_size and self.crop_size % size == 0:
-            pixels = F.avg_pool2d(pixels, self.crop_size // size)
-        elif size != self.crop_size:
+        shrink = shrink_factor(self.crop_size, size)
+        if 2 * shrink * size == self.crop_size:  # what is left would be the mean of two by two
+            shrink *= 2
+        if shrink > 1:
+            pixels = F.avg_pool2d(pixels, shrink)
+        if shrink * size != self.crop_size:
             pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", align_corners=False)
-        return self.of_resized(pixels)
+        return pixels
 
     def of_resized(self, pixels: Tensor) -> Tensor:
         """The same of crops that are resized already: (B, 3, s, s) float, RGB, 0 to 255, of any side."""

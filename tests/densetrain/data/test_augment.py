@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from densetrain.config import AugmentSettings
+from densetrain.config import AugmentSettings, ModelSettings
 from densetrain.data.augment import Draws, augment, draw, draw_noise
+from densetrain.network.model import LandmarkNet
 
 STILL = AugmentSettings(
     rotate_deg=0, scale=0, shift=0, gamma=0, colour=0, brightness=0, noise=0, blur=0, grey=0, patches=0
@@ -214,3 +215,13 @@ def test_it_is_one_graph_for_the_compiler_and_gives_the_same_bits() -> None:
         made = traced(images, landmarks, draws, size=32, mirror=mirror, noise=noise)
         assert torch.equal(made[0], plain[0])
         assert torch.equal(made[1], plain[1])
+
+
+@pytest.mark.parametrize(
+    ("side", "size"), [(256, 128), (256, 112), (256, 64), (256, 48), (512, 112), (288, 96), (256, 192), (64, 64)]
+)
+def test_a_network_is_used_on_the_pixels_that_it_was_trained_on(side: int, size: int) -> None:
+    images = torch.randint(0, 256, (2, 3, side, side), generator=generator(5), dtype=torch.uint8)
+    trained_on, _ = augment(images, torch.zeros(2, 1, 3), draw(2, STILL, generator()), size=size)
+    net = LandmarkNet(ModelSettings(width=0.35, input_size=size), 1, side)
+    torch.testing.assert_close(net.resized(images), trained_on, atol=0.05, rtol=0)
