@@ -6,7 +6,7 @@ import json
 from importlib.metadata import PackageNotFoundError, distribution
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["EXTRA_OF", "install_line"]
+__all__ = ["ALSO", "EXTRA_OF", "install_line"]
 
 EXTRA_OF = {
     "cv2": "video",
@@ -24,6 +24,9 @@ EXTRA_OF = {
     "viser": "editor",
 }
 """The extra of each library that densegen can do without."""
+
+ALSO = {"cv2": ("detect",)}
+"""Further extras that bring one."""
 
 
 def install_line(extra: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from densegen.errors import ConfigurationError
 
-__all__ = ["check_output"]
+__all__ = ["check_output", "refuse_no_folder"]
 
 _KINDS = {
     ".csv": (b"id,name,",),
@@ -23,6 +23,13 @@ _KINDS = {
 
 
 _WORDS = {".npz": "a NumPy archive", ".png": "a PNG", ".safetensors": "a safetensors file"}
+
+
+def refuse_no_folder(path: Path) -> None:
+    """Refuse a folder for outputs that is a file, or would lie below one; raises :class:`ConfigurationError`."""
+    there = next((one for one in (path, *path.parents) if one.exists()), None)
+    if there is not None and not there.is_dir():
+        raise ConfigurationError(f"{there} is not a folder: choose another one")
 
 
 def check_output(path: Path, *inputs: Path | None, kind: str | None = None) -> None:

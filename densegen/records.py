@@ -5,6 +5,7 @@ problem of one in a line.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -30,6 +31,7 @@ __all__ = [
     "read_json",
     "read_validated",
     "read_yaml",
+    "refuse_switch",
 ]
 
 MAX_YAML_BYTES = 2 << 20
@@ -192,12 +194,37 @@ def first_problem(error: ValidationError, kind: type[BaseModel] | None = None) -
     """
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
-    message = first["msg"].removeprefix("Value error, ")
+    message = _PLAIN.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+    if isinstance(first["input"], float) and math.isnan(first["input"]):
+        message = "nan is not a number"
+    elif first["type"] in _PLAIN and first["input"] is None:
+        message += ", and there is nothing"
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         message = f"there is no such field{_resembling(first['loc'], kind)}"
     elif first["type"] == "literal_error" and isinstance(first["input"], str):
         message += did_you_mean(first["input"], _choices(first["loc"], kind))
     return f"{place}: {message}" if place else message
+
+
+_PLAIN = {
+    "dict_type": "expected names and their values",
+    "list_type": "expected a list",
+    "model_type": "expected names and their values",
+    "tuple_type": "expected a list",
+}
+"""What pydantic says in Python's words."""
+
+
+def refuse_switch(kind: type[BaseModel], name: str, value: Any) -> Any:
+    """The value of a field, for pydantic, which takes true for 1: raises ``ValueError`` if it is true or false, or
+    holds that, and the field is no switch.
+    """
+    wanted = kind.model_fields[name].annotation
+    inside = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    of_its_own = isinstance(wanted, type) and hasattr(wanted, "model_fields")
+    if wanted is not bool and not of_its_own and any(isinstance(one, bool) for one in (value, *inside)):
+        raise ValueError("true or false is not a number")
+    return value
 
 
 def _choices(place: tuple[int | str, ...], kind: Any) -> list[str]:

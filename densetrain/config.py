@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from densegen.errors import ConfigurationError, did_you_mean
-from densegen.records import first_problem, parse_yaml, read_yaml
+from densegen.records import first_problem, parse_yaml, read_yaml, refuse_switch
 
 __all__ = [
     "READY_SETTINGS",
@@ -35,6 +35,11 @@ READY_SETTINGS = ("paper", "best", "fast-gpu", "demo")
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        return refuse_switch(cls, str(info.field_name), value)
 
 
 class DataSettings(_Settings):
@@ -121,6 +126,12 @@ class LossSettings(_Settings):
     nll_weight: Positive = 1.0
     """With ``model.uncertainty``, the weight of the Gaussian negative log-likelihood beside the loss."""
 
+    @model_validator(mode="after")
+    def _is_a_loss(self) -> LossSettings:
+        if self.name == "hybrid" and self.wing_weight == self.mse_weight == 0:
+            raise ValueError("wing_weight and mse_weight are both 0: there is nothing to learn from")
+        return self
+
 
 class OptimiserSettings(_Settings):
     """How weights follow from gradients."""
@@ -129,7 +140,7 @@ class OptimiserSettings(_Settings):
     """AdamW (Loshchilov and Hutter, ICLR 2019), or SGD with momentum."""
     lr: Positive = 1e-3
     """Learning rate after the warm-up."""
-    momentum: Share = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Of SGD."""
     weight_decay: NotNegative = 1e-4
     """Of all weights but biases and those of normalisation."""
@@ -216,6 +227,15 @@ class FitSettings(_Settings):
     optimiser: OptimiserSettings = OptimiserSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     trainer: TrainerSettings = TrainerSettings()
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> FitSettings:
+        if self.schedule.warmup_epochs > self.trainer.epochs:
+            raise ValueError(
+                f"schedule.warmup_epochs is {self.schedule.warmup_epochs:g}, and trainer.epochs {self.trainer.epochs}: "
+                "the learning rate would never be reached"
+            )
+        return self
 
 
 def read_settings(source: str | Path | None, changes: Sequence[str] = ()) -> FitSettings:

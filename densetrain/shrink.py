@@ -6,7 +6,7 @@ __all__ = ["shrink_factor"]
 
 
 def shrink_factor(side: int, size: int) -> int:
-    """The side, in pixels, of the squares that are averaged before a crop of ``side`` is sampled bilinearly at ``size``.
+    """The side of the squares that are averaged before a crop of ``side`` pixels is sampled bilinearly at ``size``.
 
     Bilinear sampling sees two pixels across, so an image of more than twice the size has to become smaller first.
     """

@@ -10,7 +10,7 @@ import click
 
 from densegen.console import ProgressBar, counted, say
 from densegen.conventions import FlipPolicy
-from densegen.outputs import check_output
+from densegen.outputs import check_output, refuse_no_folder
 from densegen.remembered import model_option, remembered_model, remembered_root
 
 if TYPE_CHECKING:
@@ -24,12 +24,9 @@ MOST_EDGES = 0.25
 """Share of a build's crops with a black rim. A few percent of whole photographs have one, as AFLW2000-3D's do."""
 
 JOBS = click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    default=lambda: os.cpu_count() or 1,
-    show_default="all cores",
-    help="workers: processes, or threads of 'verify'",
-)
+    "--jobs", type=click.IntRange(1), default=lambda: os.cpu_count() or 1, show_default="all cores",
+    help="processes, or threads, that work at a time",
+)  # fmt: skip
 
 
 @click.command(short_help="Build shards of dense landmarks.")
@@ -197,6 +194,7 @@ def export(folder: Path, kind: str, out: Path, samples: int) -> None:
     from densegen.dataset.build_record import read_dataset_manifest
     from densegen.dataset.interchange import Format, export_dataset
 
+    refuse_no_folder(out)
     with ProgressBar("exporting", "samples") as bar:
         bar.start(read_dataset_manifest(folder).samples)
         made = export_dataset(folder, out, cast(Format, kind), samples_a_part=samples, progress=bar.advance)
@@ -220,10 +218,11 @@ def rebuild_maps(folder: Path, model_path: Path, out: Path, sample_ids: tuple[st
     from densegen.dataset.rebuild import write_position_maps
     from densegen.face.morphable_model import read_model
 
+    refuse_no_folder(out)
     with ProgressBar("rendering", "maps") as bar:
         bar.start(len(sample_ids) or read_dataset_manifest(folder).samples)
         count = write_position_maps(folder, read_model(model_path), out, sample_ids, bar.advance)
-    say(f"{out}: {count:,} position maps")
+    say(f"{out}: {counted(count, 'position map')}")
 
 
 @click.command(short_help="Draw a corpus of procedural faces.")
@@ -306,7 +305,7 @@ def _describe_plan(plan: Plan) -> None:
         found[entry.group.split("/", 1)[0]] += 1
     for name, count in found.items():
         note = "" if count == expected[name] else f", the manifest says {expected[name]:,}"
-        say(f"{name}: {count:,} fits{note}", err=True)
+        say(f"{name}: {counted(count, 'fit')}{note}", err=True)
     samples = counted(len(plan.entries) * settings.samples_per_fit, "sample")
     say(
         f"{counted(len(plan.entries), 'fit')}, flips: {settings.flip}, {samples} in "

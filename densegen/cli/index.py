@@ -150,15 +150,16 @@ def diff_indices(old: Path, new: Path, model_path: Path | None, picture: Path | 
 @click.argument("out", type=PATH)
 @MODEL
 @click.option("--name", default="imported", show_default=True)
-@click.option("--numbering", type=click.Choice(["prnet", "bfm-53215", "bfm-53490"]), help="what bare numbers count")
+@click.option("--numbering", type=click.Choice(["prnet", "bfm-53215", "bfm-53490", "model"]),
+              help="what bare numbers count")  # fmt: skip
 @click.option("--ibug68", type=PATH, help="text file of 68 numbers: the rows of the iBUG 68")
 def import_file(
     source: Path, out: Path, model_path: Path, name: str, numbering: str | None, ibug68: Path | None
 ) -> None:
     """Make a vertex index (YAML) of SOURCE: .txt, .csv, .npz, .json, .ply or .obj.
 
-    .txt holds numbers from 0: into PRNet's 43,867 UV pixels, or vertices of the Basel model. .ply and .obj hold the
-    whole mean face with the landmarks' vertices coloured, or the landmarks alone.
+    .txt holds numbers from 0: into PRNet's 43,867 UV pixels, or vertices of the Basel model or of --model. .ply and
+    .obj hold the whole mean face with the landmarks' vertices coloured, or the landmarks alone.
 
     \b
     reads    SOURCE, --ibug68, --model

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from densegen.console import say
+from densegen.console import counted, say
 
 __all__ = ["manifest", "manifests"]
 
@@ -63,4 +63,4 @@ def init_manifest(folder: Path, out: Path | None, name: str | None) -> None:
         say(line, err=True)
     write_manifest(found.manifest, path)
     subsets = found.manifest.subsets
-    say(f"{path}: {sum(subset.fits for subset in subsets):,} fits in {len(subsets)} folders")
+    say(f"{path}: {counted(sum(subset.fits for subset in subsets), 'fit')} in {counted(len(subsets), 'folder')}")

@@ -40,7 +40,7 @@ def build_model(raw: Path, out: Path) -> None:
     from densegen.face.basel import RAW_FILES, assemble_model
     from densegen.face.morphable_model import write_model
 
-    check_output(out, kind=".safetensors" if out.suffix == ".h5" else None)
+    check_output(out, kind=".safetensors")
     with ProgressBar("assembling", "files") as bar:
         bar.start(len(RAW_FILES))
         assembled = assemble_model(raw, bar.advance)

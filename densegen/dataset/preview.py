@@ -55,6 +55,8 @@ def draw_sample(folder: Path, sample_id: str, path: Path, model: MorphableModel 
 
     shard_path, row = find_sample(folder, sample_id)
     with ShardReader(shard_path) as shard:
+        if model is not None:
+            check_model(shard_path, shard.attributes["model_name"], shard.attributes["model_fingerprint"], model)
         image = shard.image(row)
         landmarks, keypoints = shard.array("landmarks")[row], shard.array("keypoints68")[row]
         mapped = _position_map(shard, row, model)

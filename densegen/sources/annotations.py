@@ -181,7 +181,7 @@ def _read_pts(path: Path) -> Iterator[_Row]:
             raise FormatError(f"{file.name} is not an iBUG landmark file: {error}") from error
         if not rest or (stated and len(numbers) != int(stated[1])):
             raise FormatError(
-                f"{file.name} holds {len(numbers)} points, its head says {stated[1] if stated else 'nothing'}"
+                f"{file.name}: its points are {len(numbers)}, its head says {stated[1] if stated else 'nothing'}"
             )
         name = file.relative_to(path) if path.is_dir() else Path(file.name)
         yield name.with_suffix("").as_posix(), numbers

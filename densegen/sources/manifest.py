@@ -10,13 +10,22 @@ from itertools import permutations
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)  # fmt: skip
 
 from densegen.conventions import FlipPolicy
 from densegen.errors import ConfigurationError, did_you_mean
 from densegen.files import find_data_file, stays_below
 from densegen.geometry.crop import CropRecipe
-from densegen.records import first_problem, read_validated
+from densegen.records import first_problem, read_validated, refuse_switch
 
 __all__ = [
     "BuildSettings",
@@ -42,6 +51,11 @@ BelowRoot = Annotated[str, AfterValidator(_below_root)]
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        return refuse_switch(cls, str(info.field_name), value)
 
 
 MAX_REPEATS = 4

@@ -198,6 +198,10 @@ def _images_of(
     return best if best is not None and count(best) > 0 else None
 
 
+def _fits(count: int) -> str:
+    return f"{count:,} fit{'s' if count != 1 else ''}"
+
+
 def _notes(
     fits: dict[PurePosixPath, list[str]], pictures: dict[PurePosixPath, set[str]], subsets: list[dict[str, Any]],
     folder: Path, many: bool,
@@ -207,10 +211,10 @@ def _notes(
     for subset in subsets:
         flips = f", its mirrored photographs in {subset['shipped_flips']}" if "shipped_flips" in subset else ""
         images = f", images in {subset['images']}" if "images" in subset else ""
-        notes.append(f"{subset['name']}: {subset['fits']:,} fits in {subset['directory']}{images}{flips}")
+        notes.append(f"{subset['name']}: {_fits(subset['fits'])} in {subset['directory']}{images}{flips}")
         flip = _flip_of(PurePosixPath(subset["directory"])) if PurePosixPath(subset["directory"]).name else None
         if "images" in subset and flip in fits:
-            notes.append(f"{flip}: {len(fits[flip]):,} fits are left out: mirrored photographs have to lie beside them")
+            notes.append(f"{flip}: {_fits(len(fits[flip]))} left out: mirrored photographs have to lie beside them")
     lacking = []
     elsewhere = {subset["directory"]: subset.get("images") for subset in subsets}
     for place, stems in sorted(fits.items()):
@@ -221,7 +225,7 @@ def _notes(
         lacking += [f"{place / stem}" for stem in stems if find_image(stem, there, folder / own) is None]
     if lacking:
         notes.append(
-            f"{len(lacking):,} fits have no image (*{', *'.join(IMAGE_SUFFIXES)}), the first is {lacking[0]}.mat"
+            f"{_fits(len(lacking))} without an image (*{', *'.join(IMAGE_SUFFIXES)}), the first is {lacking[0]}.mat"
         )
     if any(subset["group"] == SAME_PHOTOGRAPH for subset in subsets):
         notes.append(

@@ -14,6 +14,7 @@ import click
 
 from densegen.console import refuse_unread, say
 from densegen.conventions import SPLITS
+from densegen.outputs import refuse_no_folder
 from densegen.remembered import remembered_model, remembered_root
 from densetrain.choices import Labels, YawSource
 
@@ -92,6 +93,8 @@ def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) 
     if not math.isfinite(asked.threshold):
         raise click.UsageError("--threshold is a number of percent")
     _refuse_unread(asked)
+    if out is not None:
+        refuse_no_folder(out)
     regressor = None if model is None else open_regressor(model, device, flip_test=asked.flip_test)
     score = {"shards": _evaluate_shards, "surface": _evaluate_surface}.get(
         "surface" if asked.what == "surface" else asked.benchmark, _evaluate_public
@@ -279,6 +282,7 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
     from densetrain.evaluation.report import tell_apart, with_weights, write_report
     from densetrain.evaluation.training_log import read_log
 
+    refuse_no_folder(out)
     # A run keeps its results in a folder; '--out' makes such a folder of its own.
     folders = [run / "evaluation" if (run / "evaluation").is_dir() else run for run in runs]
     found = [(run, p) for run, at in zip(runs, folders, strict=True)

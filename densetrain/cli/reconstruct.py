@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from densegen.console import refuse_unread, say
+from densegen.outputs import refuse_no_folder
 from densegen.remembered import model_option
 from densetrain.choices import DetectorName, Reconstructed
 from densetrain.cli.use import refuse_idle
@@ -82,6 +83,7 @@ def reconstruct(
     if landmarks is None:
         filming = any(path.suffix.lower() in VIDEO_SUFFIXES for path in inputs)
         refuse_idle(asked.box, asked.boxes_file, filming=filming)
+    refuse_no_folder(out)
     model = read_model(model_path)
     if landmarks is not None:
         job = _job_of_landmarks(landmarks, model, inputs, out, asked)

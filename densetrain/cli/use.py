@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from densegen.console import ProgressBar, refuse_unread, say
+from densegen.outputs import check_output, refuse_no_folder
 from densetrain.choices import DetectorName, Variant, Written
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def predict(
     videos = {path for path in inputs if path.suffix.lower() in VIDEO_SUFFIXES}
     asked = _checked(_Asked(**options), filming=bool(videos) or webcam is not None, webcam_alone=not inputs)
     boxes = Boxes.read(asked.box, asked.boxes_file)
+    refuse_no_folder(asked.out)
     regressor = open_regressor(onnx or paths[0], device, flip_test=flip_test)
     check_drop(regressor, asked.drop_above)
     job = _Job(asked, regressor, landmark_triangles(regressor.index), boxes, inputs)
@@ -246,7 +248,6 @@ def annotate(
     from densegen.errors import FormatError
     from densegen.face.morphable_model import read_model
     from densegen.files import write_bytes
-    from densegen.outputs import check_output
     from densegen.sources.manifest_init import fits_below
     from densetrain.network.regressor import open_regressor
     from densetrain.prediction.annotate import annotate as ask

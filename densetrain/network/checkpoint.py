@@ -86,7 +86,8 @@ def load_regressor(path: Path, device: str = "cpu") -> TorchRegressor:
         torch.empty(1, device=device).cpu()
     # What torch raises depends on the device that is missing, and on how torch was built.
     except Exception as error:
-        raise ConfigurationError(f"torch has no device {device!r} here: {str(error).splitlines()[0][:100]}") from error
+        why = str(error).splitlines()[0].partition(". ")[0]
+        raise ConfigurationError(f"torch has no device {device!r} here: {why}") from error
     if path.is_dir():
         names = (BEST, LAST, "model.safetensors")
         path = next((path / name for name in names if (path / name).is_file()), path / BEST)

@@ -16,6 +16,7 @@ from densegen.arrays import Image
 from densegen.errors import ConfigurationError, DensegenError
 from densegen.extras import install_line
 from densegen.files import replace_file, replace_into, write_bytes, write_text
+from densegen.outputs import refuse_no_folder
 from densetrain.network.checkpoint import TorchRegressor
 from densetrain.network.model_card import SHEETS, SHEETS_FOLDER, Parity, describe, model_card
 from densetrain.network.regressor import ONNX_METADATA, OnnxRegressor
@@ -42,6 +43,7 @@ class ParityError(DensegenError):
 
 def check_folder(folder: Path) -> None:
     """Refuse a folder that holds files of an export's names, but no exported network: they are something else's."""
+    refuse_no_folder(folder)
     taken = [name for name in ("README.md", "config.json", "model.onnx", *SHEETS) if (folder / name).exists()]
     if taken and not (folder / "model.safetensors").is_file():
         raise ConfigurationError(f"{folder} holds a {taken[0]} of something else: choose another folder")

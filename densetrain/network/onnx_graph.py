@@ -19,8 +19,14 @@ REFUSED = frozenset(
 )  # fmt: skip
 """Operators that repeat, or make much of little."""
 
-ENLARGING = frozenset({"CenterCropPad", "Concat", "ConvTranspose", "Expand", "Pad", "Resize", "Upsample"})
-"""Operators that make much of little, and that networks need for what is computed from a picture."""
+MODEST = frozenset(
+    {
+        "Abs", "Cast", "Constant", "DequantizeLinear", "Flatten", "Identity", "Neg", "QuantizeLinear", "Reciprocal",
+        "Reshape", "Shape", "Slice", "Split", "Sqrt", "Squeeze", "Transpose", "Unsqueeze",
+    }
+)  # fmt: skip
+"""Operators that give no more numbers than they get; of constants alone others may make much of little, even a product:
+that of a column and a row is a square."""
 
 _MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTIONS = 7, 14, 25
 _KEY, _VALUE = 1, 2
@@ -31,8 +37,8 @@ _VALUE_NAME, _TENSOR_NAME = 1, 8
 
 
 def refused(data: bytes) -> set[str]:
-    """What a model's graphs and functions, those of nested graphs among them, use of ``REFUSED``, of ``ENLARGING`` on
-    constants alone, and of sparse constants, in words.
+    """What a model's graphs and functions, those of nested graphs among them, use of ``REFUSED``, on constants alone of
+    all but ``MODEST``, and of sparse constants, in words.
 
     Raises ``ValueError`` if the bytes are no such message.
     """
@@ -63,7 +69,7 @@ def refused(data: bytes) -> set[str]:
                         found.add("a sparse constant")
             if inputs & live:
                 live |= outputs
-            elif operator in ENLARGING:
+            elif operator not in MODEST:
                 found.add(f"{operator} of constants")
             if operator in REFUSED:
                 found.add(operator)

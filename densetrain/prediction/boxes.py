@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from densegen.arrays import Float64
+from densegen.arrays import Float64, Image
 from densegen.errors import ConfigurationError, FormatError
 from densegen.records import read_json
 
-__all__ = ["Boxes", "check_boxes", "read_boxes"]
+__all__ = ["Boxes", "check_boxes", "check_boxes_on", "read_boxes"]
 
 FOUR_NUMBERS = "a box is four numbers: left, top, right, bottom"
 
@@ -89,3 +89,12 @@ def check_boxes(boxes: Float64) -> Float64:
             f"a box's right and bottom lie at least a pixel beyond its left and top, none beyond {FARTHEST_PX:,} px"
         )
     return boxes
+
+
+def check_boxes_on(image: Image, boxes: Float64, name: str) -> None:
+    """Raise :class:`FormatError` if one of (n, 4) boxes has no pixel of the image, as one made for another size."""
+    height, width = image.shape[:2]
+    beside = (boxes[:, :2] >= [width, height]).any(axis=1) | (boxes[:, 2:] <= 0).any(axis=1)
+    if beside.any():
+        box = ", ".join(f"{number:g}" for number in boxes[beside.argmax()])
+        raise FormatError(f"{name}: the box ({box}) lies outside of the {width}x{height} image")

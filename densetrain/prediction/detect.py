@@ -133,6 +133,8 @@ def _yunet() -> Detector:
     network = read_bytes(path, "network of YuNet", MAX_YUNET_BYTES)
     if (digest := hashlib.sha256(network).hexdigest()) not in YUNET.values():
         raise FormatError(f"{path} is none of YuNet's files that are known: its SHA-256 is {digest[:12]}...")
+    logging = cv2.utils.logging
+    level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns of a target that nobody chose
     try:  # from the bytes that were looked at
         model = cv2.FaceDetectorYN.create(
             "onnx", np.frombuffer(network, np.uint8), np.empty(0, np.uint8), (320, 320), YUNET_SCORE, YUNET_OVERLAP,
@@ -140,6 +142,8 @@ def _yunet() -> Detector:
         )  # fmt: skip
     except (TypeError, cv2.error) as error:
         raise _old_opencv(cv2) from error
+    finally:
+        logging.setLogLevel(level)
 
     def detect(image: Image) -> Float64:
         boxes = np.empty((0, 5))

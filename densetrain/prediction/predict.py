@@ -19,7 +19,7 @@ from densegen.sources.fits import fit_bytes
 from densegen.sources.photograph import read_photograph
 from densetrain.choices import DetectorName, Written
 from densetrain.network.regressor import FlipTested, Regressor
-from densetrain.prediction.boxes import check_boxes
+from densetrain.prediction.boxes import check_boxes, check_boxes_on
 from densetrain.prediction.detect import Detector, open_detector
 from densetrain.prediction.face import Face
 from densetrain.prediction.faces import REFINE, detect, find_faces, turn_back
@@ -98,14 +98,18 @@ def predict(
         needs a network with a flip test
     name : of an image that is no file, for errors
 
-    Raises :class:`FormatError` if the image cannot be read or no face is found, :class:`ConfigurationError` if the
-    detector is not installed or the network does not say what to expect, and ``ValueError`` if ``boxes`` are not boxes.
+    Raises :class:`FormatError` if the image cannot be read, no face is found, or a box lies beside the image,
+    :class:`ConfigurationError` if the detector is not installed or the network does not say what to expect, and
+    ``ValueError`` if ``image`` is no such image or ``boxes`` are not boxes.
     """
     check_drop(network, drop_above)
     if isinstance(image, str | Path):
         name, image = Path(image).name, read_image(Path(image))
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"{name} is {image.shape} {image.dtype}, expected (H, W, 3) uint8, RGB")
     if boxes is not None:
         given = check_boxes(np.asarray(boxes, np.float64).reshape(-1, 4))
+        check_boxes_on(image, given, name)
         return find_faces(network, image, given, refine=refine or 0, reference=network.about.reference)
     opened = open_detector(detector) if isinstance(detector, str) else detector
     turns, given = detect(opened, image, name)

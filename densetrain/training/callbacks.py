@@ -43,9 +43,8 @@ class WholeFiles(TorchCheckpointIO):
             reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
             if shutil.disk_usage(Path(path).parent).free < 1 << 20:
                 reason = "no space left"
-            raise TrainingError(
-                f"{path} could not be written ({reason}): the checkpoint before it is kept; make room and run again"
-            ) from error
+            kept = "the checkpoint before it is kept" if Path(path).exists() else "there is none before it"
+            raise TrainingError(f"{path} could not be written ({reason}): {kept}; make room and run again") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         contents: dict[str, Any] = load_torch(Path(path))
@@ -112,6 +111,10 @@ class SecondNames(Checkpoints):
     def __init__(self, folder: Path, filename: str, files: WholeFiles, **options: Any) -> None:
         super().__init__(folder, filename, **options)
         self.files = files
+
+    def format_checkpoint_name(self, metrics: dict[str, Tensor], *arguments: Any, **options: Any) -> str:
+        """Epochs count from 1 in names, as they do in what is printed."""
+        return super().format_checkpoint_name(metrics | {"epoch": metrics["epoch"] + 1}, *arguments, **options)
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         self._last_global_step_saved = trainer.global_step

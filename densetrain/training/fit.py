@@ -23,6 +23,7 @@ from densegen import __version__
 from densegen.dataset.shard_set import ShardSet, open_dataset
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import only_one, remove_leftovers, write_text
+from densegen.outputs import refuse_no_folder
 from densegen.records import read_yaml
 from densetrain.config import FitSettings, read_settings
 from densetrain.data.augment import check_flips
@@ -203,6 +204,7 @@ def _alone(out: Path) -> AbstractContextManager[None]:
     rank = int(getattr(rank_zero_only, "rank", None) or 0)
     if rank > 0 or any(int(os.environ.get(name, "0")) > 0 for name in ("NODE_RANK", "GROUP_RANK")):
         return nullcontext()
+    refuse_no_folder(out)
     return only_one(out, f"another run is training into {out}: wait for it, or choose another folder")
 
 

@@ -22,6 +22,9 @@ from densetrain.training.losses import LandmarkLoss, gaussian_nll, squared_sigma
 
 __all__ = ["LOG_EVERY", "LandmarkModule"]
 
+LOSS_KEY = "densetrain_loss_of_epoch"
+"""In a checkpoint: the mean loss of its epoch so far, and of how many samples of each process."""
+
 ADVICE = "earlier checkpoints stay as they are; try a smaller optimiser.lr or trainer.clip"
 
 LOG_EVERY = 10
@@ -117,11 +120,9 @@ class LandmarkModule(pl.LightningModule):
         """Whether the logs get this step: to ask Lightning at every one costs the host a millisecond or two."""
         return bool((self.global_step + 1) % LOG_EVERY == 0)
 
-    def on_train_epoch_start(self) -> None:
-        self._loss_sum, self._loss_count = 0.0, 0
-
     def on_train_epoch_end(self) -> None:
         self.log("train_loss_epoch", self._loss_sum / max(self._loss_count, 1), sync_dist=True)
+        self._loss_sum, self._loss_count = 0.0, 0
 
     def _augmented(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
         """(B, 3, s, s) float32 images at the size at which the network is trained, and (B, N, 3) landmarks."""
@@ -243,6 +244,8 @@ class LandmarkModule(pl.LightningModule):
         was = Description.model_validate(checkpoint[CHECKPOINT_KEY])
         names = ("validation_nme", "flip_line", "sigma_scale")
         self.about = self.about.model_copy(update={name: getattr(was, name) for name in names})
+        mean, self._loss_count = checkpoint.get(LOSS_KEY, (0.0, 0))
+        self._loss_sum = mean * self._loss_count
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         nme = self.trainer.callback_metrics.get("val_nme")
@@ -258,6 +261,8 @@ class LandmarkModule(pl.LightningModule):
         )
         checkpoint[CHECKPOINT_KEY] = about.model_dump(mode="json")
         checkpoint[PROCESSES_KEY] = self.trainer.world_size
+        mean = torch.as_tensor(self._loss_sum, dtype=torch.float32, device=self.device) / max(self._loss_count, 1)
+        checkpoint[LOSS_KEY] = float(self.trainer.strategy.reduce(mean, reduce_op="mean")), self._loss_count
 
     def _images(self, batch: Batch) -> Tensor:
         """(B, 3, S, S) uint8 on the device."""

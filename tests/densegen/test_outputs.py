@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from densegen.cli import main
 from densegen.errors import ConfigurationError
 from densegen.files import find_data_file
-from densegen.outputs import check_output
+from densegen.outputs import check_output, refuse_no_folder
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,14 @@ def test_what_is_written_has_the_suffix_of_its_kind(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="file is not a folder"):
         check_output(tmp_path / "file/a.png", kind=".png")
     check_output(tmp_path / "new/a.PNG", kind=".png")
+
+
+def test_a_folder_for_outputs_is_none_that_is_a_file_or_lies_below_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    for path in (tmp_path / "file", tmp_path / "file/deep/er"):
+        with pytest.raises(ConfigurationError, match="file is not a folder: choose another one"):
+            refuse_no_folder(path)
+    refuse_no_folder(tmp_path / "new/deep")
 
 
 def test_a_correction_over_its_own_base_changes_nothing(corpus: Path, tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from densegen.records import read_yaml
 
 __all__ = ["NUMBERINGS", "Numbering", "points_of_numbers", "read_numbers"]
 
-Numbering = Literal["prnet", "bfm-53215", "bfm-53490"]
-NUMBERINGS: tuple[Numbering, ...] = ("prnet", "bfm-53215", "bfm-53490")
-"""What numbers can count, from 0: PRNet's 43,867 valid UV pixels, the trimmed or the raw Basel model's vertices."""
+Numbering = Literal["prnet", "bfm-53215", "bfm-53490", "model"]
+NUMBERINGS: tuple[Numbering, ...] = ("prnet", "bfm-53215", "bfm-53490", "model")
+"""What numbers can count, from 0: PRNet's 43,867 valid UV pixels, vertices of the trimmed or the raw Basel model, or of
+the model at hand, whichever it is."""
 
 
 MAX_BYTES = 1 << 20
@@ -48,17 +49,17 @@ def points_of_numbers(path: Path, model: MorphableModel, numbering: Numbering | 
         raise ConfigurationError(
             f"{path.name} holds bare numbers: say with --numbering what they count, {', '.join(NUMBERINGS)}"
         )
-    count = {"prnet": int(valid_uv_region().sum()), "bfm-53215": BASEL_VERTICES, "bfm-53490": BASEL_RAW_VERTICES}[
-        numbering
-    ]
+    counts = {"prnet": int(valid_uv_region().sum()), "bfm-53215": BASEL_VERTICES, "bfm-53490": BASEL_RAW_VERTICES}
+    count = counts.get(numbering, model.vertex_count)
     if outside := [number for number in numbers if not 0 <= number < count]:
         raise FormatError(f"{path.name} holds {outside[0]}, but {numbering} counts {count_words(count)} from 0")
     if numbering == "prnet":
         rows, columns = np.nonzero(valid_uv_region())
         return [BarePoint((float(columns[n]), float(rows[n]))) for n in numbers]
-    if model.vertex_count != BASEL_VERTICES:
+    if numbering != "model" and model.vertex_count != BASEL_VERTICES:
         raise ConfigurationError(
-            f"{numbering} counts vertices of the Basel model, but {model.name} has {count_words(model.vertex_count)}"
+            f"{numbering} counts vertices of the Basel model, but {model.name} has {count_words(model.vertex_count)}: "
+            "'model' counts its own"
         )
     if numbering == "bfm-53490":
         numbers = _trimmed(numbers, path)

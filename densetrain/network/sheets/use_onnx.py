@@ -12,6 +12,8 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
+if len(sys.argv) != 6:
+    sys.exit(__doc__.splitlines()[0])
 photo = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")
 left, top, right, bottom = map(float, sys.argv[2:6])
 

@@ -26,7 +26,7 @@ def test_folders_of_fits_become_subsets_with_their_flips(tmp_path: Path) -> None
         "A": ("A", 2, "A_Flip"), "B": ("B", 1, None),
     }  # fmt: skip
     assert found.manifest.flips == ("mirror", "none")  # B has no flips
-    assert "1 fits have no image (*.jpg, *.jpeg, *.png), the first is A/y.mat" in found.notes
+    assert "1 fit without an image (*.jpg, *.jpeg, *.png), the first is A/y.mat" in found.notes
     write_manifest(found.manifest, tmp_path / "manifest.yaml")
     entries = list_fits(read_manifest(tmp_path / "manifest.yaml"), tmp_path, "mirror")
     assert [e.sample_id for e in entries] == ["A/x", "A/y", "B/z"]
@@ -82,7 +82,7 @@ def test_mirrored_photographs_are_never_taken_for_others(tmp_path: Path) -> None
     found = manifest_of_folder(tmp_path)
     (subset,) = found.manifest.subsets
     assert (subset.images, subset.shipped_flips) == ("photos", None)
-    assert any("A_Flip: 1 fits are left out" in note for note in found.notes)
+    assert any("A_Flip: 1 fit left out" in note for note in found.notes)
     many = tmp_path / "many"
     tree(many, *(f"{n}/x.mat" for n in range(20)), "3_Flip/x.mat")
     with pytest.raises(ConfigurationError, match="1 of them of mirrored photographs"):

@@ -56,6 +56,13 @@ def test_the_python_sheet_finds_what_densetrain_finds(
     assert np.abs(found - face.landmarks).max() < 1.0 * scale  # the crop is interpolated by another library
 
 
+def test_the_python_sheet_says_how_it_is_called(exported: Path) -> None:
+    made = subprocess.run([sys.executable, str(exported / "use_onnx.py")], capture_output=True, text=True, check=False)
+    assert made.returncode == 1
+    assert made.stderr.endswith("python use_onnx.py photo.jpg LEFT TOP RIGHT BOTTOM\n")
+    assert "Traceback" not in made.stderr
+
+
 def test_the_metadata_holds_plain_tables(exported: Path) -> None:
     about = json.loads((exported / "config.json").read_text())
     index = load(exported / "model.onnx").index

@@ -124,6 +124,29 @@ def test_an_image_without_a_face_in_the_file_of_boxes_does_not_end_the_others(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["SYNTH_00000_1.json"]
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((90, 90, 3), np.float32),
+        np.zeros((90, 90, 3), np.uint16),
+        np.zeros((3, 90, 90), np.uint8),
+        np.zeros((90, 90), np.uint8),
+    ],
+)
+def test_pixels_of_another_kind_are_refused(exported: Path, image: Any) -> None:
+    with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8, RGB"):
+        predict(load(exported / "model.onnx"), image, [[10, 10, 60, 60]])
+
+
+def test_a_box_beside_the_image_is_refused(exported: Path, corpus: Path, tmp_path: Path) -> None:
+    image = corpus / "SYNTH/SYNTH_00000_0.jpg"
+    for box in ((450, 10, 600, 90), (-90, 10, -1, 90)):
+        made = call("predict", exported, image, "--out", tmp_path / "out", "--box", *box)
+        assert made.exit_code == 1
+        assert "lies outside of the 450x450 image" in made.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_image_that_the_disk_does_not_give_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, upright: bool) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))

@@ -62,7 +62,11 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_one_before(
         plain(contents, path, **options)
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(TrainingError, match="could not be written \\(No space left on device\\)"):
+    saved.append("as if the first had been written")
+    with pytest.raises(TrainingError, match=r"\(No space left on device\): there is none before it; make room"):
+        fit([dataset], tiny("trainer.epochs=1"), tmp_path / "none")
+    saved.clear()
+    with pytest.raises(TrainingError, match=r"\(No space left on device\): the checkpoint before it is kept"):
         fit([dataset], tiny("trainer.epochs=4"), tmp_path / "run")
     monkeypatch.undo()
     assert read_checkpoint(tmp_path / "run" / LAST)["epoch"] == 0
@@ -83,7 +87,7 @@ def test_a_network_that_gives_no_numbers_is_not_kept(dataset: Path, tmp_path: Pa
 def test_every_epochs_checkpoint_is_kept_on_request_and_a_moved_run_goes_on(dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     fit([dataset], tiny("trainer.keep_every=1"), run)
-    assert [read_checkpoint(run / f"epoch-00{epoch}.ckpt")["epoch"] for epoch in (0, 1)] == [0, 1]
+    assert [read_checkpoint(run / f"epoch-00{number}.ckpt")["epoch"] for number in (1, 2)] == [0, 1]
     state = read_checkpoint(run / LAST)["callbacks"]["Checkpoints of best"]
     moved = Checkpoints(tmp_path / "elsewhere", "best", monitor="val_nme")
     moved.load_state_dict(state)
@@ -110,10 +114,10 @@ def test_a_checkpoint_of_several_names_is_written_once(
     fit([dataset], tiny("trainer.keep_every=1"), run)
     assert len(written) == 2
     last, best = run / LAST, run / BEST
-    kept = run / f"epoch-00{read_checkpoint(best)['epoch']}.ckpt"
+    kept = run / f"epoch-00{read_checkpoint(best)['epoch'] + 1}.ckpt"
     assert best.read_bytes() == kept.read_bytes()
-    assert (run / "epoch-001.ckpt").read_bytes() == last.read_bytes()
-    assert last.samefile(run / "epoch-001.ckpt") == (names == "links")
+    assert (run / "epoch-002.ckpt").read_bytes() == last.read_bytes()
+    assert last.samefile(run / "epoch-002.ckpt") == (names == "links")
     assert not list(run.glob("*.partial"))
 
 

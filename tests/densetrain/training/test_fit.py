@@ -106,6 +106,13 @@ def test_stopped_within_an_epoch_it_goes_on_from_its_last_step(
     for name in ("validation_nme", "flip_line"):
         first, second = (read_checkpoint(tmp_path / run / LAST)[CHECKPOINT_KEY][name] for run in ("whole", "cut"))
         assert first == second
+    assert losses_of_epochs(tmp_path / "cut") == pytest.approx(losses_of_epochs(tmp_path / "whole"), rel=1e-5)
+
+
+def losses_of_epochs(run: Path) -> dict[str, float]:
+    logs = [path.read_text().splitlines() for path in sorted(run.glob("csv/version_*/metrics.csv"))]
+    rows = [row for lines in logs for row in csv.DictReader(lines)]
+    return {row["epoch"]: float(row["train_loss_epoch"]) for row in rows if row.get("train_loss_epoch")}
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def test_points_between_vertices_become_triangle_and_weights(model: MorphableMod
 @pytest.mark.parametrize(
     ("name", "text", "options", "words"),
     [
-        ("a.txt", "1\n2\n", {}, "say with --numbering what they count, prnet, bfm-53215, bfm-53490"),
+        ("a.txt", "1\n2\n", {}, "say with --numbering what they count, prnet, bfm-53215, bfm-53490, model"),
         ("a.txt", "1\n43867\n", {"numbering": "prnet"}, r"holds 43867, but prnet counts 43867 \(the valid pixels"),
         ("a.txt", "1\n-1\n", {"numbering": "prnet"}, "holds -1"),
         ("a.txt", "1\n1\n", {"numbering": "prnet"}, "two landmarks have the uv position"),

@@ -29,6 +29,9 @@ def test_text_of_vertices_needs_vertices(
 ) -> None:
     export_index(own, tmp_path / "v.txt", model)
     assert [int(line) for line in (tmp_path / "v.txt").read_text().split()] == own.vertices
+    assert import_index(tmp_path / "v.txt", model, "again", numbering="model").vertices == own.vertices
+    with pytest.raises(ConfigurationError, match="procedural face has 11480: 'model' counts its own"):
+        import_index(tmp_path / "v.txt", model, "again", numbering="bfm-53215")
     with pytest.raises(ConfigurationError, match="names no vertices"):
         export_index(index, tmp_path / "i.ply", model, whole_mesh=True)
     with pytest.raises(ConfigurationError, match="no export to .doc"):
