@@ -131,8 +131,9 @@ def remove_leftovers(folder: Path, untouched_s: float = 0) -> None:
     untouched_s : seconds since a file was last written to, for folders that several processes may write to
     """
     for path in folder.glob(f"*.????????{TEMPORARY_SUFFIX}*"):
-        if untouched_s and time.time() - path.stat().st_mtime < untouched_s:
-            continue
+        with suppress(FileNotFoundError):  # another process has finished it
+            if untouched_s and time.time() - path.stat().st_mtime < untouched_s:
+                continue
         if is_leftover(path) and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         elif is_leftover(path):

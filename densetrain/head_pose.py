@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.arrays import Float64
-from densegen.geometry.pose import rotation_matrix
+from densegen.geometry.pose import proper_angles, rotation_matrix
 
 __all__ = ["angles_of", "head_pose", "reference_face"]
 
@@ -50,8 +50,11 @@ def head_pose(landmarks: npt.NDArray[np.floating], reference: Float64) -> Float6
 
 
 def angles_of(rotation: Float64) -> tuple[float, float, float]:
-    """Pitch, yaw, roll in radians of a (3, 3) rotation ``R = Rx Ry Rz``, as in :mod:`densegen.geometry.pose`."""
+    """Pitch, yaw, roll in radians of a (3, 3) rotation ``R = Rx Ry Rz``, as in :mod:`densegen.geometry.pose`.
+
+    Of the two triples that name it, it is the one with the smaller pitch: a head beyond 90 degrees of yaw is upright.
+    """
     pitch = np.arctan2(rotation[1, 2], rotation[2, 2])
     yaw = np.arctan2(-rotation[0, 2], np.hypot(rotation[0, 0], rotation[0, 1]))
     roll = np.arctan2(rotation[0, 1], rotation[0, 0])
-    return float(pitch), float(yaw), float(roll)
+    return proper_angles(float(pitch), float(yaw), float(roll))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
-from densegen.arrays import Float32, Float64, Image, Int32
+from densegen.arrays import Float32, Image, Int32
 from densegen.conventions import landmark_range_px
 from densegen.dataset.map_codec import pack_map
 from densegen.dataset.shards import Sample
@@ -19,7 +18,15 @@ from densegen.errors import SampleError
 from densegen.face.components import combine
 from densegen.face.depth import DepthSearch, make_depth_search
 from densegen.face.morphable_model import MorphableModel
-from densegen.geometry.crop import Crop, CropRecipe, box_around, crop_generator, place_crop, warp
+from densegen.geometry.crop import (
+    Crop,
+    CropRecipe,
+    box_around,
+    check_in_picture,
+    crop_generator,
+    place_crop,
+    warp,
+)  # fmt: skip
 from densegen.geometry.flip import flip_points
 from densegen.geometry.pose import pose_vertices
 from densegen.geometry.position_map import UvTable, make_uv_table, render_fixed_point
@@ -36,7 +43,6 @@ __all__ = [
     "Face",
     "Recipe",
     "check_components",
-    "check_in_picture",
     "make_samples",
     "mesh_in_image",
     "samples_of_fit",
@@ -270,7 +276,7 @@ def _seed_crops(work: _Work, recipe: Recipe) -> None:
 def _lay_crops(work: _Work, recipe: Recipe) -> None:
     keypoints = work.points_image[recipe.among_needed.keypoints68]
     box = box_around(keypoints)
-    check_in_picture(keypoints, box, work.photograph)
+    check_in_picture(keypoints, box, *work.photograph.shape[:2])
     work.crops = [place_crop(box, recipe.crop, one).on_ground(work.face.ground) for one in work.generators]
 
 
@@ -350,25 +356,3 @@ def _check_range(size: int, points: Float32) -> None:
     low, high = landmark_range_px(size)
     if not (low <= points.min() and points.max() <= high):  # NaN is not in range either
         raise SampleError("landmarks-out-of-range", f"landmarks leave the range of {low:g} to {high:g} px")
-
-
-def check_in_picture(keypoints_image: Float32, box: Float64, photograph: Image) -> None:
-    """A face is in the picture if the centre of its keypoints' box and half of the keypoints are.
-
-    keypoints_image : (68, 2 or 3) float32, px, image frame
-    box : that around the keypoints; it is finite if they are
-    Raises :class:`SampleError` if it is not, or lies outside.
-    """
-    height, width = photograph.shape[:2]
-    x, y = keypoints_image[:, 0], keypoints_image[:, 1]
-    left, top, right, bottom = box.tolist()
-    centre_x, centre_y = (left + right) / 2, (top + bottom) / 2
-    if not (math.isfinite(centre_x) and math.isfinite(centre_y)):
-        raise SampleError("fit-invalid", "the posed face is not finite")
-    inside = np.count_nonzero((x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5))
-    if 2 * inside < len(x) or not (0 <= centre_x <= width - 1 and 0 <= centre_y <= height - 1):
-        raise SampleError(
-            "face-outside",
-            f"{inside} of 68 keypoints lie in the {width}x{height} picture, the face's centre at "
-            f"({centre_x:.0f}, {centre_y:.0f})",
-        )

@@ -192,6 +192,8 @@ def _check_arrays(shard: ShardReader, index: VertexIndex) -> list[str]:
         if name in ("landmarks", "keypoints68"):
             low, high = landmark_range_px(shard.attributes["crop_size"])
             bad |= ~((array >= low) & (array <= high)).all(axis=(1, 2))
+        if name in ("pose", "crop"):  # their scales
+            bad |= ~(array[:, 6 if name == "pose" else 0] > 0)
         if bad.any():
             problems.append(f"{shard.path.name}: {name} of {shard.sample_ids[int(np.argmax(bad))]} out of range")
     return problems
@@ -221,9 +223,15 @@ def _check_pairs(shard: ShardReader, index: VertexIndex) -> list[str]:
     rows = {sample_id: row for row, sample_id in enumerate(shard.sample_ids)}
     mirrored = np.flatnonzero(shard.array("mirrored"))
     ids = [shard.sample_ids[row] for row in mirrored]
+    if len(plain := np.flatnonzero(~shard.array("flipped")[mirrored])):
+        return [f"{shard.path.name}: {ids[plain[0]]} is not marked as flipped"]
     partners = [rows.get(sample_id.removesuffix(MIRROR_SUFFIX), -1) for sample_id in ids]
     if -1 in partners:
         return [f"{shard.path.name}: {ids[partners.index(-1)]} has no partner"]
+    for name in ("pose", "shape", "expression", "image_size"):
+        other = (shard.array(name)[mirrored] != shard.array(name)[partners]).any(axis=1)
+        if other.any():
+            return [f"{shard.path.name}: {ids[int(np.argmax(other))]} has another {name} than its partner"]
     has = np.flatnonzero(index.mirror >= 0)
     wrong = np.zeros(len(mirrored), bool)
     for name, which, mirror in (

@@ -75,7 +75,7 @@ def assemble_model(folder: Path, read: Callable[[int], object] = lambda files: N
         info = load("model_info.mat", "trimIndex", "tri", "keypoints")
         morphable = load("01_MorphableModel.mat", "shapeMU", "shapePC", "shapeEV")
         expression = load("Model_Expression.mat", "mu_exp", "w_exp", "sigma_exp")
-        trim = _zero_based(info["trimIndex"])
+        trim = _zero_based(info["trimIndex"]).ravel()
         _expect_vertices("model_info.mat's trimIndex", trim.size, BASEL_VERTICES)
         _expect_vertices("01_MorphableModel.mat", len(morphable["shapeMU"]) // 3, BASEL_RAW_VERTICES)
         _expect_vertices("Model_Expression.mat", len(expression["w_exp"]) // 3, BASEL_VERTICES)
@@ -109,6 +109,7 @@ def convert_model(path: Path, uv_path: Path) -> MorphableModel:
             lacking = list(names) if model.dtype.names is None else lacking
             raise FormatError(f"{path.name}: the struct 'model' lacks {', '.join(lacking)}: not face3d's layout")
         field = {name: model[name][0, 0] for name in names}
+        _expect_numbers(field)
         _expect_vertices(path.name, len(field["shapeMU"]) // 3, BASEL_VERTICES)
         return _model(
             shape_mean=_per_vertex(field["shapeMU"]),
@@ -145,7 +146,7 @@ def _model(
         shape_std=np.asarray(shape_std, np.float32).ravel(),
         expression_std=np.asarray(expression_std, np.float32).ravel(),
         triangles=np.concatenate([_triangles(triangles), _mended_mouth(mouth)]),
-        keypoints68=_zero_based(keypoints),
+        keypoints68=_zero_based(keypoints).ravel(),
         uv=uv,
         unit_mm=UNIT_MM,
         name="Basel Face Model 2009 with 3DDFA expressions",
@@ -165,7 +166,14 @@ def _load(path: Path, *names: str) -> dict[str, Any]:
     contents = read_mat(path, names, MAX_BYTES)
     if lacking := [name for name in names if name not in contents]:
         raise FormatError(f"{path.name} lacks the variable {', '.join(lacking)}")
+    _expect_numbers({name: contents[name] for name in names if contents[name].dtype.names is None})
     return contents
+
+
+def _expect_numbers(arrays: dict[str, npt.NDArray[Any]]) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"{name} holds no real numbers")
 
 
 def _expect_vertices(what: str, found: int, expected: int) -> None:
@@ -174,15 +182,16 @@ def _expect_vertices(what: str, found: int, expected: int) -> None:
 
 
 def _zero_based(indices: npt.NDArray[Any]) -> Int32:
-    zero_based = np.asarray(indices).astype(np.int64).ravel() - 1
-    if zero_based.size and zero_based.min() < 0:
-        raise ValueError("an index counts from 0, expected MATLAB's counting from 1")
-    return zero_based.astype(np.int32)
+    """Whole numbers from 1 of any type, as int32 from 0."""
+    numbers = np.asarray(indices).astype(np.float64)
+    if not ((numbers >= 1) & (numbers <= 2**31) & (numbers == np.rint(numbers))).all():  # NaN is none of these
+        raise ValueError("an index is no whole number from 1 on, as MATLAB counts")
+    return (numbers - 1).astype(np.int32)
 
 
 def _triangles(columns: npt.NDArray[Any]) -> Int32:
     """(3, F) 1-based, any number type -> (F, 3) int32, 0-based."""
-    return np.ascontiguousarray((np.asarray(columns).astype(np.int64) - 1).astype(np.int32).T)
+    return np.ascontiguousarray(_zero_based(columns).T)
 
 
 def _mended_mouth(columns: npt.NDArray[Any]) -> Int32:

@@ -111,7 +111,10 @@ class MorphableModel:
         for name in ("triangles", "keypoints68"):
             indices = getattr(self, name)
             if indices.size and (indices.min() < 0 or indices.max() >= vertices):
-                raise FormatError(f"{self.name}: {name} refers to vertex {indices.max()} of {count_words(vertices)}")
+                bad = indices.min() if indices.min() < 0 else indices.max()
+                raise FormatError(f"{self.name}: {name} refers to vertex {bad} of {count_words(vertices)}")
+        if min(self.shape_std.min(initial=0), self.expression_std.min(initial=0)) < 0:
+            raise FormatError(f"{self.name}: a standard deviation is below 0")
         if not (np.isfinite(self.unit_mm) and self.unit_mm > 0):
             raise FormatError(f"{self.name}: a model unit has {self.unit_mm} mm, expected more than 0")
         if self.uv.size and (self.uv.min() < 0 or self.uv.max() > 1):

@@ -17,13 +17,13 @@ from densegen.fitting.face_tasks import FaceTask, FitOutcome
 from densegen.fitting.model_points import ModelPoints, aflw21_points, ibug68_points, landmark_points
 from densegen.fitting.outline import jaw_lines
 from densegen.fitting.prior import EarlierFit, Prior
-from densegen.fitting.solver import FaceSolver, Solution
-from densegen.geometry.crop import box_size
+from densegen.fitting.solver import FaceSolver, Solution, face_size
+from densegen.geometry.crop import CropRecipe, box_around, box_size, check_in_picture, place_crop
 from densegen.geometry.pose import camera_points, pose_vertices
 from densegen.ibug68 import KEYPOINTS
 from densegen.index.vertex_index import VertexIndex
 from densegen.sources.annotations import Annotations
-from densegen.sources.fits import Fit, complete_fit, read_fit
+from densegen.sources.fits import Fit, check_pose, complete_fit, read_fit
 from densegen.sources.photograph import read_photograph
 
 __all__ = ["SIGMA", "SWAPPED_REASON", "FitSettings", "Fitter", "make_fitter", "points_of"]
@@ -100,15 +100,18 @@ class Fitter:
                 )
             if task.points is None:
                 return FitOutcome(task), earlier
-            height = len(read_photograph(task.image))
-            return self._fit(task, task.points, height, earlier)
+            height, width = read_photograph(task.image).shape[:2]
+            outcome, fit = self._fit(task, task.points, height, earlier)
+            if fit is not None:
+                _check_as_a_build(fit, task.name, height, width)
+            return outcome, fit
         except SampleError as error:
             return FitOutcome(task, error.reason, str(error)), None
 
     def _fit(self, task: FaceTask, points: Float64, height: int, earlier: Fit | None) -> tuple[FitOutcome, Fit | None]:
         observed = camera_points(points, height)
         visible = np.isfinite(observed).all(axis=1)
-        size = float(box_size(observed[visible])) if visible.sum() > 1 else 0.0
+        size = face_size(observed[visible])
         near = None
         before = None
         if earlier is not None:
@@ -169,6 +172,16 @@ class Fitter:
     def _mean_distance(self, solution: Solution) -> float:
         distance = np.linalg.norm(solution.residuals[solution.used, :2], axis=1)
         return float(np.average(distance, weights=None if self.weight is None else self.weight[solution.used]))
+
+
+def _check_as_a_build(fit: Fit, name: str, height: int, width: int) -> None:
+    """Raise :class:`SampleError` if a build would set a fit aside that has its ``keypoints_3d``."""
+    check_pose(fit.pose, name)
+    assert fit.keypoints_3d is not None
+    keypoints = fit.keypoints_3d.T - np.array([1, 1, 0], np.float32)
+    box = box_around(keypoints.astype(np.float64))
+    check_in_picture(keypoints, box, height, width)
+    place_crop(box, CropRecipe(), None)
 
 
 def points_of(annotations: Annotations, model: MorphableModel, index: VertexIndex) -> ModelPoints:

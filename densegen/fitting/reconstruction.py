@@ -14,7 +14,7 @@ from densegen.errors import SampleError
 from densegen.face.morphable_model import MorphableModel
 from densegen.fitting.model_points import ModelPoints
 from densegen.fitting.prior import Prior
-from densegen.fitting.solver import FaceSolver, Solution
+from densegen.fitting.solver import FaceSolver, Solution, face_size
 from densegen.geometry.crop import box_size
 from densegen.geometry.pose import camera_points, pose_vertices
 from densegen.sources.fits import Fit, complete_fit
@@ -103,7 +103,7 @@ class Reconstructor:
         seen = np.isfinite(observed).all(axis=1)
         if not seen.any():
             raise SampleError("points-too-few", "no landmark is visible")
-        own = max(self.sigma * float(box_size(observed[seen])), LEAST_SIGMA_PX)
+        own = max(self.sigma * face_size(observed[seen]), LEAST_SIGMA_PX)
         return self.solver.solve(observed, own if sigma_px is None else np.maximum(sigma_px, LEAST_SIGMA_PX))
 
     def with_identity(self, shapes: Sequence[Float32]) -> Reconstructor:

@@ -26,10 +26,13 @@ from densegen.fitting.prior import EarlierFit, Prior
 from densegen.geometry.crop import box_size
 from densegen.geometry.pose import pose_from, rotation_matrix
 
-__all__ = ["FEWEST_POINTS", "FaceSolver", "Solution"]
+__all__ = ["FEWEST_POINTS", "FaceSolver", "Solution", "face_size"]
 
 FEWEST_POINTS = 5
 """A weak perspective camera has 6 unknowns, a point in the image gives 2; two more points say whether they agree."""
+
+FAR = 5.0
+"""Of a point's distance from the middle of a face, in the points' median one; on AFLW2000-3D it is at most 4.5."""
 
 MAX_STEPS, POSE_STEPS = 40, 12
 
@@ -76,6 +79,19 @@ FACING, AVERTED = 0.3, -0.2
 
 SLIDES = 4
 """Times that the jaw's points are moved to the outline."""
+
+
+def face_size(points: Float64) -> float:
+    """The :func:`~densegen.geometry.crop.box_size` of a face's visible points, (n, 2 or 3); 0 of less than two.
+
+    Points far outside of where most lie do not count: one that is wrong would make a large face of a small one, and
+    hide that it is wrong.
+    """
+    if len(points) < 2:
+        return 0.0
+    away = np.linalg.norm(points[:, :2] - np.median(points[:, :2], axis=0), axis=1)
+    near = away <= FAR * np.median(away)
+    return float(box_size(points[near] if near.sum() > 1 else points))
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,17 @@ from densegen.errors import SampleError
 from densegen.geometry.kernels import kernel
 from densegen.geometry.pixels import average, interpolate
 
-__all__ = ["Crop", "CropRecipe", "box_around", "box_size", "crop_generator", "crop_of_box", "place_crop", "warp"]
+__all__ = [
+    "Crop",
+    "CropRecipe",
+    "box_around",
+    "box_size",
+    "check_in_picture",
+    "crop_generator",
+    "crop_of_box",
+    "place_crop",
+    "warp",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +191,28 @@ def place_crop(box: Float64, recipe: CropRecipe, generator: np.random.Generator 
     if not math.isfinite(mean_side) or mean_side < 1:
         raise SampleError("face-too-small", f"the box of the 68 keypoints has a mean side of {mean_side:g} px")
     return crop_of_box(box, recipe.margin, recipe.size, factor, shift)
+
+
+def check_in_picture(keypoints_image: Float32, box: Float64, height: int, width: int) -> None:
+    """A face is in the picture if the centre of its keypoints' box and half of the keypoints are.
+
+    keypoints_image : (68, 2 or 3) float32, px, image frame
+    box : that around the keypoints; it is finite if they are
+    height, width : of the picture, px
+    Raises :class:`SampleError` if it is not, or lies outside.
+    """
+    x, y = keypoints_image[:, 0], keypoints_image[:, 1]
+    left, top, right, bottom = box.tolist()
+    centre_x, centre_y = (left + right) / 2, (top + bottom) / 2
+    if not (math.isfinite(centre_x) and math.isfinite(centre_y)):
+        raise SampleError("fit-invalid", "the posed face is not finite")
+    inside = np.count_nonzero((x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5))
+    if 2 * inside < len(x) or not (0 <= centre_x <= width - 1 and 0 <= centre_y <= height - 1):
+        raise SampleError(
+            "face-outside",
+            f"{inside} of 68 keypoints lie in the {width}x{height} picture, the face's centre at "
+            f"({centre_x:.0f}, {centre_y:.0f})",
+        )
 
 
 AVERAGED_ABOVE = 1.5

@@ -86,11 +86,16 @@ def proper_pose(pose: npt.NDArray[np.floating]) -> Float32:
     pitch, yaw, roll, tx, ty, tz, scale = map(float, pose)
     if scale < 0:
         pitch, yaw, roll, scale = -pitch, -yaw, roll + math.pi, -scale
-    first = [_wrap(angle) for angle in (pitch, yaw, roll)]
-    second = [_wrap(angle) for angle in (pitch + math.pi, math.pi - yaw, roll + math.pi)]
+    return np.array([*proper_angles(pitch, yaw, roll), tx, ty, tz, scale], np.float32)
+
+
+def proper_angles(pitch: float, yaw: float, roll: float) -> tuple[float, float, float]:
+    """The same rotation by angles within one turn, the pitch within a quarter; radians, see :func:`proper_pose`."""
+    first = (_wrap(pitch), _wrap(yaw), _wrap(roll))
     # A quarter turn as float32 is a little more than one, and stays as it is when it is read again.
-    angles = first if abs(np.float32(first[0])) <= np.float32(math.pi / 2) else second
-    return np.array([*angles, tx, ty, tz, scale], np.float32)
+    if abs(np.float32(first[0])) <= np.float32(math.pi / 2):
+        return first
+    return _wrap(pitch + math.pi), _wrap(math.pi - yaw), _wrap(roll + math.pi)
 
 
 def _wrap(angle_rad: float) -> float:

@@ -202,6 +202,7 @@ def drafts_of_index(index: VertexIndex, model: MorphableModel) -> dict[str, Draf
         raise ConfigurationError(
             f"{index.name} names no vertices of {model.name}: only an index made on it is corrected"
         )
+    index.resolve(model)  # its vertices are the model's
     return _drafts_of_landmarks(index, lambda landmark: landmark.vertex)
 
 

@@ -13,12 +13,16 @@ from densegen.errors import FormatError
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import region_of
 from densegen.geometry.uv import mirror_pixels
-from densegen.ibug68 import AFLW21, KEYPOINT_MIRROR, KEYPOINTS, ids_of
+from densegen.ibug68 import AFLW21, KEYPOINT_MIRROR, KEYPOINTS, REGIONS_OF_KEYPOINTS, ids_of
 from densegen.index.landmark import origin_of_keypoint
 from densegen.index.vertex_index import VertexIndex
 from densegen.records import first_problem
 
 __all__ = ["BarePoint", "checked_index", "name_points", "subsets_of"]
+
+
+SAME_PLACE_PX = 1e-3
+"""UV pixels; files keep four digits behind the point."""
 
 
 class BarePoint(NamedTuple):
@@ -49,7 +53,7 @@ def name_points(
     mirror = _partners(points, uv, model)
     # The mouth corners lie a vertex off their mirror images, and are each other's partners all the same.
     row_of = {point.vertex: row for row, point in enumerate(points) if point.vertex is not None}
-    corners = [row_of.get(int(vertex)) for vertex in model.keypoints68]
+    corners = [row_of.get(int(vertex)) for vertex in model.keypoints68] if rows is None else rows
     for row, partner in zip(corners, (corners[k] for k in KEYPOINT_MIRROR), strict=True):
         if row is not None and partner is not None and mirror[row] is None and mirror[partner] in (None, row):
             mirror[row] = partner
@@ -57,7 +61,7 @@ def name_points(
         {
             "id": row,
             "name": f"p-{row:03d}",
-            "region": region_of(uv[row], keypoints),
+            "region": REGIONS_OF_KEYPOINTS[number_of[row]] if row in number_of else region_of(uv[row], keypoints),
             "mirror": mirror[row],
             "origin": origin_of_keypoint(number_of[row]) if row in number_of else source,
             **point._asdict(),
@@ -105,13 +109,17 @@ def _rows_of_keypoints(uv: Float64, keypoints: Float64) -> list[int] | None:
 
 
 def _partners(points: Sequence[BarePoint], uv: Float64, model: MorphableModel) -> list[int | None]:
-    """Mirror partners: the mirrored vertex, or the point at exactly the mirrored UV position."""
+    """Mirror partners: the mirrored vertex, or the point at the mirrored UV position, but for rounding."""
+    from scipy.spatial import cKDTree
+
+    if not points:
+        return []
     vertex_row = {point.vertex: row for row, point in enumerate(points) if point.vertex is not None}
-    place_row = {(round(x, 3), round(y, 3)): row for row, (x, y) in enumerate(uv)}
+    distance, nearest = cKDTree(uv).query(mirror_pixels(uv))
     partner: list[int | None] = []
-    for point, (x, y) in zip(points, mirror_pixels(uv), strict=True):
+    for row, point in enumerate(points):
         if point.vertex is not None:
             partner.append(vertex_row.get(int(model.mirror[point.vertex])))
         else:
-            partner.append(place_row.get((round(x, 3), round(y, 3))))
+            partner.append(int(nearest[row]) if distance[row] <= SAME_PLACE_PX else None)
     return [p if p is not None and partner[p] == row else None for row, p in enumerate(partner)]

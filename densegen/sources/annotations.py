@@ -28,6 +28,9 @@ MAX_BYTES = 512 << 20
 MAX_PTS_BYTES = 1 << 20
 FARTHEST_PX = 100_000
 
+LEAST_DEPTHS, FLATTEST = 10, 0.1
+"""A face's depths reach over half of its size, whatever its pose: of so many points, over no smaller share."""
+
 KINDS = {KEYPOINTS: "ibug68", len(AFLW21): "aflw21"}
 """What points are if nobody says it, by how many there are."""
 
@@ -162,6 +165,15 @@ def _checked(points: Float64, image: str, path: Path) -> Float64:
     points[np.isinf(points).any(axis=1)] = np.nan
     points[(points[:, :2] == -1).any(axis=1)] = np.nan  # some tables turned their y around, the marker's with it
     points[np.isnan(points).any(axis=1)] = np.nan
+    seen = points[np.isfinite(points).all(axis=1)]
+    if points.shape[1] == 3 and len(seen) >= LEAST_DEPTHS:
+        across, along, deep = np.ptp(seen, axis=0)
+        if deep < FLATTEST * max(across, along):
+            least, most = seen[:, 2].min(), seen[:, 2].max()
+            raise FormatError(
+                f"{path.name}: {image} has third numbers from {least:g} to {most:g}, no depths in pixels: give x and y "
+                "alone"
+            )
     if (far := np.nanmax(np.abs(points), initial=0.0)) > FARTHEST_PX:
         raise FormatError(f"{path.name}: {image} has a point at {far:g} px, at most {FARTHEST_PX:,}")
     return points
@@ -181,7 +193,8 @@ def _read_pts(path: Path) -> Iterator[_Row]:
             raise FormatError(f"{file.name} is not an iBUG landmark file: {error}") from error
         if not rest or (stated and len(numbers) != int(stated[1])):
             raise FormatError(
-                f"{file.name}: its points are {len(numbers)}, its head says {stated[1] if stated else 'nothing'}"
+                f"{file.name} holds {len(numbers)} point{'s' if len(numbers) != 1 else ''}, its head says "
+                f"{stated[1] if stated else 'nothing'}"
             )
         name = file.relative_to(path) if path.is_dir() else Path(file.name)
         yield name.with_suffix("").as_posix(), numbers

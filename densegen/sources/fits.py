@@ -18,7 +18,7 @@ from densegen.geometry.pose import proper_pose
 from densegen.ibug68 import KEYPOINTS
 from densegen.mat5 import read_mat
 
-__all__ = ["Fit", "coefficients_below", "complete_fit", "fit_bytes", "read_fit", "read_labels"]
+__all__ = ["Fit", "check_pose", "coefficients_below", "complete_fit", "fit_bytes", "read_fit", "read_labels"]
 
 MAX_FIT_BYTES = 1 << 20
 """Real fits have 3 to 10 kB. A larger file is not one, and is refused before it is parsed."""
@@ -68,12 +68,7 @@ def read_fit(path: str | Path, *, optional: bool = True) -> Fit:
     path = Path(path)
     contents = _read(path, ("Pose_Para", "Shape_Para", "Exp_Para", *(_OPTIONAL if optional else ())))
     pose = _pose(contents, path)
-    if pose[6] == 0:
-        raise SampleError("fit-invalid", f"{path.name}: the scale is 0")
-    if (turned := max(map(abs, pose[:3].tolist()))) > MAX_ANGLE_RAD:
-        raise SampleError("fit-invalid", f"{path.name}: an angle is {turned:g} rad, at most {MAX_ANGLE_RAD:g}")
-    if (far := max(map(abs, pose[3:6].tolist()))) > MAX_TRANSLATION_PX:
-        raise SampleError("fit-invalid", f"{path.name}: the translation is {far:g} px, at most {MAX_TRANSLATION_PX:g}")
+    check_pose(pose, path.name)
     keypoints_3d = _matrix(contents, "pt3d_68", 3)
     if keypoints_3d is not None and keypoints_3d.shape[1] != KEYPOINTS:
         raise SampleError("fit-invalid", f"{path.name}: pt3d_68 has {keypoints_3d.shape[1]} points, expected 68")
@@ -86,6 +81,16 @@ def read_fit(path: str | Path, *, optional: bool = True) -> Fit:
         keypoints_3d=keypoints_3d,
         roi=roi.astype(np.float32).ravel() if roi.dtype.kind in "fiu" and roi.size == 4 else None,
     )
+
+
+def check_pose(pose: Float32, name: str) -> None:
+    """Raise :class:`SampleError` if a (7,) pose has no scale, or is beyond all sense; ``name`` is the fit's."""
+    if pose[6] == 0:
+        raise SampleError("fit-invalid", f"{name}: the scale is 0")
+    if (turned := max(map(abs, pose[:3].tolist()))) > MAX_ANGLE_RAD:
+        raise SampleError("fit-invalid", f"{name}: an angle is {turned:g} rad, at most {MAX_ANGLE_RAD:g}")
+    if (far := max(map(abs, pose[3:6].tolist()))) > MAX_TRANSLATION_PX:
+        raise SampleError("fit-invalid", f"{name}: the translation is {far:g} px, at most {MAX_TRANSLATION_PX:g}")
 
 
 def read_labels(path: Path) -> tuple[Float32, float]:

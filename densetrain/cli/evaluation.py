@@ -106,14 +106,18 @@ def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) 
     out = out or own
     if out is None:
         return
-    stem = free_stem(results[0], out / asked.name, retrained=own is not None and out.resolve() == own.resolve())
     suffixes = ["", "-constant" if asked.benchmark == "shards" else "-public-script"]
     if asked.what == "surface":
         suffixes = ["", *(f"-{number}" for number in range(2, len(results) + 1))]
+    named = dict(zip(suffixes, results, strict=False))
+    stem = free_stem(named, out / asked.name, retrained=own is not None and out.resolve() == own.resolve())
     with replace_into(out) as staging:
-        for result, suffix in zip(results, suffixes, strict=False):
+        for suffix, result in named.items():
             write_result(result, staging / f"{stem.name}{suffix}.json")
-        draw_ced(results, staging / f"{stem.name}-ced.png")
+        for suffix, first in named.items():
+            alike = [result for result in results if result.protocol == first.protocol]
+            if first is alike[0]:  # a picture for each protocol
+                draw_ced(alike, staging / f"{stem.name}{suffix}-ced.png")
         if draw_worst is not None:
             draw_worst(staging / f"{stem.name}-worst.png")
     say(", ".join([f"{stem}.json", f"{stem}-ced.png", *([f"{stem}-worst.png"] if draw_worst is not None else [])]))
@@ -285,13 +289,13 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
     refuse_no_folder(out)
     # A run keeps its results in a folder; '--out' makes such a folder of its own.
     folders = [run / "evaluation" if (run / "evaluation").is_dir() else run for run in runs]
-    found = [(run, p) for run, at in zip(runs, folders, strict=True)
-             for p in (sorted(at.glob("*.json")) if at.is_dir() else [at])]  # fmt: skip
+    found = {p.resolve(): (run, p) for run, at in zip(runs, folders, strict=True)
+             for p in (sorted(at.glob("*.json")) if at.is_dir() else [at])}  # fmt: skip
     if not found:
         raise ConfigurationError(f"{', '.join(map(str, runs))}: no evaluation here; run 'densetrain evaluate' first")
-    read = [(str(run), read_result(path)) for run, path in found]
+    read = [(str(run), read_result(path)) for run, path in found.values()]
     results = tell_apart(read)
-    pictures = [path.with_name(f"{path.stem}-worst.png") for _, path in found]
+    pictures = [path.with_name(f"{path.stem}-worst.png") for _, path in found.values()]
     drawn = [(picture, place, result) for picture, (place, result) in zip(pictures, read, strict=True)
              if picture.is_file()]  # fmt: skip
     names = Counter((place, result.method, result.protocol) for _, place, result in drawn)

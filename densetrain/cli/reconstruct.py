@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from densetrain.network.regressor import Regressor
     from densetrain.prediction.boxes import Boxes
     from densetrain.prediction.detect import Detector
+    from densetrain.prediction.predict import ResultNames
 
 __all__ = ["reconstruct"]
 
@@ -143,25 +144,23 @@ class _Job:
     """One call of ``reconstruct``: how landmarks are found, and what is made of them.
 
     network, detect : find faces in video; None if the landmarks come from a file
-    inputs : files that no result may replace
+    names : of the results
     """
 
     find: Callable[[Path, Image], _Found]
     reconstructor: Reconstructor
     network: Regressor | None
     detect: Detector | None
-    inputs: list[Path]
-    out: Path
+    names: ResultNames
     asked: _Asked
-    written: set[Path] = field(default_factory=set)
 
     def run(self, path: Path) -> None:
         from densegen.files import write_many
         from densegen.fitting.face_mesh import reconstruction_files
         from densegen.sources.photograph import read_photograph
-        from densetrain.prediction.predict import VIDEO_SUFFIXES, free_stem, read_image
+        from densetrain.prediction.predict import VIDEO_SUFFIXES, read_image
 
-        stem = free_stem(self.out, path, self.written, self.inputs)
+        stem = self.names.stem_of(path)
         if path.suffix.lower() in VIDEO_SUFFIXES:
             self._film(path, stem)
             return
@@ -215,7 +214,7 @@ def _job_of_network(network: Regressor, model: MorphableModel, inputs: list[Path
         return [(face.landmarks.astype(np.float64), face.sigma_px if own else None) for face in faces]
 
     taken = [*inputs, *filter(None, [asked.boxes_file])]
-    return _Job(find, reconstructor, network, detect, taken, out, asked)
+    return _Job(find, reconstructor, network, detect, _names(out, taken, asked), asked)
 
 
 def _job_of_landmarks(path: Path, model: MorphableModel, inputs: list[Path], out: Path, asked: _Asked) -> _Job:
@@ -243,7 +242,13 @@ def _job_of_landmarks(path: Path, model: MorphableModel, inputs: list[Path], out
         return found
 
     taken = [*inputs, *filter(None, [path, asked.names])]
-    return _Job(find, reconstructor, None, None, taken, out, asked)
+    return _Job(find, reconstructor, None, None, _names(out, taken, asked), asked)
+
+
+def _names(out: Path, inputs: list[Path], asked: _Asked) -> ResultNames:
+    from densetrain.prediction.predict import ResultNames
+
+    return ResultNames(out, inputs, plain="obj" in asked.kinds)
 
 
 def _prior(asked: _Asked, model: MorphableModel) -> Prior:

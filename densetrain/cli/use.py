@@ -167,19 +167,18 @@ class _Job:
 
     def __init__(self, asked: _Asked, regressor: Regressor, triangles: Int64, boxes: Boxes, inputs: list[Path]) -> None:
         from densetrain.prediction.detect import opened_when_asked
+        from densetrain.prediction.predict import ResultNames
 
         self.asked, self.regressor, self.triangles, self.boxes = asked, regressor, triangles, boxes
         self.detect = opened_when_asked(asked.detector)
         self.reconstructor = self._reconstructor()
-        # Names that results may not take: of other results, and of the inputs themselves.
-        self.written: set[Path] = set()
-        self.inputs = {path.resolve() for path in (*inputs, *filter(None, [asked.boxes_file]))}
+        self.names = ResultNames(asked.out, (*inputs, *filter(None, [asked.boxes_file])))
 
     def run(self, path: Path) -> None:
-        from densetrain.prediction.predict import VIDEO_SUFFIXES, free_stem, read_image, write_faces
+        from densetrain.prediction.predict import VIDEO_SUFFIXES, read_image, write_faces
         from densetrain.prediction.predict import predict as find
 
-        stem = free_stem(self.asked.out, path, self.written, self.inputs)
+        stem = self.names.stem_of(path)
         if path.suffix.lower() in VIDEO_SUFFIXES:
             self.film(path, stem)
             return
@@ -294,6 +293,8 @@ def export(run: Path, out: Path, variants: tuple[str, ...], calibrate: Path | No
     regressor = load_regressor(run)
     crops = None
     if calibrate is not None:
+        import numpy as np
+
         from densegen.dataset.shard_set import open_dataset
         from densetrain.evaluation.evaluate import check_belongs
 
@@ -301,7 +302,8 @@ def export(run: Path, out: Path, variants: tuple[str, ...], calibrate: Path | No
         check_belongs(regressor, shards)
         rows = shards.rows("train")
         reader = shards.open()
-        crops = reader.images(rows[:: max(len(rows) // samples, 1)][:samples])
+        spread = np.linspace(0, len(rows) - 1, min(samples, len(rows))).round().astype(np.int64)
+        crops = reader.images(rows[spread])
         reader.close()
     with ProgressBar("exporting", "files") as bar:
         bar.start(len({"fp32", *variants}))

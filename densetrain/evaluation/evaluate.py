@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -308,22 +308,26 @@ def write_result(result: Result, path: Path) -> None:
     write_text(path, json.dumps(contents, indent=1, allow_nan=False) + "\n")
 
 
-def free_stem(result: Result, stem: Path, *, retrained: bool = False) -> Path:
-    """``stem``, or ``stem-2``, ``stem-3``, ...: the first whose ``.json`` holds no other evaluation.
+def free_stem(results: Mapping[str, Result], stem: Path, *, retrained: bool = False) -> Path:
+    """``stem``, or ``stem-2``, ``stem-3``, ...: the first of whose files none holds another evaluation.
 
+    results : by what comes between the stem and ``.json``
     retrained : what other weights of the same name gave is an earlier state of this network, and replaced
     """
     for number in itertools.count(1):
         free = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
-        path = free.with_name(f"{free.name}.json")
-        if not path.exists():
-            return free
-        other = read_result(path)
-        # Predictions that a file holds have no weights: they are the same if their errors are.
-        alike = other.weights == result.weights and (result.weights is not None or other.errors == result.errors)
-        if other.identity == result.identity and (retrained or alike):
+        places = {free.with_name(f"{free.name}{suffix}.json"): result for suffix, result in results.items()}
+        if all(not path.exists() or _replaces(result, path, retrained) for path, result in places.items()):
             return free
     raise AssertionError("counting ends nowhere")
+
+
+def _replaces(result: Result, path: Path, retrained: bool) -> bool:
+    """Whether a file holds the same evaluation, made before."""
+    other = read_result(path)
+    # Predictions that a file holds have no weights: they are the same if their errors are.
+    alike = other.weights == result.weights and (result.weights is not None or other.errors == result.errors)
+    return other.identity == result.identity and (retrained or alike)
 
 
 def read_result(path: Path) -> Result:

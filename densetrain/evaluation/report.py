@@ -107,17 +107,19 @@ def profile_table(profiles: Sequence[Profile]) -> Table:
     known = {name: (macs, parameters) for name, macs, parameters in BACKBONE_ROWS}
     rows = []
     for p in profiles:
-        macs, parameters = known.get(p.backbone, (None, None)) if p.input_size == 256 else (None, None)
+        as_published = p.input_size == 256 and p.width == 1 and p.landmarks == 520
+        macs, parameters = known.get(p.backbone, (None, None)) if as_published else (None, None)
         one, every = (f"{ms:.1f}" for ms in p.latency_ms) if p.latency_ms is not None else ("", "")
         rows.append(
-            (p.backbone, str(p.input_size), f"{p.parameters / 1e6:.3f}", f"{p.macs / 1e9:.3f}", one, every,
+            (p.backbone, f"{p.width:g}", str(p.landmarks), str(p.input_size),
+             f"{p.parameters / 1e6:.3f}", f"{p.macs / 1e9:.3f}", one, every,
              _number(parameters, 3), _number(macs, 3))
         )  # fmt: skip
     return Table(
         title="Backbones",
         note="Batch 1. MACs of convolutions and matrix products; latency is the median on this machine's CPU.",
-        header=("backbone", "input, px", "parameters, M", "GMACs", "1 thread, ms", "all threads, ms",
-                "published M", "published GMACs"),
+        header=("backbone", "width", "landmarks", "input, px", "parameters, M", "GMACs", "1 thread, ms",
+                "all threads, ms", "published M", "published GMACs"),
         rows=tuple(rows),
     )  # fmt: skip
 
@@ -132,9 +134,11 @@ def draw_ced(results: Sequence[Result], path: Path) -> None:
     # If no method has half of its faces below the threshold, the picture would be nearly empty: show more of the axis.
     medians = [float(np.median(result.errors)) for result in results]
     end = threshold if min(medians) <= threshold else 1.5 * max(medians)
+    differ = any(result.score.threshold != threshold for result in results)
     for result in results:
         x, y = cumulative_errors(np.array(result.errors), end)
-        axes.plot(x, y, label=f"{_plain(result.method)}: AUC {result.score.auc:.1f} %")
+        to = f" to {result.score.threshold:g} %" if differ else ""
+        axes.plot(x, y, label=f"{_plain(result.method)}: AUC{to} {result.score.auc:.1f} %")
     if end > threshold:
         axes.axvline(threshold, color="grey", linestyle=":", label=f"AUC ends at {threshold:g} %")
     axes.set(xlim=(0, end), ylim=(0, 100), xlabel="NME, %", ylabel="faces, %")

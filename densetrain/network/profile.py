@@ -22,6 +22,8 @@ class Profile:
     """macs : multiply-accumulates of one crop; latency_ms : median of one crop on the CPU, with 1 thread and all."""
 
     backbone: str
+    width: float
+    landmarks: int
     input_size: int
     parameters: int
     macs: int
@@ -40,6 +42,8 @@ def profile(settings: ModelSettings, landmarks: int, *, latency: bool = True) ->
     threads = torch.get_num_threads()
     return Profile(
         backbone=settings.backbone,
+        width=settings.width,
+        landmarks=landmarks,
         input_size=settings.input_size,
         parameters=sum(p.numel() for p in net.parameters()),
         macs=counter.get_total_flops() // 2,

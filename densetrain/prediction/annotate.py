@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from densegen.arrays import Float32, Float64, Image
-from densegen.dataset.pipeline import check_components, check_in_picture
+from densegen.dataset.pipeline import check_components
 from densegen.errors import SampleError
 from densegen.executors import read_ahead
 from densegen.face.components import combine
 from densegen.face.morphable_model import MorphableModel
-from densegen.geometry.crop import box_around
+from densegen.geometry.crop import box_around, check_in_picture
 from densegen.geometry.pose import pose_vertices
 from densegen.sources.fit_list import FitEntry
 from densegen.sources.fits import read_fit, read_labels
@@ -114,7 +114,7 @@ def _read(points: _Points, entry: FitEntry) -> _Face | SampleError:
         image = read_photograph(entry.image)
         found = points(entry.fit, len(image))
         box = box_around(found.astype(np.float64))
-        check_in_picture(found, box, image)
+        check_in_picture(found, box, *image.shape[:2])
         if not (box[2:] - box[:2] >= NARROWEST_PX).all():
             raise SampleError("fit-invalid", f"{entry.fit.name}: its 68 points are no face")
         return image, box

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -133,17 +134,14 @@ def _yunet() -> Detector:
     network = read_bytes(path, "network of YuNet", MAX_YUNET_BYTES)
     if (digest := hashlib.sha256(network).hexdigest()) not in YUNET.values():
         raise FormatError(f"{path} is none of YuNet's files that are known: its SHA-256 is {digest[:12]}...")
-    logging = cv2.utils.logging
-    level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns of a target that nobody chose
     try:  # from the bytes that were looked at
-        model = cv2.FaceDetectorYN.create(
-            "onnx", np.frombuffer(network, np.uint8), np.empty(0, np.uint8), (320, 320), YUNET_SCORE, YUNET_OVERLAP,
-            YUNET_MOST,
-        )  # fmt: skip
+        with _without_warnings(cv2):
+            model = cv2.FaceDetectorYN.create(
+                "onnx", np.frombuffer(network, np.uint8), np.empty(0, np.uint8), (320, 320), YUNET_SCORE,
+                YUNET_OVERLAP, YUNET_MOST,
+            )  # fmt: skip
     except (TypeError, cv2.error) as error:
         raise _old_opencv(cv2) from error
-    finally:
-        logging.setLogLevel(level)
 
     def detect(image: Image) -> Float64:
         boxes = np.empty((0, 5))
@@ -171,6 +169,20 @@ def _opencv() -> Any:
     if not hasattr(cv2, "FaceDetectorYN"):
         raise _old_opencv(cv2)
     return cv2
+
+
+@contextmanager
+def _without_warnings(cv2: Any) -> Iterator[None]:
+    """OpenCV 5 warns of a target that nobody chose."""
+    logging = getattr(getattr(cv2, "utils", None), "logging", None)
+    if logging is None:
+        yield
+        return
+    level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
 
 
 def _old_opencv(cv2: Any) -> ConfigurationError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,10 +29,10 @@ from densetrain.prediction.results import as_csv, image_record
 __all__ = [
     "VIDEO_SUFFIXES",
     "Face",
+    "ResultNames",
     "Smoother",
     "check_drop",
     "draw_faces",
-    "free_stem",
     "list_images",
     "passed_over",
     "predict",
@@ -215,20 +216,31 @@ def write_faces(
     return list(contents)
 
 
-def free_stem(out: Path, path: Path, written: set[Path], inputs: Iterable[Path]) -> Path:
-    """The path, without suffix, of an input's results in ``out``: no other result's name, and no input's own.
+OF_RESULTS = r"(-\d+)?(-texture|-fits|-identity)?\.(png|json|csv|mp4|jsonl|mat|glb|obj|mtl|ply)"
+"""What comes behind an input's stem in the names of its results."""
 
-    written : stems that are taken; the new one is added
+
+class ResultNames:
+    """The names of results in a folder: no two inputs have the same, and no result replaces an input.
+
+    inputs : files that stay as they are
+    plain : leave nothing but letters, digits, ``.``, ``_`` and ``-`` in a name, for results that name each other
     """
-    taken = {one.resolve() for one in inputs}
-    names = itertools.chain([path.stem], (f"{path.stem}-{number}" for number in itertools.count(2)))
-    for name in names:
-        stem: Path = out / name
-        own = {stem.with_name(f"{name}.{kind}").resolve() for kind in ("png", "json", "csv", "mp4", "jsonl")}
-        if stem not in written and not own & taken:
-            written.add(stem)
-            return stem
-    raise AssertionError("counting ends nowhere")
+
+    def __init__(self, out: Path, inputs: Iterable[Path], *, plain: bool = False) -> None:
+        self.out, self.plain, folder = out, plain, out.resolve()
+        self._in_out = [path.name for path in (one.resolve() for one in inputs) if path.parent == folder]
+        self._given: set[str] = set()
+
+    def stem_of(self, path: Path) -> Path:
+        """The path, without suffix, of an input's results; another one at each call."""
+        first = re.sub(r"[^\w.-]", "_", path.stem) if self.plain else path.stem
+        for name in itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2))):
+            result = re.compile(re.escape(name) + OF_RESULTS)
+            if name not in self._given and not any(map(result.fullmatch, self._in_out)):
+                self._given.add(name)
+                return self.out / name
+        raise AssertionError("counting ends nowhere")
 
 
 class Smoother:

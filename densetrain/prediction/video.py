@@ -311,7 +311,7 @@ class _Film:
             if not self.writer.isOpened():
                 raise ConfigurationError(
                     f"OpenCV cannot write an MP4 of {size[0]}x{size[1]} at {self.rate_hz:g} frames/s into "
-                    f"{self.path.parent}: its video codecs are missing, or the folder is not writable"
+                    f"{self.path.parent}: its video codecs are missing, the folder is not writable, or the disk is full"
                 )
         self.writer.write(np.ascontiguousarray(frame[..., ::-1]))
         self.frames += 1

@@ -9,7 +9,9 @@ from densegen.index.vertex_index import VertexIndex
 from densetrain.head_pose import angles_of, head_pose, reference_face
 
 
-@pytest.mark.parametrize("angles", [(0.0, 0.0, 0.0), (0.3, -1.2, 0.5), (-0.6, 1.5, -2.0)])
+@pytest.mark.parametrize(
+    "angles", [(0.0, 0.0, 0.0), (0.3, -1.2, 0.5), (-0.6, 1.5, -2.0), (0.1, 1.7, 0.05), (-0.9, -2.1, 0.6)]
+)
 def test_angles_come_back_from_their_rotation(angles: tuple[float, float, float]) -> None:
     assert angles_of(rotation_matrix(*angles)) == pytest.approx(angles)
 

@@ -164,9 +164,9 @@ def index_as_mesh(index: VertexIndex, model: MorphableModel, kind: str, *, whole
 
     Raises :class:`ConfigurationError` if the whole mesh is asked for and a landmark is no vertex of it.
     """
-    mean_mm = model.mean_mm
+    mean_mm, points = model.mean_mm, index.resolve(model)
     if not whole:
-        return mesh_bytes(index.resolve(model).gather(mean_mm.astype(np.float32)), landmark_triangles(index), kind)
+        return mesh_bytes(points.gather(mean_mm.astype(np.float32)), landmark_triangles(index), kind)
     if index.topology != model.topology:
         raise ConfigurationError(f"{index.name} names no vertices of {model.name}: export the landmarks alone")
     colours = np.full((model.vertex_count, 4), (200, 200, 200, 255), np.uint8)

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 from densegen.errors import ConfigurationError, FormatError
 from densegen.face.basel import RAW_FILES, assemble_model, convert_model
 
 RAW, TRIMMED = 53_490, 53_215
+BFM_FIELDS = (
+    "shapeMU", "shapePC", "shapeEV", "expMU", "expPC", "expEV", "tri", "kpt_ind", "tri_mouth",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,28 @@ def test_a_model_of_another_vertex_count_names_both(downloads: Path, tmp_path: P
     )
     with pytest.raises(FormatError, match="Deep3D"):
         assemble_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value", "message"),
+    [
+        ("tri", (0, 0), 2.0**32 + 7, "an index is no whole number from 1 on"),
+        ("kpt_ind", (0, 3), np.nan, "an index is no whole number from 1 on"),
+        ("kpt_ind", (0, 3), 0, "an index is no whole number from 1 on"),
+        ("kpt_ind", (0, 3), TRIMMED + 2, f"keypoints68 refers to vertex {TRIMMED + 1} of {TRIMMED}"),
+        ("shapeEV", (0, 0), -1.0, "a standard deviation is below 0"),
+        ("shapeEV", (0, 0), 1j, "shapeEV"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(
+    downloads: Path, tmp_path: Path, name: str, place: tuple[int, int], value: complex, message: str
+) -> None:
+    model = {key: loadmat(downloads / "BFM.mat")["model"][key][0, 0] for key in BFM_FIELDS}
+    model[name] = model[name].astype(np.complex128 if isinstance(value, complex) else np.float64)
+    model[name][place] = value
+    savemat(tmp_path / "BFM.mat", {"model": model})
+    with pytest.raises(FormatError, match=message):
+        convert_model(tmp_path / "BFM.mat", downloads / "BFM_UV.mat")
 
 
 def test_truncated_and_foreign_files_are_named(downloads: Path, tmp_path: Path) -> None:

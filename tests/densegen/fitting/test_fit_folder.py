@@ -124,6 +124,31 @@ def test_faces_that_cannot_be_fitted_are_set_aside_by_reason(photos: Path, corpu
     assert [p.suffix for p in sorted((tmp_path / "faces/FITS").iterdir())] == [".jpg", ".mat"]
 
 
+def test_one_stray_point_hides_no_wrong_ones(photos: Path, corpus: Path, tmp_path: Path) -> None:
+    """It would make a large face of a small one, and what is far off near."""
+    rng = np.random.default_rng(0)
+    for marks in sorted(photos.glob("*.pts")):
+        points = points_of(marks)
+        points += rng.normal(0, 0.15 * float(box_size(points)), points.shape)
+        points[30] = 4000
+        write_points(marks, points)
+    made = run(*words(photos, corpus / "model.safetensors", tmp_path / "faces"))
+    assert made.exit_code == 1
+    assert "no face could be fitted" in made.stderr
+    report = json.loads((tmp_path / "faces/report.json").read_text())
+    assert report["set_aside"] == {"points-contradict": 6}
+
+
+def test_what_a_build_would_set_aside_is_not_made(photos: Path, corpus: Path, tmp_path: Path) -> None:
+    far, tiny, beside = sorted(photos.glob("*.pts"))[:3]
+    write_points(far, points_of(far) * 200)
+    write_points(tiny, 200 + points_of(tiny) * 2e-3)
+    write_points(beside, points_of(beside) + 3000)
+    make(photos, corpus, tmp_path / "faces")
+    report = json.loads((tmp_path / "faces/report.json").read_text())
+    assert report["set_aside"] == {"face-outside": 1, "face-too-small": 1, "fit-invalid": 1}
+
+
 def test_a_file_that_takes_left_for_right_is_refused_as_a_whole(photos: Path, corpus: Path, tmp_path: Path) -> None:
     for path in photos.glob("*.pts"):
         write_points(path, points_of(path)[KEYPOINT_MIRROR])

@@ -73,6 +73,17 @@ def test_a_correction_that_cannot_be_applied_is_named(
         correct(candidates, Corrections.model_validate(content | changes), model)
 
 
+def test_an_index_of_vertices_that_the_model_lacks_is_refused(model: MorphableModel, own: VertexIndex) -> None:
+    content = own.model_dump(mode="json")
+    content["landmarks"][80]["vertex"] = 99_999
+    with pytest.raises(ConfigurationError, match="is vertex 99999, but densegen procedural face has 11480"):
+        correct(
+            VertexIndex.model_validate(content),
+            Corrections(index_name="own", index_version="9.0.0", count=len(own)),
+            model,
+        )
+
+
 def test_files_with_unknown_keys_or_no_reason_are_refused(tmp_path: Path) -> None:
     head = "index_name: a\nindex_version: 0.0.1\ncount: 520\n"
     for text, words in [

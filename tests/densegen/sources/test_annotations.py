@@ -116,6 +116,11 @@ def test_faces_with_other_points_hidden_are_told_apart_by_their_column(tmp_path:
         ("a.csv", "image,point,x,y\na.jpg,0,1,2\na.jpg,1,3,4\na.jpg,0,5,6\n", "a.jpg has 2 faces, not all .* '1'"),
         ("a.csv", "image,face,point,x,y\na.jpg,f,0,1,2\na.jpg,f,0,3,4\n", "line 3: the point '0' of face 'f'"),
         ("a.json", "[1, 2]", "not a JSON object"),
+        (
+            "a.json",
+            json.dumps({"a.jpg": [[x, y, 0.9 + x / 1e5] for x, y in POINTS]}),
+            "a.jpg has third numbers from 0.9",
+        ),
         ("a.json", '{"a.jpg": [[1, 2], [3]]}', "a.json: "),
         ("a.json", '{"a.jpg": [[1, 2]], "b.jpg": [[1, 2], [3, 4]]}', "faces have 1 to 2 points"),
         ("a.json", '{"a.jpg": [[1, 2]], "b.jpg": {"0": [3, 4]}}', "some faces have points by name"),

@@ -113,7 +113,7 @@ def test_the_command_says_what_it_found_and_refuses_what_is_none(tmp_path: Path)
     tree(tmp_path, "faces/a.mat", "faces/a.jpg")
     made = run("manifest", "init", tmp_path / "faces")
     assert made.exit_code == 0, made.output
-    assert "1 fits in 1 folders" in made.output
+    assert "1 fit in 1 folder" in made.output
     assert run("manifest", "init", tmp_path / "faces").exit_code == 0  # the same again
     with (tmp_path / "faces/manifest.yaml").open("a") as file:
         file.write("# mine\n")

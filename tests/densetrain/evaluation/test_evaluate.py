@@ -75,15 +75,20 @@ def result_of(method: str, weights: str | None, errors: tuple[float, ...] = (2.0
 def test_networks_of_one_name_do_not_replace_each_others_results(tmp_path: Path) -> None:
     one, other = result_of("run/best.ckpt", "a" * 16), result_of("run/best.ckpt", "b" * 16, (4.0, 5.0))
     stem = tmp_path / "shards-validation"
-    assert free_stem(one, stem) == stem
+    assert free_stem({"": one}, stem) == stem
     write_result(one, stem.with_suffix(".json"))
-    assert free_stem(one, stem) == stem
-    assert free_stem(other, stem) == tmp_path / "shards-validation-2"
-    assert free_stem(other, stem, retrained=True) == stem  # in a run's own folder, an earlier state of the same network
+    assert free_stem({"": one}, stem) == stem
+    assert free_stem({"": other}, stem) == tmp_path / "shards-validation-2"
+    # In a run's own folder it is an earlier state of the same network.
+    assert free_stem({"": other}, stem, retrained=True) == stem
     theirs, others = result_of("theirs", None), result_of("theirs", None, (4.0, 5.0))
     write_result(theirs, tmp_path / "theirs.json")
-    assert free_stem(theirs, tmp_path / "theirs") == tmp_path / "theirs"
-    assert free_stem(others, tmp_path / "theirs") == tmp_path / "theirs-2"
+    assert free_stem({"": theirs}, tmp_path / "theirs") == tmp_path / "theirs"
+    assert free_stem({"": others}, tmp_path / "theirs") == tmp_path / "theirs-2"
+    # Another evaluation's second file is one, too.
+    write_result(others, tmp_path / "their-public-script.json")
+    both = {"": theirs, "-public-script": theirs}
+    assert free_stem(both, tmp_path / "their") == tmp_path / "their-2"
     names = [result.method for result in tell_apart([("out", one), ("out", other)])]
     assert names == ["run/best.ckpt, weights aaaaaaaaaaaaaaaa", "run/best.ckpt, weights bbbbbbbbbbbbbbbb"]
     assert [result.method for result in tell_apart([("out", one), ("out", one)])] == ["run/best.ckpt"]

@@ -33,7 +33,7 @@ def test_shards_are_scored_beside_the_constant_prediction_and_reported(
     assert report.exit_code == 0, report.output
     text = (tmp_path / "report/report.md").read_text()
     assert f"| {result.score.mean:.3f} |" in text
-    assert "| mobilenet_v2 | 256 | 4.222 | 0.393 |" in text
+    assert "| mobilenet_v2 | 1 | 520 | 256 | 4.222 | 0.393 |" in text
     assert "<table>" in (tmp_path / "report/report.html").read_text()
     assert (tmp_path / "report/ced-0.png").is_file()
     for picture in re.findall(r"!\[.*\]\((.*)\)", text):

@@ -26,7 +26,7 @@ from densetrain import load
 from densetrain.network.checkpoint import load_regressor
 from densetrain.network.regressor import Answer, Regressor, answer_in_images
 from densetrain.prediction.faces import look_again
-from densetrain.prediction.predict import Smoother, draw_faces, predict, read_image
+from densetrain.prediction.predict import ResultNames, Smoother, draw_faces, predict, read_image
 from densetrain.prediction.results import ImageRecord
 from densetrain.training.fit import fit
 from tests.densetrain.command import call
@@ -95,6 +95,16 @@ def test_no_input_is_overwritten_and_no_result_either(run: Path, corpus: Path, t
     assert "120" in (tmp_path / "a/y.json").read_text()
     assert (tmp_path / "a/y.png").read_bytes() == before
     assert (tmp_path / "a/y-2.png").is_file()
+
+
+def test_results_have_names_of_their_own_and_replace_no_input(tmp_path: Path) -> None:
+    names = ResultNames(tmp_path, [tmp_path / "b-0-texture.png", tmp_path / "c.jpg", tmp_path / "elsewhere/d.png"])
+    assert names.stem_of(Path("x/a.jpg")) == tmp_path / "a"
+    assert names.stem_of(Path("y/a.jpg")) == tmp_path / "a-2"
+    assert [names.stem_of(Path(f"{name}.jpg")).name for name in "bcd"] == ["b-2", "c", "d"]
+    # The files of an .obj name each other, and readers split names at spaces.
+    plain = ResultNames(tmp_path, [], plain=True)
+    assert [plain.stem_of(Path(name)).name for name in ("a b.jpg", "a_b.jpg")] == ["a_b", "a_b-2"]
 
 
 def test_one_bad_image_does_not_end_the_others(run: Path, corpus: Path, tmp_path: Path) -> None:

@@ -26,6 +26,17 @@ def test_an_index_comes_back_from_every_format(
         assert back.landmarks == own.landmarks
 
 
+@pytest.mark.parametrize("suffix", ["ply", "obj"])
+def test_a_mesh_of_points_between_vertices_keeps_partners_and_regions(
+    index: VertexIndex, model: MorphableModel, tmp_path: Path, suffix: str
+) -> None:
+    export_index(index, tmp_path / f"i.{suffix}", model)
+    back = import_index(tmp_path / f"i.{suffix}", model, "back")
+    assert back.mirror_closed
+    assert back.mirror.tolist() == index.mirror.tolist()
+    assert [mark.region for mark in back.landmarks[:68]] == [mark.region for mark in index.landmarks[:68]]
+
+
 def test_an_archive_holds_numbers_not_text(own: VertexIndex, model: MorphableModel, tmp_path: Path) -> None:
     export_index(own, tmp_path / "i.npz", model)
     with np.load(tmp_path / "i.npz") as archive:
