@@ -25,6 +25,10 @@ SAME_PLACE_PX = 1e-3
 """UV pixels; files keep four digits behind the point."""
 
 
+VERTEX_OFF_PX = 0.75
+"""UV pixels; the Basel model's mouth corners are 0.48 and 0.62 off."""
+
+
 class BarePoint(NamedTuple):
     """A landmark without a name: see :class:`~densegen.index.vertex_index.Landmark`."""
 
@@ -51,11 +55,13 @@ def name_points(
         raise FormatError(f"the 68 are not 68 rows of the {len(points)} landmarks of {_file(source)}")
     number_of = {row: k for k, row in enumerate(rows or [])}
     mirror = _partners(points, uv, model)
-    # The mouth corners lie a vertex off their mirror images, and are each other's partners all the same.
+    # The Basel model's mouth corners lie a vertex off their mirror images, and are each other's partners all the same.
     row_of = {point.vertex: row for row, point in enumerate(points) if point.vertex is not None}
     corners = [row_of.get(int(vertex)) for vertex in model.keypoints68] if rows is None else rows
     for row, partner in zip(corners, (corners[k] for k in KEYPOINT_MIRROR), strict=True):
-        if row is not None and partner is not None and mirror[row] is None and mirror[partner] in (None, row):
+        if row is None or partner is None or mirror[row] is not None or mirror[partner] not in (None, row):
+            continue
+        if np.linalg.norm(mirror_pixels(uv[[partner]])[0] - uv[row]) <= VERTEX_OFF_PX:
             mirror[row] = partner
     landmarks = [
         {
