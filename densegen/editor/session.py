@@ -263,10 +263,13 @@ class EditSession:
         Raises :class:`ConfigurationError` if somebody else changed the file.
         """
         if _digest(self.path) != self.file_digest:
-            raise ConfigurationError(
-                f"{self.path.name} was changed since the page read it; the page's edits are in {self.unsaved_path}: "
-                "put what you want of both into one, delete the other, and start again"
+            edits = (
+                "start again to see how"
+                if self.is_saved
+                else f"the page's edits are in {self.unsaved_path}, put what you want of both into one, delete the other, "
+                "and start again"
             )
+            raise ConfigurationError(f"{self.path.name} was changed since the page read it: {edits}")
         corrections = self.corrections()
         if self.base.topology == self.model.topology:
             correct(self.base, corrections, self.model)  # what is saved can be applied

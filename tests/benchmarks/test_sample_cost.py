@@ -28,7 +28,7 @@ from densegen.index.vertex_index import read_index
 from densegen.sources.fit_list import FitEntry, list_fits
 from densegen.sources.fits import read_fit
 from densegen.sources.manifest import read_manifest
-from densegen.synthetic.corpus import SUBSET
+from densegen.synthetic.corpus import SUBSET, make_portrait
 from tests.benchmarks.conftest import Ratio
 
 
@@ -242,3 +242,23 @@ def test_reading_position_maps(big: Path, tmp_path: Path, ratio: Ratio, rendered
     name = "a position map, rendered while reading" if rendered else "a stored position map, read"
     ratio(name, float(np.median(costs)), "decodes of a crop")
     assert np.median(costs) < 15
+
+
+@pytest.mark.benchmark
+def test_drawing_a_portrait(ratio: Ratio) -> None:
+    """Four of each person, as a corpus has them; most of the time that 'make demo' waits for its first shard."""
+    data = simplejpeg.encode_jpeg(make_portrait(0, 0)[1], 92, "RGB", "420")
+    with threadpool_limits(1):
+        portraits, decodes = [], []
+        for person in range(1, 7):
+            start = time.perf_counter()
+            for number in range(4):
+                make_portrait(0, 4 * person + number)
+            portraits.append((time.perf_counter() - start) / 4)
+            start = time.perf_counter()
+            for _ in range(50):
+                simplejpeg.decode_jpeg(data, "RGB")
+            decodes.append((time.perf_counter() - start) / 50)
+    cost = float(np.median(portraits) / np.median(decodes))
+    ratio("a procedural portrait", cost, "decodes of it")
+    assert cost <= 250
