@@ -266,8 +266,8 @@ class EditSession:
             edits = (
                 "start again to see how"
                 if self.is_saved
-                else f"the page's edits are in {self.unsaved_path}, put what you want of both into one, delete the other, "
-                "and start again"
+                else f"the page's edits are in {self.unsaved_path}, put what you want of both into one, delete the "
+                "other, and start again"
             )
             raise ConfigurationError(f"{self.path.name} was changed since the page read it: {edits}")
         corrections = self.corrections()
