@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import signal
 import sys
@@ -68,6 +69,11 @@ def front_matter(**fields: Any) -> str:
     import yaml
 
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)}---\n"
+
+
+def processors() -> int:
+    """How many processors this process may use; a cluster allots some of a machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def counted(count: int, noun: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from densegen.console import processors
 from densegen.errors import DensegenError
 from densegen.extras import ALSO, EXTRA_OF, install_line
 from densegen.remembered import MODEL_VARIABLE, remembered_model, remembered_path, remembered_root
@@ -32,8 +33,7 @@ def show(title: str, rows: Iterable[Row], say: Callable[[str], None]) -> None:
 def describe_machine() -> Iterator[Row]:
     """Python, processors, memory, and the space where the command was called."""
     yield "python", f"{platform.python_version()}, {sys.platform}, {platform.machine()}"
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield "processors", f"{usable}"
+    yield "processors", f"{processors()}"
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         yield "memory", f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
     yield "free disk here", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB"

@@ -39,7 +39,11 @@ def install_line(extra: str) -> str:
     except (PackageNotFoundError, ValueError, KeyError, TypeError):
         return f"pip install 'densegen[{extra}]'"
     if "vcs_info" in source:
-        return f"pip install 'densegen[{extra}] @ {source['vcs_info']['vcs']}+{url}'"
+        known = source["vcs_info"]
+        revision = known.get("requested_revision") or known.get("commit_id")
+        place = f"{known['vcs']}+{url}{f'@{revision}' if revision else ''}"
+        below = f"#subdirectory={source['subdirectory']}" if "subdirectory" in source else ""
+        return f"pip install 'densegen[{extra}] @ {place}{below}'"
     if "dir_info" not in source:
         return f"pip install 'densegen[{extra}] @ {url}'"
     editable = "--editable " if source["dir_info"].get("editable") else ""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import click
 
-from densegen.console import ProgressBar, counted, say
+from densegen.console import ProgressBar, counted, processors, say
 from densegen.conventions import FlipPolicy
 from densegen.outputs import check_output, refuse_no_folder
 from densegen.remembered import model_option, remembered_model, remembered_root
@@ -24,7 +23,7 @@ MOST_EDGES = 0.25
 """Share of a build's crops with a black rim. A few percent of whole photographs have one, as AFLW2000-3D's do."""
 
 JOBS = click.option(
-    "--jobs", type=click.IntRange(1), default=lambda: os.cpu_count() or 1, show_default="all cores",
+    "--jobs", type=click.IntRange(1), default=processors, show_default="all cores",
     help="processes, or threads, that work at a time",
 )  # fmt: skip
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from densegen.console import ProgressBar, say
+from densegen.console import ProgressBar, processors, say
 from densegen.remembered import model_option
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ _SHARED = (
     click.option("--max-residual", type=float, help="set a face aside beyond this, by its size  [default: 0.06]"),
     click.option("--jaw", type=click.Choice(["true", "outline"]), help="what the jaw's points mark: the jaw itself, or "
                  "the outline that is seen  [default: true]"),
-    click.option("--jobs", type=click.IntRange(1), default=lambda: os.cpu_count() or 1, show_default="all cores",
+    click.option("--jobs", type=click.IntRange(1), default=processors, show_default="all cores",
                  help="processes"),
 )  # fmt: skip
 

@@ -189,6 +189,8 @@ def build(
     Raises :class:`BuildError` if the folder holds another build or is in use, the disk is full, or more than
     ``max_rejects`` of the fits had to be set aside; what is complete stays.
     """
+    if jobs < 1:
+        raise ConfigurationError(f"jobs is {jobs}, expected at least 1")
     progress, folder = progress or Silent(), BuildFolder(Path(out).resolve())
     with folder.open(plan.configuration):
         tasks = [

@@ -22,7 +22,7 @@ from densegen.dataset.rebuild import MapRenderer, StoredFit, check_model
 from densegen.dataset.row_reader import RowReader, ShardPlace
 from densegen.dataset.sample_index import SampleIndex, open_samples, shards_fingerprint
 from densegen.dataset.texts import Texts
-from densegen.errors import ConfigurationError, FormatError
+from densegen.errors import ConfigurationError, FormatError, did_you_mean
 from densegen.face.morphable_model import MorphableModel
 from densegen.geometry.crop import Crop
 from densegen.geometry.flip import flip_image
@@ -215,7 +215,11 @@ class ShardSet(_Samples):
         return Subset(self, self.rows(split))
 
     def rows(self, split: str) -> Int64:
-        """(n,) int64 places of a split's samples; raises :class:`ConfigurationError` if there are none."""
+        """(n,) int64 places of a split's samples; raises :class:`ConfigurationError` if there are none, or there is no
+        such split.
+        """
+        if split not in SPLITS:
+            raise ConfigurationError(f"there is no split {split!r}: {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}")
         rows = np.flatnonzero(self.split == SPLITS.index(split)).astype(np.int64)
         if not rows.size:
             raise ConfigurationError(

@@ -25,6 +25,7 @@ from densegen.editor.session import EditSession
 from densegen.editor.views import FIELD_OF_VIEW, View, camera_of, plane_offset
 from densegen.editor.words import ADD, LOOK, MODES, MOVE
 from densegen.errors import DensegenError
+from densegen.face.regions import MIDLINE
 from densegen.index.landmark import without_side
 
 __all__ = ["EditorPage"]
@@ -51,7 +52,7 @@ class EditorPage:
         self.view_now: View = "both"
         self.selected: str | None = None
         """The landmark's name without its side."""
-        self.selected_row: int | None = None
+        self.selected_on_left = False
         self.asked_at = -1
         """The step of the history that the box for the reason is about."""
         self.gaps: list[int] = []
@@ -252,7 +253,7 @@ class EditorPage:
         """Select a landmark by its name, or none."""
         with self.lock:
             self.selected = None if name is None else without_side(name)
-            self.selected_row = None if name is None else self.landmarks.row_of(name)
+            self.selected_on_left = name is not None and name.endswith("-l")
             self.draw()
 
     async def _queue_drag(self, event: Any) -> None:
@@ -318,6 +319,7 @@ class EditorPage:
 
     def _add(self, vertex: int) -> str:
         self.selected = self.session.add(vertex, "", midline=bool(self.panel.midline.value))
+        self.selected_on_left = bool(self.session.plane.pixels[vertex, 0] > MIDLINE) and not self.panel.midline.value
         self.scene.mark(None)
         return f"Added {self.selected} and its mirror image."
 
@@ -331,8 +333,7 @@ class EditorPage:
             return "Select a landmark that is none of the iBUG 68, and the arrow keys move it."
         half = self.session.state[self.selected].half
         direction = np.array(STEPS[key])
-        on_left = self.selected_row is not None and self.landmarks.names[self.selected_row].endswith("-l")
-        vertex = self.scene.neighbour(half, direction * [-1, 1] if on_left else direction)
+        vertex = self.scene.neighbour(half, direction * [-1, 1] if self.selected_on_left else direction)
         if vertex is None:
             return "Not moved: there is no vertex in that direction."
         moved = self.session.move(self.selected, vertex, "", on=True)
@@ -365,7 +366,7 @@ class EditorPage:
         after = self.session.position
         if after != before:
             changed = self.session.edits[after - 1 if after > before else after].name
-            self.selected = changed if changed in self.session.state else None
+            self.selected, self.selected_on_left = changed if changed in self.session.state else None, False
         return done
 
     def _save(self) -> str:

@@ -64,6 +64,7 @@ class EditorScene:
         self.offset = plane_offset(2.0, self.face[self.used])
         self.region_of = lru_cache(maxsize=None)(session.region_of)
         self.drawn: dict[str, Any] = {}
+        self.marked: int | None = None
         self.labelled = 0
         self.meshes: dict[str, tuple[Float64, Image]] = {}
         server.scene.set_up_direction("+y")
@@ -105,6 +106,8 @@ class EditorScene:
             for name, places in (("/face", self.face), ("/plane", self.plane)):
                 self._draw_mesh(name, places, colours)
                 self.draw_landmarks(f"{name}_landmarks", places[landmarks.vertices], landmarks, shown, chosen)
+            if self.marked is not None:
+                self.mark(self.marked)  # where its vertex is now
 
     def _colours(self, distance_mm: Float64 | None, photograph: bool) -> Image:
         if distance_mm is not None:
@@ -170,6 +173,7 @@ class EditorScene:
 
     def mark(self, vertex: int | None) -> None:
         """A ring of light at the place of a gap."""
+        self.marked = vertex
         for place, vertices in (("face", self.face), ("plane", self.plane)):
             key = f"/gap/{place}"
             if vertex is None:

@@ -30,12 +30,12 @@ _SCRIPT = """
   tip.style.cssText = "position:fixed;z-index:9999;padding:2px 7px;border-radius:4px;background:#222;color:#fff;" +
     "font:13px sans-serif;pointer-events:none;display:none";
   let timer = 0, at = null;
-  const hide = () => { clearTimeout(timer); tip.style.display = "none"; };
-  const ask = async () => {
-    const box = at.target.getBoundingClientRect(), x = at.clientX, y = at.clientY;
+  const hide = () => { clearTimeout(timer); at = null; tip.style.display = "none"; };
+  const ask = async (event) => {
+    const box = event.target.getBoundingClientRect(), x = event.clientX, y = event.clientY;
     const place = `x=${(x - box.left) / box.width}&y=${(y - box.top) / box.height}`;
     const text = await (await fetch(`/under?${place}`)).text();
-    if (at.clientX !== x || at.clientY !== y || !text) return;
+    if (at !== event || !text) return;  // the pointer has gone on
     tip.textContent = text;
     tip.style.display = "block";
     tip.style.left = `${x + 14}px`;
@@ -45,8 +45,10 @@ _SCRIPT = """
     hide();
     if (event.target.tagName !== "CANVAS" || event.buttons) return;
     at = event;
-    timer = setTimeout(() => ask().catch(() => {}), 60);
+    timer = setTimeout(() => ask(event).catch(() => {}), 60);
   });
+  addEventListener("pointerdown", hide);
+  document.addEventListener("pointerleave", hide);
   addEventListener("DOMContentLoaded", () => {
     document.body.appendChild(tip);
     const title = document.title;

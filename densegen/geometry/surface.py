@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,8 +57,18 @@ class SurfacePoints:
         rows = order[np.searchsorted(vertices, self.vertices, sorter=order)]
         return SurfacePoints(rows.astype(np.int32), self.weights)
 
+    @cached_property
+    def least(self) -> int:
+        """How many vertices a mesh has at least that has these points."""
+        return int(self.vertices.max(initial=-1)) + 1
+
     def gather(self, mesh: Float32) -> Float32:
-        """The points on a posed mesh: (V, 3) float32 -> (N, 3) float32, in the mesh's frame and unit."""
+        """The points on a posed mesh: (V, 3) float32 -> (N, 3) float32, in the mesh's frame and unit.
+
+        Raises ``ValueError`` if the mesh has another shape, or too few vertices.
+        """
+        if mesh.ndim != 2 or mesh.shape[1] != 3 or len(mesh) < self.least:
+            raise ValueError(f"a mesh of shape {mesh.shape}, expected (V, 3) with V at least {self.least}")
         points: Float32 = _gather(np.ascontiguousarray(mesh, np.float32), self.vertices, self.weights)
         return points
 

@@ -140,6 +140,9 @@ def aflw2000(
     """
     root, protocol = (None if folder is None else Path(folder) for folder in (root, protocol))
     yaw = yaw or ("pose" if protocol is not None else "fit")
+    for what, word, words in (("labels", labels, LABEL_FILES), ("yaw", yaw, ("fit", *YAW_FILES))):
+        if word not in words:
+            raise ConfigurationError(f"there are no {what} {word!r}: {', '.join(words)}")
     if protocol is None and (labels == "reannotated" or yaw != "fit"):
         raise ConfigurationError(f"labels {labels} and yaw {yaw} are in the public files: give their --protocol folder")
     if root is None and (protocol is None or yaw == "fit"):

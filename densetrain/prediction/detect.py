@@ -67,10 +67,13 @@ def open_detector(name: DetectorName) -> Detector:
     """A detector by name: ``cascade`` comes with scikit-image and finds frontal faces; ``yunet`` finds nearly all, by
     OpenCV and a file that is fetched once; ``auto`` is the better of the two that is there.
 
-    Raises :class:`ConfigurationError` if the library or the file that it needs is missing, :class:`FormatError` if the
-    file is another one.
+    Raises :class:`ConfigurationError` if there is none of that name, or the library or the file that it needs is
+    missing, :class:`FormatError` if the file is another one.
     """
-    return {"cascade": _cascade, "yunet": _yunet}[better_detector() if name == "auto" else name]()
+    known = {"cascade": _cascade, "yunet": _yunet}
+    if name not in ("auto", *known):
+        raise ConfigurationError(f"there is no detector {name!r}: auto, {', '.join(known)}")
+    return known[better_detector() if name == "auto" else name]()
 
 
 def better_detector() -> Literal["cascade", "yunet"]:

@@ -106,6 +106,8 @@ def predict(
     check_drop(network, drop_above)
     if isinstance(image, str | Path):
         name, image = Path(image).name, read_image(Path(image))
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"{name} is of {type(image).__name__}, expected an array (H, W, 3) of uint8, or a file")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"{name} is {image.shape} {image.dtype}, expected (H, W, 3) uint8, RGB")
     if boxes is not None:
@@ -236,9 +238,10 @@ class ResultNames:
         """The path, without suffix, of an input's results; another one at each call."""
         first = re.sub(r"[^\w.-]", "_", path.stem) if self.plain else path.stem
         for name in itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2))):
-            result = re.compile(re.escape(name) + OF_RESULTS)
-            if name not in self._given and not any(map(result.fullmatch, self._in_out)):
-                self._given.add(name)
+            # Some disks take upper and lower case for the same.
+            result = re.compile(re.escape(name) + OF_RESULTS, re.IGNORECASE)
+            if name.casefold() not in self._given and not any(map(result.fullmatch, self._in_out)):
+                self._given.add(name.casefold())
                 return self.out / name
         raise AssertionError("counting ends nowhere")
 

@@ -37,7 +37,15 @@ class Installed:
         ({"url": "file:///d.whl", "archive_info": {}}, "pip install 'densegen[train] @ file:///d.whl'"),
         (
             {"url": "https://example.org/d.git", "vcs_info": {"vcs": "git", "commit_id": "0"}},
-            "pip install 'densegen[train] @ git+https://example.org/d.git'",
+            "pip install 'densegen[train] @ git+https://example.org/d.git@0'",
+        ),
+        (
+            {
+                "url": "https://example.org/d.git",
+                "vcs_info": {"vcs": "git", "commit_id": "0", "requested_revision": "v1"},
+                "subdirectory": "d",
+            },
+            "pip install 'densegen[train] @ git+https://example.org/d.git@v1#subdirectory=d'",
         ),
         ("nonsense", "pip install 'densegen[train]'"),
     ],

@@ -34,7 +34,7 @@ def test_the_whole_way_from_nothing_to_a_picture(tmp_path: Path) -> None:
     assert run("inspect", out, "--sample", sample, "--model", model, "--out", tmp_path / "s.png").exit_code == 0
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
     rebuilt = run("rebuild-maps", out, "--model", model, "--out", tmp_path / "maps", "--sample", sample)
-    assert rebuilt.stdout == f"{tmp_path / 'maps'}: 1 position maps\n"
+    assert rebuilt.stdout == f"{tmp_path / 'maps'}: 1 position map\n"
     info = run("model", "info", model).stdout
     assert "shape components       24" in info
     assert "mean asymmetry 0.000 mm" in info

@@ -29,7 +29,7 @@ def test_a_remembered_model_and_root_need_not_be_typed(corpus: Path, tmp_path: P
     assert run("index", "sample", tmp_path / "c.yaml").exit_code == 0
     assert f"300w_lp: {root}" in run("remember").stdout
     # The remembered root is taken, and the manifest's own files are looked for below it.
-    assert "AFW: 1 fits" in run("build", "300w_lp", "--out", tmp_path / "out", "--jobs", 1, "--dry-run").stderr
+    assert "AFW: 1 fit," in run("build", "300w_lp", "--out", tmp_path / "out", "--jobs", 1, "--dry-run").stderr
     assert "300w_lp" not in run("remember", "--forget").stdout
     assert "Give its folder with --root" in fails("build", "300w_lp", "--out", tmp_path / "out")
 

@@ -149,3 +149,8 @@ def test_copies_and_threads_read_the_same(samples: ShardSet) -> None:
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(lambda _: same(samples[7], first), range(32)))
     assert same(samples.shuffled(0)[0], copy.deepcopy(samples.shuffled(0))[0])
+
+
+def test_a_split_that_there_is_not_is_named(dataset: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no split 'validatoin': train, .*did you mean validation"):
+        open_dataset(dataset).of_split("validatoin")

@@ -102,6 +102,9 @@ def test_results_have_names_of_their_own_and_replace_no_input(tmp_path: Path) ->
     assert names.stem_of(Path("x/a.jpg")) == tmp_path / "a"
     assert names.stem_of(Path("y/a.jpg")) == tmp_path / "a-2"
     assert [names.stem_of(Path(f"{name}.jpg")).name for name in "bcd"] == ["b-2", "c", "d"]
+    assert [names.stem_of(Path(name)).name for name in ("IMG.jpg", "img.png")] == ["IMG", "img-2"]
+    phone = ResultNames(tmp_path, [tmp_path / "PHOTO.PNG"])
+    assert phone.stem_of(Path("PHOTO.PNG")).name == "PHOTO-2"  # on some disks PHOTO.png is the same file
     # The files of an .obj name each other, and readers split names at spaces.
     plain = ResultNames(tmp_path, [], plain=True)
     assert [plain.stem_of(Path(name)).name for name in ("a b.jpg", "a_b.jpg")] == ["a_b", "a_b-2"]
