@@ -26,7 +26,7 @@ from densegen.geometry.crop import (
     crop_generator,
     place_crop,
     warp,
-)  # fmt: skip
+)
 from densegen.geometry.flip import flip_points
 from densegen.geometry.pose import pose_vertices
 from densegen.geometry.position_map import UvTable, make_uv_table, render_fixed_point
