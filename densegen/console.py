@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from densegen.errors import DensegenError
-from densegen.extras import EXTRA_OF, install_line
+from densegen.extras import EXTRAS_OF, install_line
 
 __all__ = [
     "OneLineErrors",
@@ -136,10 +136,10 @@ class OneLineErrors(click.Group):
             ctx.exit(130)
         except ModuleNotFoundError as error:
             name = (error.name or "").partition(".")[0]
-            if name not in EXTRA_OF:
+            if name not in EXTRAS_OF:
                 raise
             command = " ".join(filter(None, [ctx.find_root().command.name, ctx.invoked_subcommand]))
-            _fail(ctx, f"'{command}' needs {name}: {install_line(EXTRA_OF[name])}")
+            _fail(ctx, f"'{command}' needs {name}: {install_line(EXTRAS_OF[name][0])}")
         except MemoryError as error:
             _fail(ctx, f"out of memory{f': {error}' if str(error) else ''}")
 

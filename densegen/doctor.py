@@ -12,7 +12,7 @@ from pathlib import Path
 
 from densegen.console import processors
 from densegen.errors import DensegenError
-from densegen.extras import ALSO, EXTRA_OF, install_line
+from densegen.extras import EXTRAS_OF, install_line
 from densegen.remembered import MODEL_VARIABLE, remembered_model, remembered_path, remembered_root
 
 __all__ = ["Row", "describe_datasets", "describe_libraries", "describe_machine", "describe_model", "show"]
@@ -45,7 +45,7 @@ def describe_libraries(base: Iterable[str], extras: Iterable[str]) -> Iterator[R
     for name in base:
         yield name, _version(name) or "MISSING: reinstall densegen"
     for extra in extras:
-        found = {name: _version(name) for name, of in EXTRA_OF.items() if extra in (of, *ALSO.get(name, ()))}
+        found = {name: _version(name) for name, of in EXTRAS_OF.items() if extra in of}
         lacking = [name for name, known in found.items() if known is None]
         has = ", ".join(f"{name} {known}" for name, known in found.items() if known)
         lacks = f"lacks {', '.join(lacking)}: {install_line(extra)}" if lacking else ""

@@ -6,27 +6,24 @@ import json
 from importlib.metadata import PackageNotFoundError, distribution
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["ALSO", "EXTRA_OF", "install_line"]
+__all__ = ["EXTRAS_OF", "install_line"]
 
-EXTRA_OF = {
-    "cv2": "video",
-    "dask": "cluster",
-    "distributed": "cluster",
-    "lightning": "train",
-    "onnx": "export",
-    "onnxruntime": "export",
-    "onnxscript": "export",
-    "pyarrow": "hub",
-    "tensorboard": "train",
-    "timm": "timm",
-    "torch": "train",
-    "torchvision": "train",
-    "viser": "editor",
+EXTRAS_OF = {
+    "cv2": ("video", "detect"),
+    "dask": ("cluster",),
+    "distributed": ("cluster",),
+    "lightning": ("train",),
+    "onnx": ("export",),
+    "onnxruntime": ("export",),
+    "onnxscript": ("export",),
+    "pyarrow": ("hub",),
+    "tensorboard": ("train",),
+    "timm": ("timm",),
+    "torch": ("train",),
+    "torchvision": ("train",),
+    "viser": ("editor",),
 }
-"""The extra of each library that densegen can do without."""
-
-ALSO = {"cv2": ("detect",)}
-"""Further extras that bring one."""
+"""The extras that bring each library that densegen can do without; the first is the one to install."""
 
 
 def install_line(extra: str) -> str:

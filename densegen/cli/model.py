@@ -63,7 +63,7 @@ def convert_model_file(bfm: Path, uv_path: Path, out: Path) -> None:
     from densegen.face.basel import convert_model
     from densegen.face.morphable_model import write_model
 
-    check_output(out, bfm, uv_path, kind=".safetensors" if out.suffix == ".h5" else None)
+    check_output(out, bfm, uv_path, kind=".safetensors")
     converted = convert_model(bfm, uv_path)
     write_model(converted, out)
     _describe(converted)

@@ -41,9 +41,6 @@ class Landmarks:
         self.vertices: Int64 = np.array([vertex for _, vertex in rows])
         self.regions = [region_of(vertex) for vertex in self.vertices.tolist()]
 
-    def row_of(self, name: str) -> int | None:
-        return self.names.index(name) if name in self.names else None
-
 
 class EditorScene:
     """The drawn scene of one session; ``server`` is a ``viser.ViserServer``.

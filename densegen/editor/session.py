@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
@@ -38,6 +38,8 @@ UNSAVED_SUFFIX = ".unsaved"
 OF_FILE = "# unsaved edits of the file with the SHA-256 "
 
 State = dict[str, Draft]
+
+Entry = TypeVar("Entry", Move, Addition)
 
 BY_HAND = "by hand"
 """The reason of an edit for which none was given."""
@@ -235,23 +237,25 @@ class EditSession:
         )
 
     def _move(self, draft: Draft) -> Move | None:
-        """The entry of a landmark of the base; None if it stands where it stood.
-
-        The model that is shown may be coarser than the one that an entry of the file was made on, so what nobody
-        touched is not put anew.
-        """
-        kept = next((move for move in self.kept.move if move.name == draft.name), None) if self.kept else None
-        if kept is not None and self.read.get(draft.name) == draft:
-            return kept
+        """The entry of a landmark of the base; None if it stands where it stood."""
+        if self.kept is not None and (as_read := self._as_read(draft, self.kept.move)) is not None:
+            return as_read
         if self.states[0][draft.name].half == draft.half:
             return None
         return Move(name=draft.name, uv=self._uv(draft), reason=reason_of(draft.origin))
 
     def _addition(self, draft: Draft) -> Addition:
-        kept = next((added for added in self.kept.add if added.name == draft.name), None) if self.kept else None
-        if kept is not None and self.read.get(draft.name) == draft:
-            return kept
+        if self.kept is not None and (as_read := self._as_read(draft, self.kept.add)) is not None:
+            return as_read
         return Addition(name=draft.name, uv=self._uv(draft), reason=reason_of(draft.origin))
+
+    def _as_read(self, draft: Draft, entries: tuple[Entry, ...]) -> Entry | None:
+        """The file's entry of a landmark that nobody touched: the model that is shown may be coarser than the one that
+        the entry was made on, so it is not put anew.
+        """
+        if self.read.get(draft.name) != draft:
+            return None
+        return next((entry for entry in entries if entry.name == draft.name), None)
 
     def _uv(self, draft: Draft) -> tuple[float, float]:
         column, row = self.plane.pixels[draft.half].tolist()

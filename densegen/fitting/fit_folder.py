@@ -24,6 +24,7 @@ from densegen.files import (
 )
 from densegen.fitting.face_tasks import FaceTask, FitOutcome
 from densegen.fitting.fitter import Fitter
+from densegen.outputs import refuse_no_folder
 from densegen.records import read_json
 from densegen.sources.fits import fit_bytes
 
@@ -117,8 +118,7 @@ def check_output_folder(out: Path, tasks: Sequence[FaceTask]) -> None:
 
     Raises :class:`ConfigurationError`.
     """
-    if out.exists() and not out.is_dir():
-        raise ConfigurationError(f"{out} is not a folder: choose another one")
+    refuse_no_folder(out)
     own = os.path.realpath(out)
     sources = {os.path.realpath(source.parent) for task in tasks for source in (task.image, task.earlier) if source}
     if any(source == own or source.startswith(f"{own}{os.sep}") for source in sources):

@@ -307,7 +307,7 @@ class _Problem:
             rotation_matrix(pitch, yaw, roll), scale / self.unit_px, shift * self.axes,
             np.zeros(len(earlier.coefficients)),
         )  # fmt: skip
-        length = earlier.shift * float(box_size(self.observed[self.seen])) / self.unit_px
+        length = earlier.shift * face_size(self.observed[self.seen]) / self.unit_px
         return replace(
             self,
             centre=earlier.coefficients,

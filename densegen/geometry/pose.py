@@ -17,6 +17,7 @@ __all__ = [
     "image_transform",
     "pose_from",
     "pose_vertices",
+    "proper_angles",
     "proper_pose",
     "rotation_matrix",
     "transform",

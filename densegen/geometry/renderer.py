@@ -74,6 +74,14 @@ def _sums_around(of_triangles: Any, triangles: Any, count: int) -> Any:
 
 
 @kernel
+def _shares(x0: Any, y0: Any, x1: Any, y1: Any, x2: Any, y2: Any, area: Any, column: Any, row: Any) -> Any:
+    """The barycentric weights of the first two corners of a triangle at a pixel; ``area`` is twice the triangle's."""
+    a = ((x1 - column) * (y2 - row) - (x2 - column) * (y1 - row)) / area
+    b = ((x2 - column) * (y0 - row) - (x0 - column) * (y2 - row)) / area
+    return a, b
+
+
+@kernel
 def _nearest(points: Any, triangles: Any, height: int, width: int) -> Any:
     nearest = np.full((height, width), -1, np.int32)
     depth = np.full((height, width), -np.inf, np.float32)
@@ -91,8 +99,7 @@ def _nearest(points: Any, triangles: Any, height: int, width: int) -> Any:
         last_row = min(int(np.floor(max(y0, y1, y2))), height - 1)
         for row in range(first_row, last_row + 1):
             for column in range(first_column, last_column + 1):
-                a = ((x1 - column) * (y2 - row) - (x2 - column) * (y1 - row)) / area
-                b = ((x2 - column) * (y0 - row) - (x0 - column) * (y2 - row)) / area
+                a, b = _shares(x0, y0, x1, y1, x2, y2, area, column, row)
                 c = 1 - a - b
                 if a < 0 or b < 0 or c < 0:
                     continue
@@ -116,8 +123,7 @@ def _interpolate(points: Any, triangles: Any, attributes: Any, nearest: Any) -> 
             x1, y1, _ = points[j]
             x2, y2, _ = points[k]
             area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-            a = ((x1 - column) * (y2 - row) - (x2 - column) * (y1 - row)) / area
-            b = ((x2 - column) * (y0 - row) - (x0 - column) * (y2 - row)) / area
+            a, b = _shares(x0, y0, x1, y1, x2, y2, area, column, row)
             c = 1 - a - b
             for m in range(attributes.shape[1]):
                 values[n, m] = a * attributes[i, m] + b * attributes[j, m] + c * attributes[k, m]

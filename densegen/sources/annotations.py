@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.arrays import Float64
+from densegen.console import counted
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import files_below, read_bytes, read_text
 from densegen.ibug68 import AFLW21, KEYPOINTS
@@ -192,10 +193,8 @@ def _read_pts(path: Path) -> Iterator[_Row]:
         except ValueError as error:
             raise FormatError(f"{file.name} is not an iBUG landmark file: {error}") from error
         if not rest or (stated and len(numbers) != int(stated[1])):
-            raise FormatError(
-                f"{file.name} holds {len(numbers)} point{'s' if len(numbers) != 1 else ''}, its head says "
-                f"{stated[1] if stated else 'nothing'}"
-            )
+            said = stated[1] if stated else "nothing"
+            raise FormatError(f"{file.name} holds {counted(len(numbers), 'point')}, its head says {said}")
         name = file.relative_to(path) if path.is_dir() else Path(file.name)
         yield name.with_suffix("").as_posix(), numbers
 

@@ -19,7 +19,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
     model_validator,
-)  # fmt: skip
+)
 
 from densegen.conventions import FlipPolicy
 from densegen.errors import ConfigurationError, did_you_mean

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from densegen.console import counted
 from densegen.errors import ConfigurationError
 from densegen.files import walk, write_text
 from densegen.records import first_problem
@@ -198,10 +199,6 @@ def _images_of(
     return best if best is not None and count(best) > 0 else None
 
 
-def _fits(count: int) -> str:
-    return f"{count:,} fit{'s' if count != 1 else ''}"
-
-
 def _notes(
     fits: dict[PurePosixPath, list[str]], pictures: dict[PurePosixPath, set[str]], subsets: list[dict[str, Any]],
     folder: Path, many: bool,
@@ -211,10 +208,12 @@ def _notes(
     for subset in subsets:
         flips = f", its mirrored photographs in {subset['shipped_flips']}" if "shipped_flips" in subset else ""
         images = f", images in {subset['images']}" if "images" in subset else ""
-        notes.append(f"{subset['name']}: {_fits(subset['fits'])} in {subset['directory']}{images}{flips}")
+        notes.append(f"{subset['name']}: {counted(subset['fits'], 'fit')} in {subset['directory']}{images}{flips}")
         flip = _flip_of(PurePosixPath(subset["directory"])) if PurePosixPath(subset["directory"]).name else None
         if "images" in subset and flip in fits:
-            notes.append(f"{flip}: {_fits(len(fits[flip]))} left out: mirrored photographs have to lie beside them")
+            notes.append(
+                f"{flip}: {counted(len(fits[flip]), 'fit')} left out: mirrored photographs have to lie beside them"
+            )
     lacking = []
     elsewhere = {subset["directory"]: subset.get("images") for subset in subsets}
     for place, stems in sorted(fits.items()):
@@ -224,9 +223,8 @@ def _notes(
         there = pictures.get(own, set())
         lacking += [f"{place / stem}" for stem in stems if find_image(stem, there, folder / own) is None]
     if lacking:
-        notes.append(
-            f"{_fits(len(lacking))} without an image (*{', *'.join(IMAGE_SUFFIXES)}), the first is {lacking[0]}.mat"
-        )
+        suffixes, first = f"*{', *'.join(IMAGE_SUFFIXES)}", f"{lacking[0]}.mat"
+        notes.append(f"{counted(len(lacking), 'fit')} without an image ({suffixes}), the first is {first}")
     if any(subset["group"] == SAME_PHOTOGRAPH for subset in subsets):
         notes.append(
             "each fit counts as a photograph of its own, but for NAME_face0 and NAME_face1: if others are of one "

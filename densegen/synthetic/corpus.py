@@ -16,6 +16,7 @@ from densegen.executors import INLINE, Pool
 from densegen.face.morphable_model import read_model, write_model
 from densegen.files import LOCK_NAMES, is_leftover, only_one, remove_leftovers, write_bytes
 from densegen.geometry.pose import pose_vertices
+from densegen.outputs import refuse_no_folder
 from densegen.sources.fits import Fit, complete_fit, fit_bytes
 from densegen.synthetic.appearance import Appearance, random_appearance
 from densegen.synthetic.face import face_model
@@ -108,8 +109,7 @@ def check_corpus_folder(out: Path, samples: int) -> None:
 
     Raises :class:`ConfigurationError`.
     """
-    if out.exists() and not out.is_dir():
-        raise ConfigurationError(f"{out} is not a folder: choose another one")
+    refuse_no_folder(out)
     known = {SUBSET, MODEL_NAME, MANIFEST_NAME, *LOCK_NAMES}
     there = [path for path in out.iterdir() if not is_leftover(path)] if out.is_dir() else []
     if foreign := sorted(path.name for path in there if path.name not in known):

@@ -165,6 +165,8 @@ def test_wrong_input_is_one_line_and_exit_1(corpus: Path, dataset: Path, tmp_pat
     assert "does not exist" in fails(
         "model", "convert", tmp_path / "B.mat", "--uv", tmp_path / "U.mat", tmp_path / "m.safetensors"
     )
+    for making in (("build", tmp_path), ("convert", tmp_path / "B.mat", "--uv", tmp_path / "U.mat")):
+        assert "name it m.safetensors" in fails("model", *making, tmp_path / "m.npz")
     assert "does not exist" in fails("model", "info", tmp_path / "m.safetensors")
     assert "no finished build is here" in fails("verify", tmp_path)
     assert "no sample 'x'" in fails("inspect", dataset, "--sample", "x")

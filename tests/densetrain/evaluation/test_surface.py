@@ -109,8 +109,12 @@ def test_the_command_writes_a_result_for_each_table(run: Path, root: Path, corpu
     assert {read_result(tmp_path / "out" / name).protocol.alignment for name in names} == {
         "vertex to vertex", "rigid ICP"
     }  # fmt: skip
-    report = call("report", tmp_path / "out", "--out", tmp_path / "report")
+    protocols = {read_result(tmp_path / "out" / name).protocol for name in names}
+    assert len(list((tmp_path / "out").glob("*-ced.png"))) == len(protocols) > 1
+    # A place that is named twice, in two ways, has each result once.
+    report = call("report", tmp_path / "out", tmp_path / "out" / names[0], "--out", tmp_path / "report")
     assert report.exit_code == 0, report.output
+    assert f"in {tmp_path / 'out'}" not in (tmp_path / "report/report.md").read_text().partition("### Worst")[0]
     assert call(*asked).exit_code == 2
     plain = call("evaluate", run, "--benchmark", "aflw2000-3d", "--root", root, "--model", corpus / "model.safetensors")
     assert "--model means nothing to" in plain.stderr
