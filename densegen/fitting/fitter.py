@@ -124,11 +124,11 @@ class Fitter:
             solution = self.solver.solve(observed, sigma, earlier=near)
         except SampleError as error:
             if error.reason in ("points-contradict", "face-turned-away"):
-                self._refuse_swapped(task, observed, sigma, size)
+                self._refuse_swapped(observed, sigma, size)
             raise
         off = self._mean_distance(solution) / max(size, 1e-9)
         if off > self.settings.max_residual / 2:
-            self._refuse_swapped(task, observed, sigma, size)
+            self._refuse_swapped(observed, sigma, size)
         residuals = solution.residuals[:, :2] * [1, -1]
         outcome = FitOutcome(task, None, "", size, residuals, before, solution.wrong, self.weight)
         if not off <= self.settings.max_residual:
@@ -137,7 +137,7 @@ class Fitter:
             return replace(outcome, reason="points-far", message=message), None
         return outcome, self._fit_of(solution, points[outcome.surest], height)
 
-    def _refuse_swapped(self, task: FaceTask, observed: Float64, sigma: Float64, size: float) -> None:
+    def _refuse_swapped(self, observed: Float64, sigma: Float64, size: float) -> None:
         """Raise :class:`SampleError` if the points make a face with left and right swapped, and none as they are.
 
         A whole face is solved only if the mean face in its best pose does not tell already.
@@ -156,7 +156,7 @@ class Fitter:
         if min(error(solver.solve) for solver in likely) < min(
             SWAPPED * error(self.solver.solve), self.settings.max_residual
         ):
-            raise SampleError(SWAPPED_REASON, f"{task.name}: the points fit better with left and right swapped")
+            raise SampleError(SWAPPED_REASON, "the points fit better with left and right swapped")
 
     def _fit_of(self, solution: Solution, points: Float64, height: int) -> Fit:
         coefficients = solution.coefficients.astype(np.float32)
