@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from densegen.dataset.shard_set import open_dataset
     from densegen.dataset.shards import ShardReader
     from densegen.dataset.verify import verify_dataset
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.fitting.reconstruction import Reconstructor
     from densegen.fitting.solver import FaceSolver
     from densegen.geometry.position_map import make_uv_table
@@ -64,7 +64,7 @@ _PLACES = {
     "read_fit": "densegen.sources.fits:read_fit",
     "read_index": "densegen.index.vertex_index:read_index",
     "read_manifest": "densegen.sources.manifest:read_manifest",
-    "read_model": "densegen.face.morphable_model:read_model",
+    "read_model": "densegen.face.model_file:read_model",
     "read_photograph": "densegen.sources.photograph:read_photograph",
     "verify_dataset": "densegen.dataset.verify:verify_dataset",
 }

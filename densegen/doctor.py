@@ -63,7 +63,7 @@ def _version(library: str) -> str | None:
 
 def describe_model() -> Iterator[Row]:
     """The model that commands take without ``--model``, and what may be done with it."""
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
 
     yield "embedded", "procedural face: MIT, as the code"
     try:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from densegen.dataset.shard_set import open_dataset
 from densegen.drawing import contact_sheet, depth_colours, draw_lines, draw_points, with_depth_bar
-from densegen.face.morphable_model import read_model
+from densegen.face.model_file import read_model
 from densegen.fitting.face_tasks import tasks_of_photographs
 from densegen.fitting.fitter import FitSettings, make_fitter
 from densegen.fitting.prior import prior_of_model

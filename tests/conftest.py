@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, settings
 
 from densegen.dataset.build import Plan, build, plan_build
 from densegen.dataset.pipeline import Recipe
-from densegen.face.morphable_model import MorphableModel, read_model
+from densegen.face.model_file import read_model
+from densegen.face.morphable_model import MorphableModel
 from densegen.files import find_data_file
 from densegen.index.vertex_index import VertexIndex, read_index
 from densegen.sources.fits import Fit

@@ -17,7 +17,8 @@ from densegen.cli import main
 from densegen.dataset.pipeline import mesh_in_image
 from densegen.dataset.verify import verify_dataset
 from densegen.face.basel import assemble_model, convert_model
-from densegen.face.morphable_model import MorphableModel, write_model
+from densegen.face.model_file import write_model
+from densegen.face.morphable_model import MorphableModel
 from densegen.files import find_data_file
 from densegen.fitting.model_points import aflw21_points, ibug68_points, landmark_points
 from densegen.fitting.prior import EarlierFit, Prior, read_prior

@@ -79,7 +79,7 @@ def build(
     from densegen.dataset.build import build as run_build
     from densegen.dataset.build import default_root, plan_build
     from densegen.dataset.build_folder import BuildFolder
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.index.vertex_index import read_index
     from densegen.sources.manifest import choose_settings, read_manifest
     from densegen.synthetic.corpus import MODEL_NAME, check_corpus_folder
@@ -162,7 +162,7 @@ def inspect(folder: Path, sample_id: str | None, listed: bool, model_path: Path 
     example  densegen inspect shards --out sample.png
     """
     from densegen.dataset.preview import draw_sample, list_samples
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
 
     if listed and (sample_id or model_path or out):
         raise click.UsageError("--list stands alone")
@@ -215,7 +215,7 @@ def rebuild_maps(folder: Path, model_path: Path, out: Path, sample_ids: tuple[st
     """
     from densegen.dataset.build_record import read_dataset_manifest
     from densegen.dataset.rebuild import write_position_maps
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
 
     refuse_no_folder(out)
     with ProgressBar("rendering", "maps") as bar:

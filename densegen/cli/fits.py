@@ -160,7 +160,7 @@ def _run(
     dataset : the manifest of fits that existed, or the name of a new one
     """
     from densegen.executors import open_pool
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.fitting.fit_folder import check_output_folder, run_tasks, writing
 
     check_output_folder(asked.out, tasks)

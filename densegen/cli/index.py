@@ -52,7 +52,7 @@ def check_index(
     writes   to standard output, and --picture (PNG)
     example  densegen index check --model bfm.safetensors --baselines
     """
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.index.quality import coefficient_spread, farthest_point_index, measure
     from densegen.index.vertex_index import read_index
 
@@ -90,7 +90,7 @@ def show_index(path: Path | None, model_path: Path, out: Path) -> None:
     writes   OUT/uv.png, views.png, sheets.pdf
     example  densegen index show --model bfm.safetensors --out pictures
     """
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.index.figures import draw_sheets, draw_uv, draw_views
 
     shown, model = _read_index(path), read_model(model_path)
@@ -113,7 +113,7 @@ def diff_indices(old: Path, new: Path, model_path: Path | None, picture: Path | 
     writes   to standard output, and --picture (PNG)
     example  densegen index diff old.yaml new.yaml
     """
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.index.quality import compare
     from densegen.index.vertex_index import compare_versions, read_index
 
@@ -168,7 +168,7 @@ def import_file(
     """
     from typing import cast
 
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.index.formats.exchange import import_index
     from densegen.index.formats.numbers import Numbering
     from densegen.index.vertex_index import write_index
@@ -193,7 +193,7 @@ def export_file(path: Path, out: Path, model_path: Path, whole_mesh: bool) -> No
     writes   OUT
     example  densegen index export index.yaml landmarks.ply
     """
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.index.formats.exchange import export_index
     from densegen.index.vertex_index import read_index
 
@@ -236,7 +236,7 @@ def edit_index(
     from densegen.editor.sample_faces import SampleFaces
     from densegen.editor.server import serve
     from densegen.editor.session import EditSession
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.files import only_one
     from densegen.index.quality import coefficient_spread
 

@@ -39,7 +39,7 @@ def sample(out: Path, model_path: Path, seeds: str, rounds: int) -> None:
     writes   OUT, a candidates file (YAML)
     example  densegen index sample candidates.yaml --model bfm.safetensors
     """
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.index.candidates import sample_candidates, write_candidates
 
     check_output(out, model_path)
@@ -79,7 +79,7 @@ def suggest(
     writes   OUT, a corrections file (YAML)
     example  densegen index suggest candidates.yaml corrections.yaml
     """
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.files import write_text
     from densegen.index.candidates import read_candidates
     from densegen.index.corrections import format_corrections
@@ -130,7 +130,7 @@ def make(out: Path, model_path: Path, corrections: Path | None, name: str | None
     writes   OUT, a vertex index (YAML)
     example  densegen index make index.yaml --model bfm.safetensors
     """
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.files import find_data_file
     from densegen.index.candidates import SEEDS, sample_candidates
     from densegen.index.corrections import correct as apply
@@ -161,7 +161,7 @@ def correct(base: Path, corrections: Path, out: Path, model_path: Path) -> None:
     writes   OUT, a vertex index (YAML)
     example  densegen index correct old.yaml corrections.yaml new.yaml
     """
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.index.corrections import correct as apply
     from densegen.index.corrections import read_base, read_corrections
     from densegen.index.vertex_index import write_index
@@ -187,7 +187,7 @@ def merge(base: Path, first: Path, second: Path, out: Path, model_path: Path, pr
     writes   OUT, a corrections file (YAML)
     example  densegen index merge index.yaml ann.yaml ben.yaml both.yaml
     """
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.files import write_text
     from densegen.index.corrections import format_corrections, read_base, read_corrections
     from densegen.index.merging import find_conflicts, merge_corrections

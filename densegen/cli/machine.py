@@ -29,7 +29,7 @@ def remember(model_path: Path | None, roots: tuple[str, ...], forget: bool) -> N
     example  densegen remember --model bfm.safetensors --root 300w_lp=300W_LP
     """
     from densegen.errors import ConfigurationError
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.remembered import read_remembered, remembered_path
     from densegen.remembered import remember as keep
     from densegen.sources.fit_list import list_fits

@@ -38,7 +38,7 @@ def build_model(raw: Path, out: Path) -> None:
     example  densegen model build downloads bfm.safetensors
     """
     from densegen.face.basel import RAW_FILES, assemble_model
-    from densegen.face.morphable_model import write_model
+    from densegen.face.model_file import write_model
 
     check_output(out, kind=".safetensors")
     with ProgressBar("assembling", "files") as bar:
@@ -61,7 +61,7 @@ def convert_model_file(bfm: Path, uv_path: Path, out: Path) -> None:
     example  densegen model convert BFM.mat --uv BFM_UV.mat bfm.safetensors
     """
     from densegen.face.basel import convert_model
-    from densegen.face.morphable_model import write_model
+    from densegen.face.model_file import write_model
 
     check_output(out, bfm, uv_path, kind=".safetensors")
     converted = convert_model(bfm, uv_path)
@@ -79,7 +79,7 @@ def model_info(path: Path) -> None:
     writes   to standard output
     example  densegen model info bfm.safetensors
     """
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
 
     _describe(read_model(path))
 

@@ -26,7 +26,8 @@ from densegen.dataset.sample_index import gather_samples, write_samples
 from densegen.dataset.shard_task import ShardTask, build_shard, software, texts_digest
 from densegen.errors import BuildError, ConfigurationError, SampleError
 from densegen.executors import open_pool
-from densegen.face.morphable_model import MorphableModel, read_model
+from densegen.face.model_file import read_model
+from densegen.face.morphable_model import MorphableModel
 from densegen.files import find_data_file, write_text
 from densegen.geometry.crop import CropRecipe
 from densegen.index.vertex_index import VertexIndex, read_index

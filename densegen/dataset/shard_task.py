@@ -26,7 +26,8 @@ from densegen.dataset.map_codec import zstd_codec
 from densegen.dataset.pipeline import Recipe, make_samples
 from densegen.dataset.shards import Sample, ShardHeader, encode_shard
 from densegen.errors import BuildError, SampleError
-from densegen.face.morphable_model import MorphableModel, read_model
+from densegen.face.model_file import read_model
+from densegen.face.morphable_model import MorphableModel
 from densegen.files import write_bytes
 from densegen.geometry.crop import Crop
 from densegen.index.vertex_index import VertexIndex, format_index, read_index

@@ -13,7 +13,7 @@ import simplejpeg
 from densegen.arrays import Float32, Image
 from densegen.errors import BuildError, ConfigurationError
 from densegen.executors import INLINE, Pool
-from densegen.face.morphable_model import read_model, write_model
+from densegen.face.model_file import read_model, write_model
 from densegen.files import LOCK_NAMES, is_leftover, only_one, remove_leftovers, write_bytes
 from densegen.geometry.pose import pose_vertices
 from densegen.outputs import refuse_no_folder

@@ -237,7 +237,7 @@ def _evaluate_public(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
 
 def _evaluate_surface(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
     from densegen.console import ProgressBar
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.fitting.prior import read_prior
     from densetrain.evaluation.surface import evaluate_surface
 

@@ -67,7 +67,7 @@ def reconstruct(
     example  densetrain reconstruct run photo.jpg --model bfm.safetensors
     """
     from densegen.errors import ConfigurationError, FormatError, SampleError
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.files import remove_leftovers
     from densetrain.network.regressor import open_regressor
     from densetrain.prediction.predict import VIDEO_SUFFIXES, list_images

@@ -192,7 +192,7 @@ class _Job:
         say(f"{path}: {len(faces)} face{'s' if len(faces) != 1 else ''}: {', '.join(map(str, made))}")
 
     def _reconstructor(self) -> Reconstructor | None:
-        from densegen.face.morphable_model import read_model
+        from densegen.face.model_file import read_model
         from densegen.fitting.model_points import landmark_points
         from densegen.fitting.prior import read_prior
         from densegen.fitting.reconstruction import Reconstructor
@@ -245,7 +245,7 @@ def annotate(
     example  densetrain annotate run faces --out network.npz
     """
     from densegen.errors import FormatError
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.files import write_bytes
     from densegen.sources.manifest_init import fits_below
     from densetrain.network.regressor import open_regressor

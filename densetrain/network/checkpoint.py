@@ -15,7 +15,8 @@ from densegen.arrays import Float32, Image
 from densegen.errors import ConfigurationError, FormatError
 from densegen.index.vertex_index import VertexIndex
 from densetrain.network.description import CHECKPOINT_KEY, Description, read_description
-from densetrain.network.model import LandmarkNet, load_torch, net_of_weights
+from densetrain.network.model import LandmarkNet
+from densetrain.network.weights import load_torch, net_of_weights
 
 __all__ = ["BEST", "LAST", "TorchRegressor", "load_regressor", "read_checkpoint"]
 
@@ -109,7 +110,7 @@ def load_regressor(path: Path, device: str = "cpu") -> TorchRegressor:
 
 def _read_safetensors(path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     from densegen.records import read_json
-    from densetrain.network.model import read_weights
+    from densetrain.network.weights import read_weights
 
     state = read_weights(path)
     contents = read_json(path.with_name("config.json"))

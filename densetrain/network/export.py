@@ -19,7 +19,7 @@ from densegen.files import replace_file, replace_into, write_bytes, write_text
 from densegen.outputs import refuse_no_folder
 from densetrain.network.checkpoint import TorchRegressor
 from densetrain.network.model_card import SHEETS, SHEETS_FOLDER, Parity, describe, model_card
-from densetrain.network.regressor import ONNX_METADATA, OnnxRegressor
+from densetrain.network.onnx_regressor import ONNX_METADATA, OnnxRegressor
 
 __all__ = [
     "LIMITS_PX",

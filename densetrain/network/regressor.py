@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from densegen.arrays import Float32, Float64, Image
-from densegen.errors import ConfigurationError, FormatError
+from densegen.errors import ConfigurationError
 from densegen.extras import install_line
-from densegen.files import read_bytes
 from densegen.geometry.crop import box_size, crop_of_box, warp
 from densegen.geometry.flip import flip_points
 from densegen.index.vertex_index import VertexIndex
-from densetrain.network.description import Description, read_description
-from densetrain.network.onnx_graph import metadata, refused
+from densetrain.network.description import Description
+from densetrain.network.onnx_regressor import OnnxRegressor
 
 __all__ = [
-    "ONNX_METADATA",
     "TURN_COUNTS",
     "Answer",
     "FlipTested",
-    "OnnxRegressor",
     "Regressor",
     "answer_in_images",
     "landmarks_in_image",
     "open_regressor",
 ]
-
-MAX_ONNX_BYTES = 2 << 30
-
-ONNX_METADATA = "densetrain"
-"""The key of an ONNX file's metadata that holds the model's description as JSON."""
 
 
 TURN_COUNTS = 1 / 3
@@ -71,81 +61,6 @@ class Regressor(Protocol):
         network that does not say it.
         """
         ...
-
-
-@dataclass(eq=False)
-class OnnxRegressor:
-    """An exported network in ONNX Runtime; the file's metadata says the rest."""
-
-    session: Any
-    about: Description
-    index: VertexIndex
-    name: str
-    weights: str
-
-    @classmethod
-    def open(cls, path: Path) -> OnnxRegressor:
-        """Open an ``.onnx`` file of ``densetrain export``.
-
-        Raises :class:`ConfigurationError` if it does not exist or ONNX Runtime is not installed,
-        :class:`FormatError` if it is another network or damaged.
-        """
-        data = read_bytes(path, "model", MAX_ONNX_BYTES)
-        try:
-            import onnxruntime
-        except ModuleNotFoundError as error:
-            raise ConfigurationError(f"ONNX files need ONNX Runtime: {install_line('export')}") from error
-        except ImportError as error:
-            raise ConfigurationError(f"ONNX Runtime is installed, but does not load: {error}") from error
-        try:
-            useless, about_file = sorted(refused(data)), metadata(data)
-        except ValueError as error:
-            raise FormatError(f"{path.name} is not a readable ONNX file: {error}") from error
-        if useless:
-            raise FormatError(f"{path.name} is refused: a regressor has no use for {', '.join(useless)}")
-        try:
-            contents = json.loads(about_file[ONNX_METADATA])
-        except (KeyError, ValueError, RecursionError) as error:
-            raise FormatError(f"{path.name} was not exported by densetrain: it lacks its description") from error
-        about, index = read_description(contents, path.name)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        try:
-            # From the bytes that were looked at: a graph can name other files only beside a path.
-            session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        # ONNX Runtime's errors have no common base but this.
-        except Exception as error:
-            raise FormatError(f"{path.name} is not a readable ONNX file: {_in_short(error)}") from error
-        size = about.crop_size
-        outputs = {"landmarks": [len(index), 3]}
-        if about.settings.model.uncertainty:
-            outputs["sigma_px"] = [len(index)]
-        for put, wanted in ((session.get_inputs(), {"images": [3, size, size]}), (session.get_outputs(), outputs)):
-            found = [(one.name, one.type, one.shape[1:]) for one in put]
-            if found != [(name, "tensor(float)", shape) for name, shape in wanted.items()] or isinstance(
-                put[0].shape[0], int
-            ):
-                words = " and ".join(f"{name} of shape (batch, {str(shape)[1:-1]})" for name, shape in wanted.items())
-                raise FormatError(f"{path.name} does not have {words}, float32")
-        name = f"{path.absolute().parent.name}/{path.name}"
-        return cls(session, about, index, name, hashlib.sha256(data).hexdigest()[:16])
-
-    def __call__(self, crops: Image) -> Float32:
-        return self.with_sigma(crops)[0]
-
-    def with_sigma(self, crops: Image) -> tuple[Float32, Float32 | None]:
-        """See :meth:`Regressor.with_sigma`."""
-        images = crops.transpose(0, 3, 1, 2).astype(np.float32, order="C")
-        try:
-            landmarks, *sigma = (array.astype(np.float32) for array in self.session.run(None, {"images": images}))
-        # ONNX Runtime's errors have no common base but this.
-        except Exception as error:
-            raise FormatError(f"{self.name} cannot be run: {_in_short(error)}") from error
-        if not np.isfinite(landmarks).all():
-            raise FormatError(f"{self.name} gives landmarks that are not finite: its weights are damaged")
-        if not all((one > 0).all() and np.isfinite(one).all() for one in sigma):
-            raise FormatError(f"{self.name} gives standard deviations that are not above 0: its weights are damaged")
-        return landmarks, sigma[0] if sigma else None
 
 
 class FlipTested:
@@ -232,12 +147,6 @@ def _turn_back(points: Float32, turns: int, size: int) -> Float32:
     for _ in range(turns):
         points = np.stack([np.float32(size - 1) - points[..., 1], points[..., 0], points[..., 2]], axis=-1)
     return points
-
-
-def _in_short(error: Exception) -> str:
-    """An error's end: ONNX Runtime begins with files and lines of its own, and says last what is wrong."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words if len(words) <= 200 else f"… {words[-200:]}"
 
 
 def open_regressor(path: str | Path, device: str = "cpu", *, flip_test: bool = False) -> Regressor:

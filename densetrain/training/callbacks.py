@@ -16,7 +16,7 @@ from torch import Tensor
 
 from densegen.files import replace_files
 from densetrain.errors import TrainingError
-from densetrain.network.model import load_torch
+from densetrain.network.weights import load_torch
 
 __all__ = ["Bar", "Checkpoints", "DroppedGradients", "EpochLines", "SecondNames", "WarmAverage", "WholeFiles"]
 

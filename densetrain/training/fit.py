@@ -21,18 +21,18 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from densegen import __version__
 from densegen.dataset.shard_set import ShardSet, open_dataset
-from densegen.errors import ConfigurationError, FormatError
-from densegen.files import only_one, remove_leftovers, write_text
+from densegen.errors import ConfigurationError
+from densegen.files import only_one
 from densegen.outputs import refuse_no_folder
-from densegen.records import read_yaml
 from densetrain.config import FitSettings, read_settings
 from densetrain.data.augment import check_flips
 from densetrain.data.batches import FinishedError, ShardBatches
 from densetrain.errors import TrainingError
 from densetrain.head_pose import reference_face
-from densetrain.network.checkpoint import BEST, LAST, read_checkpoint
-from densetrain.network.description import CHECKPOINT_KEY, PROCESSES_KEY, Description
-from densetrain.network.model import check_sizes, load_pretrained, normalises_vectors
+from densetrain.network.checkpoint import BEST, LAST
+from densetrain.network.description import PROCESSES_KEY, Description
+from densetrain.network.model import check_sizes, normalises_vectors
+from densetrain.network.weights import load_pretrained
 from densetrain.training.callbacks import (
     Bar,
     Checkpoints,
@@ -43,13 +43,12 @@ from densetrain.training.callbacks import (
     WholeFiles,
 )
 from densetrain.training.module import LOG_EVERY, LandmarkModule
+from densetrain.training.resume import earlier_run, prepare_folder, steps_made, stopped_early
 
 __all__ = ["fit", "make_module", "make_trainer"]
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
-SETTINGS_FILE = "fit-settings.yaml"
-"""All settings of the run; a name that a file which ``--settings`` gives is unlikely to have."""
 
 FEW_CROPS = 64
 """On batches below, a network that normalises single numbers over the batch is unsteady."""
@@ -211,9 +210,9 @@ def _alone(out: Path) -> AbstractContextManager[None]:
 def _fit(
     shards: ShardSet, settings: FitSettings, out: Path, *, progress: bool, say: Callable[[str], None]
 ) -> dict[str, float]:
-    earlier = _earlier_run(out, settings, shards)
-    begin = (0, 0) if earlier is None else _steps_made(earlier)
-    finished = earlier is not None and (begin[0] >= settings.trainer.epochs or _stopped_early(earlier))
+    earlier = earlier_run(out, settings, shards)
+    begin = (0, 0) if earlier is None else steps_made(earlier)
+    finished = earlier is not None and (begin[0] >= settings.trainer.epochs or stopped_early(earlier))
     if finished:
         say(f"{out}: trained already, {begin[0]} epochs; best.ckpt has the lowest validation NME")
         _agree_that_finished(shards, settings, out, begin)
@@ -242,7 +241,7 @@ def _fit(
     if earlier is not None:
         more = f" and {begin[1]:,} batches" if begin[1] else ""
         say(f"goes on after epoch {begin[0]} of {settings.trainer.epochs}{more}")
-    prepare: Any = rank_zero_only(_prepare_folder)
+    prepare: Any = rank_zero_only(prepare_folder)
     prepare(out, settings, is_new=earlier is None)
     try:
         trainer.fit(module, batches, ckpt_path=None if earlier is None else out / LAST, weights_only=True)
@@ -275,15 +274,6 @@ def _agree_that_finished(shards: ShardSet, settings: FitSettings, out: Path, beg
             )
 
 
-def _prepare_folder(out: Path, settings: FitSettings, *, is_new: bool) -> None:
-    """Take away what a run that was killed while it wrote has left, and keep a new run's settings."""
-    import yaml
-
-    remove_leftovers(out)
-    if is_new:
-        write_text(out / SETTINGS_FILE, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
-
-
 def _explain(error: Exception, trainer: pl.Trainer) -> None:
     """Raise what a known error of torch means."""
     text = str(error)
@@ -302,62 +292,6 @@ def _explain(error: Exception, trainer: pl.Trainer) -> None:
         raise TrainingError("another process stopped: its own error says why") from error
     if "more than 1 value per channel" in text:
         raise ConfigurationError("batch normalisation needs more than one value: a larger data.batch_size") from error
-
-
-def _steps_made(checkpoint: dict[str, Any]) -> tuple[int, int]:
-    """Finished epochs, and the steps that were made of the next one."""
-    epoch = int(checkpoint["epoch"])
-    try:
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        is_whole, steps = bool(progress["is_last_batch"]), int(progress["current"]["processed"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise FormatError("the last checkpoint does not say how far it is: choose another folder") from error
-    return (epoch + 1, 0) if is_whole else (epoch, steps)  # at an epoch's end it is written when all is done
-
-
-def _stopped_early(checkpoint: dict[str, Any]) -> bool:
-    states = [state for name, state in checkpoint["callbacks"].items() if name.startswith("EarlyStopping")]
-    return any(state["wait_count"] >= state["patience"] for state in states)
-
-
-def _difference(theirs: Any, mine: dict[str, Any], before: str = "") -> str:
-    """The first setting that differs, with both values: ``trainer.epochs: 4 there, 5 asked for``."""
-    theirs = theirs if isinstance(theirs, dict) else {}
-    name = next((name for name in mine if theirs.get(name) != mine[name]), "")
-    if isinstance(mine.get(name), dict) and isinstance(theirs.get(name), dict) and mine[name]:
-        return _difference(theirs[name], mine[name], f"{before}{name}.")
-    return f"{before}{name}: {theirs.get(name)} there, {mine.get(name)} asked for"
-
-
-def _earlier_run(out: Path, settings: FitSettings, shards: ShardSet) -> dict[str, Any] | None:
-    """The checkpoint to go on from, or None in a new folder."""
-    path, last = out / SETTINGS_FILE, out / LAST
-    mine = settings.model_dump(mode="json")
-    if not last.is_file():  # the run may start over with other settings
-        return None
-    if not path.is_file():
-        raise ConfigurationError(f"{out} holds checkpoints, but no {SETTINGS_FILE}: choose another folder")
-    theirs = read_yaml(path, "settings file")
-    if theirs != mine:
-        raise ConfigurationError(
-            f"{out} holds a run of other settings ({_difference(theirs, mine)}): choose another folder, or run it with "
-            "them"
-        )
-    contents = read_checkpoint(last)
-    kinds = {"epoch": int, "loops": dict, "state_dict": dict, "callbacks": dict, "optimizer_states": list}
-    if (
-        not all(isinstance(contents.get(name), kind) for name, kind in kinds.items())
-        or not contents["optimizer_states"]
-    ):
-        raise FormatError(f"{last} is not a checkpoint to go on from: choose another folder")
-    about = contents[CHECKPOINT_KEY]
-    for what, was, ours in (
-        ("another vertex index than the shards have", about["vertex_index_fingerprint"], shards.index.fingerprint),
-        ("other shards", about.get("shards_fingerprint"), shards.fingerprint),
-    ):
-        if was != ours:
-            raise ConfigurationError(f"{last} was trained with {what}: {str(was)[:12]}, not {ours[:12]}")
-    return contents
 
 
 def _quieten() -> None:

@@ -14,7 +14,8 @@ from densegen.arrays import Int64
 from densegen.index.vertex_index import VertexIndex
 from densetrain.config import FitSettings
 from densetrain.data.augment import Draws, augment, draw_noise
-from densetrain.data.batches import Batch, step_seed
+from densetrain.data.batches import Batch
+from densetrain.data.order import step_seed
 from densetrain.errors import TrainingError
 from densetrain.network.description import CHECKPOINT_KEY, PROCESSES_KEY, Description
 from densetrain.network.model import LandmarkNet

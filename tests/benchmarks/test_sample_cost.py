@@ -22,7 +22,8 @@ from threadpoolctl import threadpool_limits
 from densegen.dataset.pipeline import BATCH, Recipe, make_samples
 from densegen.dataset.shard_set import open_dataset
 from densegen.dataset.verify import verify_dataset
-from densegen.face.morphable_model import MorphableModel, read_model, write_model
+from densegen.face.model_file import read_model, write_model
+from densegen.face.morphable_model import MorphableModel
 from densegen.files import find_data_file, sha256_of
 from densegen.index.vertex_index import read_index
 from densegen.sources.fit_list import FitEntry, list_fits

@@ -19,7 +19,8 @@ from densegen.dataset.shard_set import ShardSet, open_dataset
 from densegen.files import find_data_file
 from densegen.sources.manifest import BuildSettings, Manifest
 from densetrain.config import FitSettings, read_settings
-from densetrain.data.batches import BatchDataset, BatchSampler, ShardBatches
+from densetrain.data.batches import BatchDataset, ShardBatches
+from densetrain.data.order import BatchSampler
 from densetrain.training.fit import make_module, make_trainer
 from tests.benchmarks.conftest import Ratio
 

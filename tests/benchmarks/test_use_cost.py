@@ -23,7 +23,8 @@ from densetrain.config import read_settings
 from densetrain.evaluation.evaluate import BATCH, predict_benchmark
 from densetrain.network.checkpoint import TorchRegressor
 from densetrain.network.export import export_onnx
-from densetrain.network.regressor import OnnxRegressor, answer_in_images
+from densetrain.network.onnx_regressor import OnnxRegressor
+from densetrain.network.regressor import answer_in_images
 from densetrain.training.fit import make_module
 from tests.benchmarks.conftest import Ratio
 

@@ -18,7 +18,7 @@ from densetrain.config import read_settings
 from densetrain.evaluation.benchmarks import read_predictions
 from densetrain.evaluation.evaluate import read_result
 from densetrain.network.checkpoint import load_regressor
-from densetrain.network.regressor import OnnxRegressor
+from densetrain.network.onnx_regressor import OnnxRegressor
 from densetrain.prediction.boxes import read_boxes
 from tests.faults.mutations import mutate, mutate_text, run_cases
 

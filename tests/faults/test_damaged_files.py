@@ -25,7 +25,8 @@ from densegen.dataset.row_reader import RowReader
 from densegen.dataset.sample_index import gather_samples
 from densegen.dataset.shards import ShardReader, encode_shard
 from densegen.errors import DensegenError
-from densegen.face.morphable_model import MorphableModel, read_model, write_model
+from densegen.face.model_file import read_model, write_model
+from densegen.face.morphable_model import MorphableModel
 from densegen.files import find_data_file
 from densegen.index.candidates import read_candidates, sample_candidates, write_candidates
 from densegen.index.corrections import read_corrections

@@ -22,7 +22,7 @@ from densetrain.evaluation.report import write_report
 from densetrain.network import export as exporter
 from densetrain.network.checkpoint import load_regressor
 from densetrain.network.export import export
-from densetrain.network.model import load_torch
+from densetrain.network.weights import load_torch
 from densetrain.prediction.faces import find_faces
 from densetrain.prediction.predict import read_image, write_faces
 from densetrain.training.fit import fit

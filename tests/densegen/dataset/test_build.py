@@ -24,7 +24,7 @@ from densegen.dataset.shard_task import ShardTask, build_shard
 from densegen.dataset.shards import ShardReader
 from densegen.dataset.verify import verify_dataset
 from densegen.errors import BuildError, ConfigurationError
-from densegen.face.morphable_model import read_model, write_model
+from densegen.face.model_file import read_model, write_model
 from densegen.geometry.crop import box_around
 from densegen.sources.manifest import BuildSettings, Manifest, Split, choose_settings, read_manifest
 from tests.densegen.dataset.builds import INDEX, digests, plan_for, spoil

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from densegen.errors import ConfigurationError
-from densegen.face.morphable_model import MorphableModel, write_model
+from densegen.face.model_file import write_model
+from densegen.face.morphable_model import MorphableModel
 from densegen.fitting.face_tasks import FaceTask, FitOutcome, tasks_of_photographs
 from densegen.fitting.fit_folder import check_output_folder
 from densegen.fitting.fitter import FitSettings, make_fitter

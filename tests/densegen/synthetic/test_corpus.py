@@ -10,7 +10,8 @@ from filelock import FileLock
 from densegen.dataset.pipeline import mesh_in_image
 from densegen.errors import BuildError, ConfigurationError
 from densegen.executors import open_pool
-from densegen.face.morphable_model import MorphableModel, read_model, write_model
+from densegen.face.model_file import read_model, write_model
+from densegen.face.morphable_model import MorphableModel
 from densegen.files import sha256_of
 from densegen.sources.fits import read_fit
 from densegen.synthetic.corpus import DRAWN, random_pose, write_corpus

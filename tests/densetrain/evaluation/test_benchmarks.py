@@ -56,7 +56,7 @@ def test_the_truth_itself_has_no_error(folder: Path) -> None:
 
 def test_the_true_points_lie_on_the_photographs(folder: Path, corpus: Path) -> None:
     from densegen.dataset.pipeline import mesh_in_image
-    from densegen.face.morphable_model import read_model
+    from densegen.face.model_file import read_model
     from densegen.sources.fits import read_fit
 
     model, benchmark = read_model(corpus / "model.safetensors"), aflw2000(folder, None)

@@ -12,7 +12,7 @@ import pytest
 from densetrain.evaluation.evaluate import read_result
 from densetrain.network.checkpoint import TorchRegressor, load_regressor
 from densetrain.network.export import ParityError, export_onnx
-from densetrain.network.regressor import OnnxRegressor
+from densetrain.network.onnx_regressor import OnnxRegressor
 from densetrain.training.fit import fit
 from tests.densetrain.command import call
 from tests.densetrain.conftest import tiny
