@@ -160,7 +160,7 @@ class ScheduleSettings(_Settings):
     power: Positive = 0.9
     """For ``polynomial``: its exponent."""
     final: Share = 0.0
-    """For ``cosine`` and ``polynomial``: the last rate, as a share of ``optimiser.lr``."""
+    """For ``cosine`` and ``polynomial``: what the rate falls to, as a share of ``optimiser.lr``."""
     input_sizes: Annotated[
         dict[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=32, le=1024)]], Field(max_length=7)
     ] = {}
@@ -234,6 +234,20 @@ class FitSettings(_Settings):
             raise ValueError(
                 f"schedule.warmup_epochs is {self.schedule.warmup_epochs:g}, and trainer.epochs {self.trainer.epochs}: "
                 "the learning rate would never be reached"
+            )
+        if self.schedule.name == "step" and min(self.schedule.milestones) <= self.schedule.warmup_epochs:
+            raise ValueError(
+                f"schedule.milestones begin at {min(self.schedule.milestones)}, and schedule.warmup_epochs is "
+                f"{self.schedule.warmup_epochs:g}: the learning rate would never be reached"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_are_reached(self) -> FitSettings:
+        if (last := max(self.schedule.input_sizes, default=0)) >= self.trainer.epochs:
+            raise ValueError(
+                f"schedule.input_sizes has an epoch {last}, and trainer.epochs is {self.trainer.epochs}, counted from "
+                f"0 to {self.trainer.epochs - 1}: this size would never be trained at"
             )
         return self
 

@@ -64,7 +64,9 @@ class _Benchmark(click.Choice[str]):
 @click.option("--predictions", help=".npz of names and landmarks (n, 68, 2|3), or a label set: original, reannotated")
 @click.option("--shards", "folders", multiple=True, type=PATH, help="finished build; may be repeated")
 @click.option("--split", type=click.Choice(SPLITS), default="validation", show_default=True)
-@click.option("--threshold", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="of AUC, %")
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1000, min_open=True), default=10.0, show_default=True, help="of AUC, %"
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of the balanced subsets")
 @click.option("--flip-test", is_flag=True, help="average with the landmarks of the mirrored crop")
 @click.option("--device", default="cpu", show_default=True, help="torch's name of it")

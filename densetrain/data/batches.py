@@ -203,7 +203,8 @@ class ShardBatches(LightningDataModule):
         if not workers or not SHARED_MEMORY.is_dir():
             return
         # Each worker has two batches under way, torch's default, in training and in validation; and one is in use.
-        batch = self.settings.data.batch_size * self.shards.crop_size**2 * 3
+        most = min(self.settings.data.batch_size, max(len(self.train_rows), len(self.validation_rows)))
+        batch = most * self.shards.crop_size**2 * 3
         needed, there = processes * (2 * workers + 1) * batch, shutil.disk_usage(SHARED_MEMORY).free
         if needed > there:
             raise ConfigurationError(

@@ -6,7 +6,8 @@ a :class:`~densetrain.evaluation.protocol.Protocol` with every number.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from densetrain.evaluation.protocol import Protocol
 
 __all__ = ["AFLW2000", "Benchmark", "aflw", "aflw2000", "read_predictions"]
 
-AFLW2000 = 2000
+AFLW2000, AFLW = 2000, 21080
 LABEL_FILES = {"original": "AFLW2000-3D.pts68.npy", "reannotated": "AFLW2000-3D-Reannotated.pts68.npy"}
 YAW_FILES = {"pose": "AFLW2000-3D.pose.npy", "new-pose": "AFLW2000-3D-new.pose.npy"}
 LIST_FILE = "AFLW2000-3D_crop.list"
@@ -176,7 +177,13 @@ def aflw2000(
         boxes=box_around(truth),
         images=images,
         protocol=Protocol(
-            benchmark="AFLW2000-3D", faces=len(names), all_faces=AFLW2000, points="68 points", labels=labels, yaw=yaw
+            benchmark="AFLW2000-3D",
+            faces=len(names),
+            all_faces=AFLW2000,
+            which_faces=_digest_of_some(names, AFLW2000),
+            points="68 points",
+            labels=labels,
+            yaw=yaw,
         ),
         as_script=np.ones((len(names), 4)),
     )
@@ -209,10 +216,24 @@ def aflw(root: str | Path | None, protocol: str | Path) -> Benchmark:
         yaw_deg=yaw_deg,
         boxes=boxes,
         images=None if root is None else _find_images(root, [Path(name).stem for name in names]),
-        protocol=Protocol(benchmark="AFLW", faces=len(names), points="21 points", only_visible=True),
+        protocol=Protocol(
+            benchmark="AFLW",
+            faces=len(names),
+            all_faces=AFLW,
+            which_faces=_digest_of_some(names, AFLW),
+            points="21 points",
+            only_visible=True,
+        ),
         as_script=np.concatenate([scale, roi[:, :2] + scale], axis=1),
         to_truth=to_truth,
     )
+
+
+def _digest_of_some(names: Sequence[str], all_faces: int) -> str | None:
+    """What tells one part of a benchmark's faces from another: eight digits of the SHA-256 of their names in order."""
+    if len(names) == all_faces:
+        return None
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:8]
 
 
 def _moved(points: Float64, by: Float64) -> Float64:
@@ -230,9 +251,14 @@ def read_predictions(path: Path, names: tuple[str, ...]) -> Float64:
         raise ConfigurationError(f"the predictions {path} do not exist")
     archive = read_archive(path, ("names", "landmarks"), "file of predictions")
     landmarks = archive["landmarks"]
-    if archive["names"].ndim != 1 or landmarks.dtype.kind not in "fiu":
-        raise FormatError(f"{path.name} is not a file of predictions: 'names' are no list, or 'landmarks' no numbers")
-    found = [Path(str(name)).stem for name in archive["names"]]
+    words = archive["names"]
+    if words.dtype.kind == "S":
+        words = np.char.decode(words, "utf-8", "replace")
+    if words.ndim != 1 or words.dtype.kind != "U" or landmarks.dtype.kind not in "fiu":
+        raise FormatError(
+            f"{path.name} is not a file of predictions: 'names' are no list of words, or 'landmarks' no numbers"
+        )
+    found = [Path(str(name)).stem for name in words]
     if landmarks.ndim != 3 or landmarks.shape[1] != 68 or landmarks.shape[2] not in (2, 3):
         raise FormatError(f"{path.name}: landmarks have the shape {landmarks.shape}, expected (n, 68, 2 or 3)")
     if len(found) != len(landmarks) or len(set(found)) != len(found):

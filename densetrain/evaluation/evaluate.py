@@ -323,8 +323,11 @@ def free_stem(results: Mapping[str, Result], stem: Path, *, retrained: bool = Fa
 
 
 def _replaces(result: Result, path: Path, retrained: bool) -> bool:
-    """Whether a file holds the same evaluation, made before."""
-    other = read_result(path)
+    """Whether a file holds the same evaluation, made before; one that cannot be read is something else, and stays."""
+    try:
+        other = read_result(path)
+    except FormatError:
+        return False
     # Predictions that a file holds have no weights: they are the same if their errors are.
     alike = other.weights == result.weights and (result.weights is not None or other.errors == result.errors)
     return other.identity == result.identity and (retrained or alike)

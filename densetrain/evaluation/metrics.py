@@ -134,4 +134,4 @@ def cumulative_errors(errors: Float64, threshold: float) -> tuple[Float64, Float
 
 def area_under_curve(errors: Float64, threshold: float) -> float:
     """The area under the CED curve up to ``threshold``, as percent of the whole: exact, without bins."""
-    return 100 * float(np.clip(threshold - errors, 0, None).mean()) / threshold
+    return 100 * (float(np.clip(threshold - errors, 0, None).mean()) / threshold)

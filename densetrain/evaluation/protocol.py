@@ -27,6 +27,7 @@ class Protocol(BaseModel):
     benchmark : ``AFLW2000-3D``, ``AFLW``, or the shards' datasets
     faces : how many were scored
     all_faces : how many the benchmark has, if it is known
+    which_faces : digest of their names, if they are some of all
     points : which were compared: ``68 points``, ``520 landmarks of NAME VERSION``
     only_visible : points that the labels call hidden do not count
     labels, yaw : of which of the benchmark's files; None if it has but one
@@ -41,6 +42,7 @@ class Protocol(BaseModel):
     benchmark: str
     faces: Count
     all_faces: Count | None = None
+    which_faces: str | None = None
     points: str
     only_visible: bool = False
     labels: Labels | None = None
@@ -52,14 +54,15 @@ class Protocol(BaseModel):
 
     def __str__(self) -> str:
         """The protocol in words, as it is printed beside every number."""
-        some = self.all_faces is not None and self.all_faces != self.faces
+        some = f" of {self.all_faces:,}" if self.is_part else ""
+        which = f" ({self.which_faces})" if self.which_faces else ""
         what = "images" if self.split is None else "samples"
         return ", ".join(
             part
             for part in (
                 self.benchmark,
                 self.split and f"split {self.split}",
-                f"{self.faces:,}{f' of {self.all_faces:,}' if some else ''} {what}",
+                f"{self.faces:,}{some} {what}{which}",
                 self.points,
                 self.dimensions,
                 self.alignment,
@@ -73,10 +76,16 @@ class Protocol(BaseModel):
         )
 
     @property
+    def is_part(self) -> bool:
+        """Whether only some of the benchmark's faces were scored."""
+        return self.all_faces is not None and self.all_faces != self.faces
+
+    @property
     def title(self) -> str:
         """The benchmark, and what tells two of its protocols apart."""
         named = (
             self.benchmark,
+            self.which_faces and f"{self.faces:,} faces ({self.which_faces})",
             self.split and f"split {self.split}",
             self.labels and f"labels {self.labels}",
             self.yaw and f"yaw {self.yaw}",

@@ -11,18 +11,22 @@ import numpy as np
 
 from densegen.console import as_markdown
 from densegen.errors import ConfigurationError
-from densegen.files import replace_file, replace_into, write_bytes, write_text
+from densegen.files import replace_into, write_bytes, write_text
 from densetrain.evaluation.evaluate import Result
 from densetrain.evaluation.metrics import BALANCED_DRAWS, BINS, cumulative_errors
 from densetrain.evaluation.protocol import Protocol
 from densetrain.evaluation.published import AFLW2000_ROWS, AFLW_ROWS, BACKBONE_ROWS
 from densetrain.evaluation.table import Table, as_html_text
-from densetrain.evaluation.training_log import TrainingLog, differing_settings, draw_curves
+from densetrain.evaluation.training_log import TrainingLog, differing_settings, draw_curves, plain, save
 
 if TYPE_CHECKING:
     from densetrain.network.profile import Profile
 
 __all__ = ["draw_ced", "profile_table", "result_lines", "result_table", "tell_apart", "with_weights", "write_report"]
+
+
+WIDEST_AXIS = 1e6
+"""Percent; no picture of errors is wider."""
 
 
 def result_lines(results: Sequence[Result]) -> list[str]:
@@ -91,11 +95,11 @@ def result_table(results: Sequence[Result]) -> Table:
 
 def _published(protocol: Protocol) -> tuple[tuple[str, float | None, float | None, float | None, float], ...]:
     """The rows that stand for the same faces, points and labels, compared alike: none beside relabelled faces, some of
-    the faces, bins by other yaws, or surfaces.
+    the faces, bins by other yaws (those of the fits are the public ones), or surfaces.
     """
-    some = protocol.all_faces is not None and protocol.faces != protocol.all_faces
-    apart = protocol.dimensions != "2D" or protocol.alignment is not None or protocol.yaw not in (None, "pose")
-    if protocol.comparison == "label files" or some or apart or not protocol.points.startswith(("68 ", "21 ")):
+    apart = protocol.dimensions != "2D" or protocol.alignment is not None or protocol.yaw not in (None, "pose", "fit")
+    some = protocol.is_part or not protocol.points.startswith(("68 ", "21 "))
+    if protocol.comparison == "label files" or some or apart:
         return ()
     if protocol.benchmark == "AFLW2000-3D" and protocol.labels == "original":
         return AFLW2000_ROWS
@@ -133,25 +137,19 @@ def draw_ced(results: Sequence[Result], path: Path) -> None:
     threshold = max(result.score.threshold for result in results)
     # If no method has half of its faces below the threshold, the picture would be nearly empty: show more of the axis.
     medians = [float(np.median(result.errors)) for result in results]
-    end = threshold if min(medians) <= threshold else 1.5 * max(medians)
+    end = threshold if min(medians) <= threshold else min(1.5 * max(medians), WIDEST_AXIS)
     differ = any(result.score.threshold != threshold for result in results)
     for result in results:
         x, y = cumulative_errors(np.array(result.errors), end)
         to = f" to {result.score.threshold:g} %" if differ else ""
-        axes.plot(x, y, label=f"{_plain(result.method)}: AUC{to} {result.score.auc:.1f} %")
+        axes.plot(x, y, label=f"{plain(result.method)}: AUC{to} {result.score.auc:.1f} %")
     if end > threshold:
         axes.axvline(threshold, color="grey", linestyle=":", label=f"AUC ends at {threshold:g} %")
     axes.set(xlim=(0, end), ylim=(0, 100), xlabel="NME, %", ylabel="faces, %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
-    axes.set_title(_plain(results[0].protocol.title), fontsize=8)
-    with replace_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-
-
-def _plain(text: str) -> str:
-    """Text that matplotlib does not take for a formula."""
-    return text.replace("$", r"\$")
+    axes.set_title(plain(results[0].protocol.title), fontsize=8)
+    save(figure, path)
 
 
 def tell_apart(results: Sequence[tuple[str, Result]]) -> list[Result]:
@@ -170,7 +168,21 @@ def tell_apart(results: Sequence[tuple[str, Result]]) -> list[Result]:
         places = named[result.protocol, result.method]
         method = with_weights(result, len(places[place]) > 1) + (f" in {place}" if len(places) > 1 else "")
         apart.append(result.model_copy(update={"method": method}))
-    return apart
+    return _with_settings(apart)
+
+
+def _with_settings(results: Sequence[Result]) -> list[Result]:
+    """Results of one name and protocol get what they were scored with into their names, if that is what differs."""
+    scored: dict[tuple[Protocol, str], set[tuple[float, int]]] = {}
+    for result in results:
+        scored.setdefault((result.protocol, result.method), set()).add((result.score.threshold, result.score.seed))
+    named = []
+    for result in results:
+        thresholds, seeds = map(set, zip(*scored[result.protocol, result.method], strict=True))
+        more = f", to {result.score.threshold:g} %" if len(thresholds) > 1 else ""
+        more += f", seed {result.score.seed}" if len(seeds) > 1 else ""
+        named.append(result.model_copy(update={"method": result.method + more}))
+    return named
 
 
 def with_weights(result: Result, several: bool) -> str:

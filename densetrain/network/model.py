@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densegen.errors import ConfigurationError, did_you_mean
+from densegen.errors import ConfigurationError, DensegenError, did_you_mean
 from densegen.extras import install_line
 from densetrain.config import ModelSettings
 from densetrain.shrink import shrink_factor
@@ -103,12 +103,17 @@ CANNOT_SEE = (TypeError, ValueError, RuntimeError, AssertionError)
 """What networks raise for a size or a width that they cannot have."""
 
 
+def _expected(settings: ModelSettings) -> tuple[type[Exception], ...]:
+    """Errors that say that a network cannot be: of a network of one's own, any."""
+    return (Exception,) if settings.backbone.startswith(OWN) else CANNOT_SEE
+
+
 def _seen(backbone: nn.Module, size: int) -> Any:
-    """What a backbone makes of a grey crop, as it is used; nothing of it changes."""
+    """What a backbone makes of two grey crops, as it is used; nothing of it changes."""
     was_training = backbone.training
     try:
         with torch.no_grad():
-            return backbone.eval()(torch.zeros(1, 3, size, size))
+            return backbone.eval()(torch.zeros(2, 3, size, size))
     finally:
         backbone.train(was_training)
 
@@ -118,13 +123,15 @@ def check_sizes(net: LandmarkNet, sizes: Iterable[int]) -> None:
     for size in sizes:
         try:
             _seen(net.backbone, size)
-        except CANNOT_SEE as error:
+        except _expected(net.settings) as error:
             what = f"{net.settings.backbone} at {size} px"
             raise ConfigurationError(f"schedule.input_sizes: {what}: {_in_short(error)}") from error
 
 
 def _in_short(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+    """An error's first line; the name of its kind, too, if the words alone may say little."""
+    words = (str(error).splitlines() or [""])[0][:160]
+    return words if isinstance(error, CANNOT_SEE) and words else f"{type(error).__name__}: {words}".removesuffix(": ")
 
 
 def normalises_vectors(net: LandmarkNet) -> bool:
@@ -154,12 +161,14 @@ def _make_backbone(settings: ModelSettings, outputs: int, *, tried: bool) -> nn.
         if not tried:
             return backbone.train()
         output = _seen(backbone, settings.input_size)
-    except CANNOT_SEE as error:
+    except _expected(settings) as error:
+        if isinstance(error, DensegenError):
+            raise
         if "width_mult" in str(error):
             raise ConfigurationError(f"model.width: {settings.backbone} has no width multiplier") from error
         what = f"{settings.backbone} at {settings.input_size} px"
         raise ConfigurationError(f"model: {what}: {_in_short(error)}") from error
-    if not isinstance(output, Tensor) or output.shape != (1, outputs):
+    if not isinstance(output, Tensor) or output.shape != (2, outputs):
         raise ConfigurationError(f"model.backbone: {settings.backbone} does not end in one vector a picture")
     return backbone.train()
 
@@ -215,9 +224,12 @@ def _of_ones_own(settings: ModelSettings, outputs: int) -> nn.Module:
     if settings.width != 1.0:
         raise ConfigurationError(f"model.width: {settings.backbone} has no width multiplier")
     try:
-        made = getattr(importlib.import_module(module), name)(outputs)
+        maker = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(f"model.backbone: {path}: {error}; is its folder in PYTHONPATH?") from error
+    made = maker(outputs)
     if not isinstance(made, nn.Module):
         raise ConfigurationError(f"model.backbone: {path} makes no torch.nn.Module")
+    if not any(parameter.requires_grad for parameter in made.parameters()):
+        raise ConfigurationError(f"model.backbone: {path} has no parameters to train")
     return made

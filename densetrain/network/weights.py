@@ -25,8 +25,13 @@ def net_of_weights(settings: ModelSettings, landmarks: int, crop_size: int, stat
     It is laid out without memory first: settings of a few bytes can name a network of gigabytes, and so can weights of
     which all numbers are one.
 
+    A network of one's own is made at once: its layers may share weights, get their shapes when they are first run, or
+    compute where they are made, and its code is trusted.
+
     Raises :class:`FormatError` if the weights are another network's, and what :class:`LandmarkNet` raises.
     """
+    if settings.backbone.startswith(OWN):
+        return _with_weights(LandmarkNet(settings, landmarks, crop_size), state)
     with torch.device("meta"):
         plan = LandmarkNet(settings, landmarks, crop_size, tried=False).state_dict()
     try:
@@ -37,7 +42,10 @@ def net_of_weights(settings: ModelSettings, landmarks: int, crop_size: int, stat
         fits = False
     if not fits:
         raise FormatError("the weights are not those of its own settings")
-    net = LandmarkNet(settings, landmarks, crop_size, tried=False)
+    return _with_weights(LandmarkNet(settings, landmarks, crop_size, tried=False), state)
+
+
+def _with_weights(net: LandmarkNet, state: dict[str, Tensor]) -> LandmarkNet:
     try:
         net.load_state_dict(state)
     except (RuntimeError, TypeError) as error:
@@ -99,7 +107,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         size = file_size(path)
     except OSError as error:
-        raise FormatError(f"{path.name} holds no weights: {error.strerror}") from error
+        raise FormatError(f"{path} holds no weights: {error.strerror}") from error
     if size > MAX_WEIGHT_BYTES:
         raise FormatError(f"{path.name} is larger than {MAX_WEIGHT_BYTES >> 30} GiB: not a network's weights")
     contents: Any
@@ -132,7 +140,7 @@ def _check_archive(path: Path) -> None:
         if not zipfile.is_zipfile(path):
             with path.open("rb") as file:
                 if file.read(1) != PICKLE:
-                    raise FormatError(f"{path.name} is no torch file")
+                    raise FormatError(f"{path} is no torch file: it is cut, damaged, or something else")
             return
         with zipfile.ZipFile(path) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):

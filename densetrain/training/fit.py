@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from densegen import __version__
 from densegen.dataset.shard_set import ShardSet, open_dataset
-from densegen.errors import ConfigurationError
+from densegen.errors import ConfigurationError, FormatError
 from densegen.files import only_one
 from densegen.outputs import refuse_no_folder
 from densetrain.config import FitSettings, read_settings
@@ -245,8 +245,10 @@ def _fit(
     prepare(out, settings, is_new=earlier is None)
     try:
         trainer.fit(module, batches, ckpt_path=None if earlier is None else out / LAST, weights_only=True)
-    except (RuntimeError, ValueError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         _explain(error, trainer)
+        if earlier is not None and not module.has_begun:
+            raise FormatError(f"{out / LAST} is not a checkpoint to go on from: choose another folder") from error
         raise
     except SystemExit as error:  # what Lightning makes of Ctrl-C
         if not trainer.interrupted:

@@ -40,6 +40,7 @@ class LandmarkModule(pl.LightningModule):
 
     about : goes into the checkpoints
     sample_ids : names for errors
+    has_begun : whether training has, so everything is restored from an earlier run's checkpoint
     """
 
     mirror: Tensor
@@ -57,6 +58,10 @@ class LandmarkModule(pl.LightningModule):
         self._watched: list[tuple[Tensor, Int64]] = []
         self._loss_sum: Tensor | float = 0.0
         self._loss_count = 0
+        self.has_begun = False
+
+    def on_train_start(self) -> None:
+        self.has_begun = True
 
     def on_fit_start(self) -> None:
         if self.settings.trainer.compile:
@@ -193,7 +198,7 @@ class LandmarkModule(pl.LightningModule):
                 # Single precision is what loggers and checkpoints of every device hold.
                 mean = (value / sums["count"]).float()
                 if not bool(mean.isfinite()):
-                    raise TrainingError(f"{name} is not finite in epoch {self.current_epoch}: {ADVICE}")
+                    raise TrainingError(f"{name} is not finite in epoch {self.current_epoch + 1}: {ADVICE}")
                 self.log(name, mean, prog_bar=name == "val_nme", sync_dist=True)
 
     def _sum_over_processes(self, value: Tensor) -> Tensor:
@@ -281,7 +286,7 @@ class LandmarkModule(pl.LightningModule):
                 first = [int(row) for row in rows[bad.cpu().numpy()][:3]]
                 names = ", ".join(map(str, first if ids is None else [ids[row] for row in first]))
                 raise TrainingError(
-                    f"the loss is not finite in epoch {self.current_epoch}, for {int(bad.sum())} of {len(losses)} "
+                    f"the loss is not finite in epoch {self.current_epoch + 1}, for {int(bad.sum())} of {len(losses)} "
                     f"samples, the first {names}: {ADVICE}"
                 )
 

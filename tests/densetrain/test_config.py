@@ -40,6 +40,8 @@ def test_changes_are_yaml_and_win(tmp_path: Path) -> None:
         ("loss={wing_weight: 0, mse_weight: 0}", "both 0: there is nothing to learn from"),
         ("schedule.warmup_epochs=50", "the learning rate would never be reached"),
         ("schedule.name=step", "needs milestones"),
+        ("schedule={name: step, milestones: [1], warmup_epochs: 3}", "the learning rate would never be reached"),
+        ("schedule.input_sizes={0: 96, 40: 128}", "this size would never be trained at"),
         ("trainer.epochs=[", "not readable YAML"),
     ],
 )

@@ -257,8 +257,14 @@ def test_batches_that_do_not_fit_into_shared_memory_are_refused_before_the_first
     monkeypatch.setattr("densetrain.data.batches.SHARED_MEMORY", tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(64 << 20))
     paper = tiny("data.batch_size=128", "data.workers=8")
-    with pytest.raises(ConfigurationError, match=r"has 67 MB free, batches of 8 workers need 428: .*--shm-size"):
+    largest = max(len(shards.rows("train")), len(shards.rows("validation")))  # no batch holds more
+    needed = 17 * largest * shards.crop_size**2 * 3
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(needed - 1))
+    with pytest.raises(ConfigurationError, match=rf"batches of 8 workers need {needed / 1e6:,.0f}: .*--shm-size"):
         ShardBatches(shards, paper).check_shared_memory()
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(needed))
+    ShardBatches(shards, paper).check_shared_memory()
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(64 << 20))
     for fits in ("data.workers=0", "data.cache=memory", "data.batch_size=1"):
         ShardBatches(shards, tiny("data.batch_size=128", "data.workers=8", fits)).check_shared_memory()
     few = ShardBatches(shards, tiny("data.batch_size=16", "data.workers=8"))

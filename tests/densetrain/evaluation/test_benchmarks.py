@@ -73,7 +73,24 @@ def test_label_files_are_matched_by_name(folder: Path, protocol: Path) -> None:
     assert (other.yaw_deg == 0).all()
     np.testing.assert_allclose(other.truth - own.truth, np.broadcast_to([1.0, 0.0], own.truth.shape), atol=1e-3)
     assert "labels reannotated, yaw new-pose" in str(other.protocol)
-    assert "16 of 2,000 images" in str(other.protocol)
+    assert re.search(r"16 of 2,000 images \([0-9a-f]{8}\)", str(other.protocol))
+
+
+def test_results_of_other_faces_stand_in_other_tables(folder: Path, tmp_path: Path) -> None:
+    names = aflw2000(folder, None).names
+    parts = []
+    for number, part in enumerate((names[:8], names[8:], names[:8])):
+        root = tmp_path / str(number)
+        root.mkdir()
+        for name in part:
+            for suffix in (".jpg", ".mat"):
+                shutil.copy(folder / f"{name}{suffix}", root)
+        parts.append(aflw2000(root, None).protocol)
+    one, other, again = parts
+    assert one.faces == other.faces == 8
+    assert one == again
+    assert one != other
+    assert one.title != other.title
 
 
 def test_predictions_are_matched_by_name_and_checked(folder: Path, tmp_path: Path) -> None:
@@ -82,6 +99,8 @@ def test_predictions_are_matched_by_name_and_checked(folder: Path, tmp_path: Pat
     names = np.array([f"{name}.jpg" for name in benchmark.names])
     np.savez(path, names=names[::-1], landmarks=benchmark.truth[::-1])
     assert (read_predictions(path, benchmark.names) == benchmark.truth).all()
+    np.savez(path, names=np.char.encode(names), landmarks=benchmark.truth)
+    assert (read_predictions(path, benchmark.names) == benchmark.truth).all()
     for change, words in [
         ({"names": names[1:], "landmarks": benchmark.truth[1:]}, "lacks 1 of 16 faces"),
         ({"names": names, "landmarks": benchmark.truth[:, :50]}, "expected \\(n, 68"),
@@ -89,6 +108,7 @@ def test_predictions_are_matched_by_name_and_checked(folder: Path, tmp_path: Pat
         ({"names": names[[0] * 16], "landmarks": benchmark.truth}, "perhaps twice"),
         ({"landmarks": benchmark.truth}, "not a file of predictions: names"),
         ({"names": names, "landmarks": names}, "'landmarks' no numbers"),
+        ({"names": np.arange(16), "landmarks": benchmark.truth}, "'names' are no list of words"),
     ]:
         np.savez(path, **change)
         with pytest.raises(FormatError, match=words):

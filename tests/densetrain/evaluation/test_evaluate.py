@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,8 @@ def test_networks_of_one_name_do_not_replace_each_others_results(tmp_path: Path)
     write_result(one, stem.with_suffix(".json"))
     assert free_stem({"": one}, stem) == stem
     assert free_stem({"": other}, stem) == tmp_path / "shards-validation-2"
+    (tmp_path / "unreadable.json").write_text("{}")  # is something else, and stays
+    assert free_stem({"": one}, tmp_path / "unreadable") == tmp_path / "unreadable-2"
     # In a run's own folder it is an earlier state of the same network.
     assert free_stem({"": other}, stem, retrained=True) == stem
     theirs, others = result_of("theirs", None), result_of("theirs", None, (4.0, 5.0))
@@ -92,6 +95,9 @@ def test_networks_of_one_name_do_not_replace_each_others_results(tmp_path: Path)
     names = [result.method for result in tell_apart([("out", one), ("out", other)])]
     assert names == ["run/best.ckpt, weights aaaaaaaaaaaaaaaa", "run/best.ckpt, weights bbbbbbbbbbbbbbbb"]
     assert [result.method for result in tell_apart([("out", one), ("out", one)])] == ["run/best.ckpt"]
+    wider = one.model_copy(update={"score": replace(one.score, threshold=30.0)})
+    names = [result.method for result in tell_apart([("out", one), ("out", wider)])]
+    assert names == ["run/best.ckpt, to 10 %", "run/best.ckpt, to 30 %"]
 
 
 @pytest.mark.slow

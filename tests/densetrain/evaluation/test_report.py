@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from densetrain.evaluation.evaluate import read_result
+from densetrain.evaluation.evaluate import Result, read_result
+from densetrain.evaluation.metrics import score
 from densetrain.evaluation.protocol import Protocol
-from densetrain.evaluation.report import _published
+from densetrain.evaluation.report import _published, draw_ced
 from tests.densetrain.command import call
 
 
@@ -49,7 +50,7 @@ def test_shards_are_scored_beside_the_constant_prediction_and_reported(
     [
         {"dimensions": "3D"},
         {"alignment": "rigid ICP"},
-        {"yaw": "fit"},
+        {"yaw": "new-pose"},
         {"faces": 50},
         {"points": "520 landmarks of densegen-520 1.3.0"},
         {"labels": "reannotated"},
@@ -60,4 +61,20 @@ def test_published_rows_stand_beside_what_they_measure_alone(change: dict[str, A
         benchmark="AFLW2000-3D", faces=2000, all_faces=2000, points="68 points", labels="original", yaw="pose"
     )
     assert len(_published(published)) > 5
+    assert _published(published.model_copy(update={"yaw": "fit"}))
     assert not _published(published.model_copy(update=change))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_picture_is_drawn_of_any_name_and_any_error(tmp_path: Path) -> None:
+    """matplotlib leaves names that begin with an underscore out of its legends, and has no axis up to infinity."""
+    errors = np.array([1e300, 1.5e300])
+    results = [
+        Result(
+            method=method, made="m", protocol=Protocol(benchmark="b", faces=2, points="p"),
+            score=score(errors, np.zeros(2)), names=["x", "y"], errors=errors.tolist(), yaw_deg=[0.0, 0.0],
+        )
+        for method in ("_theirs", "\N{CJK UNIFIED IDEOGRAPH-9854}", "$x$")
+    ]  # fmt: skip
+    draw_ced(results, tmp_path / "ced.png")
+    assert (tmp_path / "ced.png").stat().st_size > 10_000

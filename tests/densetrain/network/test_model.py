@@ -101,6 +101,7 @@ def test_sizes_that_a_network_cannot_see_are_said_at_once() -> None:
 
 
 OWN_NETWORK = """
+import torch
 from torch import nn
 
 def small(outputs):
@@ -108,6 +109,34 @@ def small(outputs):
 
 def nothing(outputs):
     return outputs
+
+def fixed(outputs):
+    return nn.Identity()
+
+def unfit(outputs):
+    raise KeyError("boo")
+
+class Failing(nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.last = nn.Linear(3, outputs)
+
+    def forward(self, pictures):
+        return {}["boo"]
+
+class Tied(nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+        self.last = nn.Linear(3, outputs)
+        self.drops = [share.item() for share in torch.linspace(0, 0.1, 3)]
+
+    def forward(self, pictures):
+        return self.last(self.second(self.first(pictures.mean((2, 3))).relu()))
+
+def lazy(outputs):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LazyLinear(outputs))
 """
 
 
@@ -126,9 +155,16 @@ def test_a_network_of_ones_own_runs_only_if_the_environment_names_it(
     monkeypatch.setenv("DENSETRAIN_BACKBONE", "densetrain_test_networks.small")
     net = LandmarkNet(settings, 5, 64).eval()
     assert net(torch.zeros(2, 3, 64, 64)).shape == (2, 5, 3)
-    assert same_net(net_of_weights(settings, 5, 64, net.state_dict()), net)
+    for name in ("small", "Tied", "lazy"):  # weights that two layers share, and shapes that the first run decides
+        monkeypatch.setenv("DENSETRAIN_BACKBONE", f"densetrain_test_networks.{name}")
+        own = ModelSettings(backbone=f"own:densetrain_test_networks.{name}", input_size=64)
+        trained = LandmarkNet(own, 5, 64).eval()
+        assert same_net(net_of_weights(own, 5, 64, trained.state_dict()), trained)
     for path, words in (
         ("densetrain_test_networks.nothing", "makes no torch.nn.Module"),
+        ("densetrain_test_networks.fixed", "has no parameters to train"),
+        ("densetrain_test_networks.unfit", "KeyError: 'boo'"),
+        ("densetrain_test_networks.Failing", "at 64 px: KeyError: 'boo'"),
         ("densetrain_test_networks.absent", "PYTHONPATH"),
         ("densetrain_no_such_module.x", "PYTHONPATH"),
     ):

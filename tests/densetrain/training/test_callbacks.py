@@ -40,7 +40,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     monkeypatch.setattr(LandmarkLoss, "forward", poisoned)
     monkeypatch.setattr(LandmarkModule, "cpu", put_away)
     monkeypatch.setattr("densetrain.training.module.LOOK_EVERY", 1)  # before a validation there are none, anyway
-    with pytest.raises(TrainingError, match="not finite in epoch 1, for 1 of 4 samples, the first SYNTH/"):
+    with pytest.raises(TrainingError, match="not finite in epoch 2, for 1 of 4 samples, the first SYNTH/"):
         fit([dataset], tiny("trainer.epochs=4"), tmp_path / "run")
     assert left
     assert not any(left), "of CUDA graphs, gradients cannot be looked at any more"
@@ -78,7 +78,7 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_one_before(
 def test_a_network_that_gives_no_numbers_is_not_kept(dataset: Path, tmp_path: Path) -> None:
     """One step an epoch, far too large: its loss was finite, what it left is not."""
     huge = ("optimiser.lr=1e30", "schedule.warmup_epochs=0", "data.batch_size=64")
-    with pytest.raises(TrainingError, match="not finite in epoch 0.*earlier checkpoints stay"):
+    with pytest.raises(TrainingError, match="not finite in epoch 1.*earlier checkpoints stay"):
         fit([dataset], tiny(*huge), tmp_path / "run")
     assert not (tmp_path / "run" / LAST).exists()
     assert not (tmp_path / "run" / BEST).exists()

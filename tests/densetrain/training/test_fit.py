@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from densegen.dataset.build import Plan, build, plan_build
 from densegen.dataset.shard_set import ShardSet, open_dataset
@@ -24,6 +25,7 @@ from densetrain.network.checkpoint import BEST, LAST, load_regressor, read_check
 from densetrain.network.description import CHECKPOINT_KEY, PROCESSES_KEY
 from densetrain.training.fit import fit, make_module
 from densetrain.training.module import LandmarkModule
+from densetrain.training.resume import SETTINGS_FILE
 from tests.densetrain.conftest import TINY, tiny
 
 
@@ -237,6 +239,12 @@ def test_a_checkpoint_of_another_index_or_version_is_refused(dataset: Path, run:
     torch.save(contents, tmp_path / "run" / LAST)
     with pytest.raises(FormatError, match="has checkpoint version 99, expected 1: update densetrain"):
         fit([dataset], tiny(), tmp_path / "run")
+    contents, longer = torch.load(run / LAST, weights_only=True), tiny("trainer.epochs=3")
+    (tmp_path / "run" / SETTINGS_FILE).write_text(yaml.safe_dump(longer.model_dump(mode="json")))
+    for key, value in (("optimizer_states", [{}]), ("lr_schedulers", None), ("state_dict", {})):
+        torch.save(contents | {key: value}, tmp_path / "run" / LAST)
+        with pytest.raises(FormatError, match="is not a checkpoint to go on from"):
+            fit([dataset], longer, tmp_path / "run")
     torch.save({"state_dict": {}}, tmp_path / "run" / LAST)
     with pytest.raises(FormatError, match="no checkpoint of densetrain"):
         read_checkpoint(tmp_path / "run" / LAST)
