@@ -45,6 +45,8 @@ __all__ = [
 ]
 
 TEMPORARY_SUFFIX = ".partial"
+LONGEST_NAME_BYTES = 230
+"""What a name of at most 255 bytes can have before the end that makes it temporary, and a film's ``.mp4``."""
 LOCK_NAME, SOFT_SUFFIX = ".lock", "-without-locks"
 SOFT_LOCK_NAME = f"{LOCK_NAME}{SOFT_SUFFIX}"
 LOCK_NAMES = {LOCK_NAME, SOFT_LOCK_NAME}
@@ -80,9 +82,11 @@ def replace_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
         with interrupt_ignored():
             for temporary, path in zip(temporaries, paths, strict=True):
                 temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(paths[0])  # a full disk does not say what it had no room for
         raise
 
 
@@ -121,8 +125,11 @@ def replace_into(folder: Path, first: str = "") -> Iterator[Path]:
 
 
 def _temporary_name(path: Path) -> Path:
+    name = path.name  # cut, if it would be too long with what is put behind it
+    while len(os.fsencode(name)) > LONGEST_NAME_BYTES:
+        name = name[:-1]
     # Drawn, not the process's number: machines that share a disk have the same numbers.
-    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    return path.with_name(f"{name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 
 def remove_leftovers(folder: Path, untouched_s: float = 0) -> None:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Literal
 
 from densegen.errors import ConfigurationError
 
 __all__ = ["check_output", "refuse_no_folder"]
 
 _KINDS = {
-    ".csv": (b"id,name,",),
+    ".csv": (b"id,name,region,vertex,uv_column,",),
     ".json": (b"densegen vertex index",),
-    ".npz": (b"id.npy", b"annotated_by.npy"),
+    ".npy": (b"\x93NUMPY",),
+    ".npz": (b"\x00id.npy", b"annotated_by.npy"),
     ".obj": (b"trimesh",),
     ".ply": (b"trimesh",),
     ".png": (b"\x89PNG",),
     ".safetensors": (b"densegen morphable model",),
-    ".yaml": (b"densegen ",),
-    ".yml": (b"densegen ",),
 }
 """What stands near the beginning of a file of each kind that densegen or densetrain wrote."""
 
 
+_FORMAT = re.compile(rb'^format: "?densegen ([a-z ]+?)"?\s*$', re.MULTILINE)
+"""What a YAML file of densegen's says that it is."""
+
 _WORDS = {".npz": "a NumPy archive", ".png": "a PNG", ".safetensors": "a safetensors file"}
+
+
+Format = Literal["vertex index", "candidates", "corrections", "manifest"]
 
 
 def refuse_no_folder(path: Path) -> None:
@@ -32,10 +39,11 @@ def refuse_no_folder(path: Path) -> None:
         raise ConfigurationError(f"{there} is not a folder: choose another one")
 
 
-def check_output(path: Path, *inputs: Path | None, kind: str | None = None) -> None:
+def check_output(path: Path, *inputs: Path | None, kind: str | None = None, holds: Format | None = None) -> None:
     """Refuse an output that would replace an input of the same command, or a file that densegen did not write.
 
     kind : the suffix that the output has to have, if it is one of a kind: ``.png``
+    holds : what is written, if that is YAML: a file of another of these is not replaced
 
     Raises :class:`ConfigurationError`.
     """
@@ -51,8 +59,10 @@ def check_output(path: Path, *inputs: Path | None, kind: str | None = None) -> N
         raise ConfigurationError(f"{path} is an input of this command: choose another file to write")
     with path.open("rb") as file:
         begin = file.read(8192)
-    markers = _KINDS.get(path.suffix.lower())
-    if markers is not None:
+    markers, found = _KINDS.get(path.suffix.lower()), _FORMAT.search(begin)
+    if found is not None or path.suffix.lower() in (".yaml", ".yml"):
+        ours = found is not None and found[1].decode() == (holds or found[1].decode())
+    elif markers is not None:
         ours = any(one in begin for one in markers)
     else:
         ours = not begin.strip(b"0123456789 \r\n\t-") or any(one in begin for kind in _KINDS.values() for one in kind)

@@ -25,6 +25,7 @@ Kind = TypeVar("Kind", bound="BaseModel")
 
 __all__ = [
     "MAX_YAML_BYTES",
+    "as_yaml",
     "first_problem",
     "parse_yaml",
     "read_archive",
@@ -213,6 +214,25 @@ _PLAIN = {
     "tuple_type": "expected a list",
 }
 """What pydantic says in Python's words."""
+
+
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7e]")
+
+
+def as_yaml(text: str, *, ascii_only: bool = False) -> str:
+    """JSON text that YAML can read, too: it may hold characters that YAML may not, and ``json.dumps`` escapes those
+    beyond 16 bits as two halves, which YAML refuses.
+
+    text : JSON with every character as it is, but control characters
+    ascii_only : escape all characters beyond ASCII; what JSON cannot escape in one piece is YAML alone then
+    """
+
+    def escaped(found: re.Match[str]) -> str:
+        number = ord(found[0])
+        return f"\\u{number:04x}" if number < 1 << 16 else f"\\U{number:08x}"
+
+    return (_NOT_ASCII if ascii_only else _NOT_IN_YAML).sub(escaped, text)
 
 
 def refuse_switch(kind: type[BaseModel], name: str, value: Any) -> Any:

@@ -68,6 +68,11 @@ def remember(model: Path | None, roots: dict[str, Path]) -> None:
 
     from densegen.files import write_text
 
+    for path in filter(None, (model, *roots.values())):
+        try:
+            str(path.resolve()).encode()
+        except UnicodeEncodeError as error:
+            raise ConfigurationError(f"{str(path)!a} is not UTF-8: rename it") from error
     contents = {
         "format": FORMAT,
         "model": str(model.resolve()) if model else None,

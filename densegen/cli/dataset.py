@@ -240,9 +240,11 @@ def synth(out: Path, samples: int, seed: int, write_manifest: bool, jobs: int) -
     writes   OUT/SYNTH/*.jpg and *.mat, model.safetensors, manifest.yaml
     example  densegen synth corpus --samples 1000 --manifest
     """
+    from densegen.synthetic.corpus import write_corpus_manifest
+
     _synthesise(out, samples, seed, jobs)
     if write_manifest:
-        _write_corpus_manifest(out, samples, seed)
+        write_corpus_manifest(out, samples, seed)
     say(f"{out}: {samples} portraits and model.safetensors")
 
 
@@ -281,20 +283,6 @@ def _synthesise(out: Path, samples: int, seed: int, jobs: int) -> None:
     with ProgressBar("drawing", "portraits") as bar, open_pool(jobs) as pool:
         bar.start(samples)
         write_corpus(out, samples, seed, pool, bar.advance)
-
-
-def _write_corpus_manifest(out: Path, samples: int, seed: int) -> None:
-    import yaml
-
-    from densegen.files import write_text
-    from densegen.sources.manifest import read_manifest
-    from densegen.synthetic.corpus import DRAWN, MANIFEST_NAME
-
-    demo = read_manifest("demo").model_dump(mode="json", exclude_unset=True)
-    del demo["synthetic"]  # the corpus is there: a build draws no other
-    demo["subsets"][0]["fits"] = samples
-    head = f"{DRAWN} --samples {samples} --seed {seed}'.\n"
-    write_text(out / MANIFEST_NAME, head + yaml.safe_dump(demo, sort_keys=False, allow_unicode=True))
 
 
 def _describe_plan(plan: Plan) -> None:

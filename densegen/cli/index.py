@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from densegen.cli.index_making import MODEL, PATH, correct, describe, make, merge, sample, suggest
-from densegen.console import ProgressBar, say
+from densegen.console import ProgressBar, refuse_unread, say
 from densegen.outputs import check_output
 
 if TYPE_CHECKING:
@@ -173,9 +173,14 @@ def import_file(
     from densegen.index.formats.numbers import Numbering
     from densegen.index.vertex_index import write_index
 
-    check_output(out, source, ibug68, model_path)
-    counted = cast(Numbering | None, numbering)
-    made = import_index(source, read_model(model_path), name, numbering=counted, ibug68=ibug68)
+    check_output(out, source, ibug68, model_path, holds="vertex index")
+    suffix = source.suffix.lower()
+    unread = {".json": ("name", "numbering", "ibug68")}.get(suffix, () if suffix == ".txt" else ("numbering",))
+    refuse_unread((*unread, *(("ibug68",) if suffix in (".csv", ".npz") else ())), f"{suffix} files")
+    counted, model = cast(Numbering | None, numbering), read_model(model_path)
+    made = import_index(source, model, name, numbering=counted, ibug68=ibug68)
+    if made.topology == model.topology:
+        made.resolve(model)  # its numbers belong to the model
     write_index(made, out)
     say(f"{out}: {describe(made)}")
 
@@ -243,6 +248,8 @@ def edit_index(
     model = read_model(model_path)
     std = coefficient_spread(fits, model) if fits else np.concatenate([model.shape_std, model.expression_std])
     faces = SampleFaces(model, std, fits)
+    if corrections.is_dir():
+        raise click.UsageError(f"--corrections {corrections} is a folder: name a file")
     busy = f"another page edits {corrections}: close it, or choose another --corrections"
     with only_one(corrections.resolve().parent, busy, name=f".{corrections.name}.lock"):
         session = EditSession.open(_read_index(path), model, corrections)

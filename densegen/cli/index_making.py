@@ -42,7 +42,7 @@ def sample(out: Path, model_path: Path, seeds: str, rounds: int) -> None:
     from densegen.face.model_file import read_model
     from densegen.index.candidates import sample_candidates, write_candidates
 
-    check_output(out, model_path)
+    check_output(out, model_path, holds="candidates")
     candidates = sample_candidates(read_model(model_path), tuple(seeds.split(",")), rounds)
     write_candidates(candidates, out)
     say(f"{out}: {' -> '.join(map(str, candidates.counts))} points")
@@ -57,7 +57,7 @@ def sample(out: Path, model_path: Path, seeds: str, rounds: int) -> None:
     type=click.IntRange(68),
     help="landmarks that there shall be [default: as many as densegen's own index has]",
 )
-@click.option("--spacing", type=click.FloatRange(0), default=9.0, show_default=True, help="mm between candidates")
+@click.option("--spacing", type=click.FloatRange(0, 1000), default=9.0, show_default=True, help="mm between candidates")
 @click.option("--weight", "weights", multiple=True, metavar="REGION=FACTOR", help="of a region's gaps; may be repeated "
               "[default: lid 1.5, eye 1.3, lip-outer and lip-inner 1.7, brow 1.4, nose 1.3]")  # fmt: skip
 @click.option("--name", default="my-landmarks", show_default=True, help="of the index")
@@ -86,7 +86,7 @@ def suggest(
     from densegen.index.suggestions import MOVING, suggest_corrections
     from densegen.index.vertex_index import read_index
 
-    check_output(out, candidates, model_path)
+    check_output(out, candidates, model_path, holds="corrections")
     count = count or len(read_index())
     chosen = _parse_weights(weights) if weights else MOVING
     made = suggest_corrections(
@@ -137,7 +137,7 @@ def make(out: Path, model_path: Path, corrections: Path | None, name: str | None
     from densegen.index.corrections import read_corrections
     from densegen.index.vertex_index import write_index
 
-    check_output(out, corrections, model_path)
+    check_output(out, corrections, model_path, holds="vertex index")
     model = read_model(model_path)
     chosen = read_corrections(corrections or find_data_file(DEFAULT_CORRECTIONS))
     made = apply(sample_candidates(model, tuple(SEEDS)), chosen, model)
@@ -166,7 +166,7 @@ def correct(base: Path, corrections: Path, out: Path, model_path: Path) -> None:
     from densegen.index.corrections import read_base, read_corrections
     from densegen.index.vertex_index import write_index
 
-    check_output(out, base, corrections, model_path)
+    check_output(out, base, corrections, model_path, holds="vertex index")
     made = apply(read_base(base), read_corrections(corrections), read_model(model_path))
     write_index(made, out)
     say(f"{out}: {describe(made)}")
@@ -192,7 +192,7 @@ def merge(base: Path, first: Path, second: Path, out: Path, model_path: Path, pr
     from densegen.index.corrections import format_corrections, read_base, read_corrections
     from densegen.index.merging import find_conflicts, merge_corrections
 
-    check_output(out, base, first, second, model_path)
+    check_output(out, base, first, second, model_path, holds="corrections")
     one, other = read_corrections(first), read_corrections(second)
     preferred = {"first": one, "second": other}.get(prefer or "")
     merged = merge_corrections(read_base(base), one, other, read_model(model_path), prefer=preferred)

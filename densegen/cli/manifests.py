@@ -55,7 +55,7 @@ def init_manifest(folder: Path, out: Path | None, name: str | None) -> None:
     from densegen.sources.manifest_init import manifest_of_folder, manifest_text, write_manifest
 
     path = out or folder / "manifest.yaml"
-    check_output(path)
+    check_output(path, holds="manifest")
     found = manifest_of_folder(folder, name)
     if path.exists() and path.read_bytes() != manifest_text(found.manifest).encode():
         raise ConfigurationError(f"{path} exists and says something else: move it away, or choose another --out")

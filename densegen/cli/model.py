@@ -44,6 +44,7 @@ def build_model(raw: Path, out: Path) -> None:
     with ProgressBar("assembling", "files") as bar:
         bar.start(len(RAW_FILES))
         assembled = assemble_model(raw, bar.advance)
+    assert len(assembled.mirror)  # which a UV layout has not that is not symmetric: then nothing is written
     write_model(assembled, out)
     _describe(assembled)
 
@@ -65,6 +66,7 @@ def convert_model_file(bfm: Path, uv_path: Path, out: Path) -> None:
 
     check_output(out, bfm, uv_path, kind=".safetensors")
     converted = convert_model(bfm, uv_path)
+    assert len(converted.mirror)
     write_model(converted, out)
     _describe(converted)
 
@@ -87,7 +89,8 @@ def model_info(path: Path) -> None:
 def _describe(model: MorphableModel) -> None:
     import numpy as np
 
-    from densegen.face.morphable_model import count_words
+    from densegen.face.morphable_model import BASEL_VERTICES, count_words
+    from densegen.index.vertex_index import read_index
 
     # Half the way to the mirror image is the way to the symmetric face between them; where x = 0 lies is no matter.
     half_way = (model.mean[model.mirror] * [-1, 1, 1] - model.mean) / 2
@@ -111,3 +114,9 @@ def _describe(model: MorphableModel) -> None:
     }
     for name, value in rows.items():
         say(f"{name:22} {value}")
+    if model.vertex_count == BASEL_VERTICES and model.topology != read_index().topology:
+        say(
+            "note: its triangles or its UV are not those that densegen's own index was made on: is the UV map upside "
+            "down, or from elsewhere?",
+            err=True,
+        )

@@ -35,7 +35,7 @@ from densegen.sources.fit_list import FitEntry
 
 __all__ = ["BuildFolder"]
 
-PROGRESS_FOLDER = ".progress"
+PROGRESS_FOLDER, CONFIGURATION_NAME = ".progress", "configuration.json"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class BuildFolder:
         if self.path.exists() and not self.path.is_dir():
             raise BuildError(f"{self.path} is not a folder: choose another one")
         names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
-        if names - LOCK_NAMES and not names & {MANIFEST_NAME, PROGRESS_FOLDER}:
+        begun = names <= {PROGRESS_FOLDER, *LOCK_NAMES} or (self._progress / CONFIGURATION_NAME).is_file()
+        if names - LOCK_NAMES and not (begun or MANIFEST_NAME in names):
             raise BuildError(f"{self.path} is not empty and holds no build (found {min(names)}): choose another folder")
 
     @contextmanager
@@ -77,7 +78,7 @@ class BuildFolder:
         with self._disk_errors(), only_one(self.path, busy):
             self.check(configuration)
             self._progress.mkdir(exist_ok=True)
-            write_text(self._progress / "configuration.json", configuration.as_text())
+            write_text(self._progress / CONFIGURATION_NAME, configuration.as_text())
             if (self.path / MANIFEST_NAME).is_file():
                 # Finished: built again on top of what is intact. Records there are newer than the manifest.
                 for record in read_dataset_manifest(self.path).shards:
@@ -126,7 +127,7 @@ class BuildFolder:
 
     def _configuration(self) -> str | None:
         """The configuration of the build that is there, as text; None if there is none."""
-        kept = self._progress / "configuration.json"
+        kept = self._progress / CONFIGURATION_NAME
         if (self.path / MANIFEST_NAME).is_file():
             return read_dataset_manifest(self.path).configuration.as_text()
         return kept.read_text(encoding="utf-8", errors="replace") if kept.is_file() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,7 +81,8 @@ def draw_sample(folder: Path, sample_id: str, path: Path, model: MorphableModel 
         axes.set_title(title, fontsize=9)
         axes.set_axis_off()
     figure.suptitle(about, fontsize=10)
-    with replace_file(path) as temporary:
+    with replace_file(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box is drawn
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
 
 

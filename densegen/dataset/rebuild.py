@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,12 +18,13 @@ from densegen.dataset.shards import ShardReader
 from densegen.errors import ConfigurationError, FormatError
 from densegen.face.components import combine
 from densegen.face.morphable_model import MorphableModel
-from densegen.files import replace_file
+from densegen.files import write_bytes
 from densegen.geometry.crop import Crop
 from densegen.geometry.flip import flip_position_map
 from densegen.geometry.pose import pose_vertices
 from densegen.geometry.position_map import UvTable, make_uv_table
 from densegen.geometry.surface import used_vertices
+from densegen.outputs import check_output
 from densegen.sources.fits import Fit
 
 __all__ = ["MapRenderer", "StoredFit", "check_model", "stored_fit", "write_position_maps"]
@@ -134,11 +136,10 @@ def write_position_maps(
                 made = renderer.render([stored_fit(shard, row) for row in batch])
                 for row, (position_map, valid) in zip(batch, made, strict=True):
                     position_map[~valid] = np.nan
-                    with (
-                        replace_file(out / f"{shard.sample_ids[row]}.npy") as temporary,
-                        temporary.open("wb") as file,
-                    ):
-                        np.save(file, position_map, allow_pickle=False)
+                    target, file = out / f"{shard.sample_ids[row]}.npy", io.BytesIO()
+                    check_output(target)
+                    np.save(file, position_map, allow_pickle=False)
+                    write_bytes(target, file.getvalue())
                     count += 1
                     advance(1)
     return count

@@ -42,7 +42,7 @@ def serve(
             probe.bind((host, port))
         except OSError as error:
             raise ConfigurationError(
-                f"cannot listen at {host}:{port}: {error.strerror}: choose another --port"
+                f"cannot listen at {host}:{port}: {error.strerror}: choose another --port or --host"
             ) from error
     page = open_page(session, host, port, faces)
     say(f"The page is at http://{host}:{port} - Ctrl-C ends it; what is not saved stays in {session.unsaved_path}")

@@ -220,11 +220,13 @@ class EditSession:
         start = self.kept
         if start is None or compare_versions(start.index_version, self.base.version) <= 0:
             version = _next_version(self.base.version, moved=bool(removed or moved or added))
+            earlier = () if start is None else start.changelog
+            lines = tuple(line for line in earlier if line not in self.base.changelog)
             start = Corrections(
                 index_name=self.base.name,
                 index_version=version,
-                description=self.base.description,
-                changelog=(f"{version}: corrected by hand",),
+                description=(start and start.description) or self.base.description,
+                changelog=(*lines, f"{version}: corrected by hand"),
                 count=len(self.names()),
             )
         return start.model_copy(

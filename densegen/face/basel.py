@@ -76,6 +76,8 @@ def assemble_model(folder: Path, read: Callable[[int], object] = lambda files: N
         morphable = load("01_MorphableModel.mat", "shapeMU", "shapePC", "shapeEV")
         expression = load("Model_Expression.mat", "mu_exp", "w_exp", "sigma_exp")
         trim = _zero_based(info["trimIndex"]).ravel()
+        if (np.diff(trim) <= 0).any():
+            raise FormatError("model_info.mat's trimIndex does not count upwards: another file, or its rows are mixed")
         _expect_vertices("model_info.mat's trimIndex", trim.size, BASEL_VERTICES)
         _expect_vertices("01_MorphableModel.mat", len(morphable["shapeMU"]) // 3, BASEL_RAW_VERTICES)
         _expect_vertices("Model_Expression.mat", len(expression["w_exp"]) // 3, BASEL_VERTICES)
@@ -101,7 +103,7 @@ def convert_model(path: Path, uv_path: Path) -> MorphableModel:
     """
     for file in (path, uv_path):
         if not file.is_file():
-            raise ConfigurationError(f"{file} does not exist")
+            raise ConfigurationError(f"{file} is a folder" if file.is_dir() else f"{file} does not exist")
     with _fitting(path.name):
         model = _load(path, "model")["model"]
         names = ("shapeMU", "shapePC", "shapeEV", "expMU", "expPC", "expEV", "tri", "tri_mouth", "kpt_ind")
@@ -191,6 +193,8 @@ def _zero_based(indices: npt.NDArray[Any]) -> Int32:
 
 def _triangles(columns: npt.NDArray[Any]) -> Int32:
     """(3, F) 1-based, any number type -> (F, 3) int32, 0-based."""
+    if columns.ndim != 2 or len(columns) != 3:
+        raise ValueError(f"triangles have the shape {columns.shape}, expected (3, F)")
     return np.ascontiguousarray(_zero_based(columns).T)
 
 
@@ -206,7 +210,8 @@ def _mended_mouth(columns: npt.NDArray[Any]) -> Int32:
 
 def _per_vertex(columns: npt.NDArray[Any]) -> Float32:
     """(3 V, K) with x, y, z interleaved -> (K, V, 3) float32, a view where it can be one."""
-    return np.asarray(columns, np.float32).T.reshape(columns.shape[1], -1, 3)
+    with np.errstate(over="ignore"):  # infinity is refused with what is not finite
+        return np.asarray(columns, np.float32).T.reshape(columns.shape[1], -1, 3)
 
 
 def _uv(contents: dict[str, Any], name: str, trim: Int32 | None) -> Float64:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -109,7 +108,7 @@ def _copy(source: Path, target: Path) -> None:
     if not source.exists():
         return
     with replace_file(target) as temporary:
-        shutil.copyfile(source, temporary)
+        temporary.write_bytes(source.read_bytes())
 
 
 def check_output_folder(out: Path, tasks: Sequence[FaceTask]) -> None:

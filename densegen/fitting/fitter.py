@@ -92,13 +92,16 @@ class Fitter:
         """The fit of one face, or why there is none."""
         try:
             earlier = None if task.earlier is None else read_fit(task.earlier)
-            if earlier is not None and (found := len(earlier.shape) + len(earlier.expression)) != len(
-                self.solver.prior.std
-            ):
+            mine = (self.shapes, len(self.solver.prior.std) - self.shapes)
+            if earlier is not None and (found := (len(earlier.shape), len(earlier.expression))) != mine:
                 raise SampleError(
-                    "component-count", f"{task.name} has {found} coefficients, the model {len(self.solver.prior.std)}"
+                    "component-count",
+                    f"{task.name} has {found[0]} shape and {found[1]} expression coefficients, the model {mine[0]} and "
+                    f"{mine[1]}",
                 )
             if task.points is None:
+                if not task.image.is_file():
+                    raise SampleError("image-missing", f"{task.image.name} is not there")
                 return FitOutcome(task), earlier
             height, width = read_photograph(task.image).shape[:2]
             outcome, fit = self._fit(task, task.points, height, earlier)

@@ -17,11 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from densegen.errors import ConfigurationError, did_you_mean
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import MIDLINE, region_of
-from densegen.ibug68 import AFLW21, KEYPOINT_MIRROR, KEYPOINTS, NAMES, REGIONS_OF_KEYPOINTS
+from densegen.ibug68 import AFLW21, KEYPOINT_MIRROR, KEYPOINTS, NAMES, REGIONS_OF_KEYPOINTS, ids_of
 from densegen.index.candidates import Candidates, Position, read_candidates
 from densegen.index.half_plane import FacePlane
 from densegen.index.landmark import (
     Landmark,
+    Line,
+    Subset,
+    Version,
     name_on,
     origin_of_keypoint,
     origin_of_person,
@@ -29,7 +32,7 @@ from densegen.index.landmark import (
     without_side,
 )
 from densegen.index.vertex_index import VertexIndex, compare_versions, read_index
-from densegen.records import read_validated, read_yaml
+from densegen.records import as_yaml, read_validated, read_yaml
 
 __all__ = [
     "Addition",
@@ -85,8 +88,8 @@ class Corrections(_Settings):
 
     format: Literal["densegen corrections"] = "densegen corrections"
     format_version: Literal[1] = 1
-    index_name: str
-    index_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    index_name: Line
+    index_version: Version
     description: str = ""
     changelog: tuple[str, ...] = ()
     count: Annotated[int, Field(ge=KEYPOINTS)]
@@ -136,7 +139,25 @@ def correct(base: Candidates | VertexIndex, corrections: Corrections, model: Mor
         description, changelog = corrections.description or base.description, base.changelog
     else:
         description, changelog = corrections.description, ()
-    return _finish(drafts, corrections, description, changelog + corrections.changelog, plane)
+    made = _finish(drafts, corrections, description, changelog + corrections.changelog, plane)
+    return _with_subsets_of(base, made) if isinstance(base, VertexIndex) else made
+
+
+def _with_subsets_of(base: VertexIndex, made: VertexIndex) -> VertexIndex:
+    """The index with the further subsets that its base has, of the same landmarks."""
+    row_of = {landmark.name: landmark.id for landmark in made.landmarks}
+    further: dict[str, Subset] = {}
+    for name, points in base.subsets.items():
+        names = [tuple(base.landmarks[row].name for row in ids_of(point)) for point in points]
+        if gone := [one for of_point in names for one in of_point if one not in row_of]:
+            raise ConfigurationError(
+                f"the subset {name} holds {gone[0]}, which is gone: take it out of the subset first"
+            )
+        rows = [tuple(row_of[one] for one in of_point) for of_point in names]
+        further[name] = tuple(
+            ids[0] if isinstance(point, int) else ids for ids, point in zip(rows, points, strict=True)
+        )
+    return made.model_copy(update={"subsets": made.subsets | further})
 
 
 def count_landmarks(base: Candidates | VertexIndex, corrections: Corrections, model: MorphableModel) -> int:
@@ -203,6 +224,13 @@ def drafts_of_index(index: VertexIndex, model: MorphableModel) -> dict[str, Draf
             f"{index.name} names no vertices of {model.name}: only an index made on it is corrected"
         )
     index.resolve(model)  # its vertices are the model's
+    for landmark in index.landmarks:
+        partner = None if landmark.mirror is None else index.landmarks[landmark.mirror].vertex
+        if None not in (landmark.vertex, partner) and model.mirror[landmark.vertex] != partner:
+            raise ConfigurationError(
+                f"{landmark.name} is vertex {landmark.vertex}, and its mirror partner is not the mirrored one, "
+                f"{model.mirror[landmark.vertex]}: it cannot be corrected"
+            )
     return _drafts_of_landmarks(index, lambda landmark: landmark.vertex)
 
 
@@ -228,6 +256,8 @@ def _drafts_of_landmarks(index: VertexIndex, vertex_of: Callable[[Landmark], int
         vertex = vertex_of(landmark)
         assert vertex is not None  # checked above
         drafts[name] = Draft(name, vertex, landmark.origin)
+    if [one.origin for one in index.landmarks[:KEYPOINTS]] != [origin_of_keypoint(k) for k in range(KEYPOINTS)]:
+        raise ConfigurationError(f"the first {KEYPOINTS} landmarks of {index.name} are not the iBUG 68, in their order")
     return drafts
 
 
@@ -331,8 +361,8 @@ def format_corrections(corrections: Corrections) -> str:
     """The text of a corrections file, one entry a line."""
     content = corrections.model_dump(mode="json", exclude_defaults=False)
     lists = {what: content.pop(what) for what in ("remove", "move", "add")}
-    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in content.items()]
+    lines = [f"{key}: {as_yaml(json.dumps(value, ensure_ascii=False))}" for key, value in content.items()]
     for what, entries in lists.items():
         lines.append(f"{what}:" if entries else f"{what}: []")
-        lines += [f"  - {json.dumps(entry, ensure_ascii=False)}" for entry in entries]
+        lines += [f"  - {as_yaml(json.dumps(entry, ensure_ascii=False))}" for entry in entries]
     return "\n".join(lines) + "\n"

@@ -12,8 +12,10 @@ from densegen.face.regions import MIDLINE, REGIONS
 __all__ = [
     "KnownPoint",
     "Landmark",
+    "Line",
     "Side",
     "Subset",
+    "Version",
     "name_on",
     "origin_of_keypoint",
     "origin_of_person",
@@ -22,6 +24,8 @@ __all__ = [
     "without_side",
 ]
 
+Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
+Version = Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")]
 Pixel = Annotated[float, Field(ge=0, le=UV_SIZE - 1)]
 Vertex = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -130,6 +130,8 @@ def recovery_error(
     std : (Ks + Ke,) standard deviations of the raw coefficients; 0 holds a component still
     """
     moving = np.flatnonzero(std)
+    if not moving.size:
+        return 0.0
     basis = model.basis[:-1].reshape(len(std), -1, 3)[moving]
     scale = np.asarray(std, np.float64)[moving] * model.unit_mm
     seen, whole = _components_at(landmarks, basis, scale), _components_at(surface, basis, scale)

@@ -41,11 +41,15 @@ def suggest_corrections(
     face whose distance to the nearest landmark, times its region's weight, is the largest (farthest-point sampling,
     Gonzalez 1985), and at least half of ``spacing_mm`` and 2.5 pixels of the UV map from every other.
 
-    Raises :class:`ConfigurationError` if the face has no room for so many.
+    Raises :class:`ConfigurationError` if the face has no room for so many, or more candidates are left.
     """
     plane = FacePlane(model)
     taken = _Taken(plane)
     removed = _thin(drafts_of_candidates(candidates, plane), taken, spacing_mm)
+    if len(taken) > count:
+        raise ConfigurationError(
+            f"{len(taken)} landmarks are left at a spacing of {spacing_mm:g} mm, not {count}: make the spacing larger"
+        )
     added = _fill(taken, count, spacing_mm / 2, weights)
     return Corrections(
         index_name=name,
@@ -88,7 +92,7 @@ def _thin(drafts: dict[str, Draft], taken: _Taken, spacing_mm: float) -> tuple[R
     removed = []
     for name, draft in drafts.items():
         distance, whose = taken.nearest(draft.half)
-        if distance < spacing_mm:
+        if distance < spacing_mm or distance == 0:
             removed.append(Removal(name=name, reason=f"{distance:.1f} mm from {whose}"))
         else:
             taken.take(draft.half, name)

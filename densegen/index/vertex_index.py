@@ -24,10 +24,10 @@ from densegen.errors import ConfigurationError, FormatError
 from densegen.face.regions import on_face
 from densegen.files import find_data_file, read_bytes, write_text
 from densegen.geometry.surface import SurfacePoints, UvMesh, locate
-from densegen.geometry.uv import mirror_pixels
+from densegen.geometry.uv import mirror_pixels, uv_pixels
 from densegen.ibug68 import KEYPOINTS, ids_of
-from densegen.index.landmark import KnownPoint, Landmark, Subset
-from densegen.records import MAX_YAML_BYTES, first_problem, parse_yaml
+from densegen.index.landmark import KnownPoint, Landmark, Line, Subset, Version
+from densegen.records import MAX_YAML_BYTES, as_yaml, first_problem, parse_yaml
 
 __all__ = [
     "INDEX_FORMAT_VERSION",
@@ -40,6 +40,9 @@ __all__ = [
 ]
 
 INDEX_FORMAT_VERSION = 1
+
+SAME_PLACE_PX = 0.02
+"""A landmark's vertex, or its point of a triangle, lies where its ``uv`` says, but for rounding."""
 
 SUBSET_SIZES = {"ibug68": KEYPOINTS, "aflw21": 21}
 
@@ -62,8 +65,8 @@ class VertexIndex(BaseModel):
 
     format: Literal["densegen vertex index"] = "densegen vertex index"
     format_version: Literal[1] = 1
-    name: str
-    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    name: Line
+    version: Version
     description: str = ""
     uv_layout: str
     topology: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
@@ -135,8 +138,8 @@ class VertexIndex(BaseModel):
         vertices = [landmark.vertex for landmark in self.landmarks if landmark.vertex is not None]
         if len(vertices) < len(self):
             raise ConfigurationError(
-                f"{len(self) - len(vertices)} landmarks of {self.name} lie between vertices: export the index "
-                "without --whole-mesh, as .csv, .npz, .json, .ply or .obj"
+                f"{len(self) - len(vertices)} landmarks of {self.name} lie between vertices: export it as .csv, .npz, "
+                ".json, or as the mesh of its landmarks (.ply, .obj)"
             )
         return vertices
 
@@ -167,7 +170,20 @@ class VertexIndex(BaseModel):
         Raises :class:`ConfigurationError` if the UV layouts differ or a landmark lies outside the mesh.
         """
         self._check_layout(mesh)
-        return self._place(mesh, self.landmarks, self.uv, Landmark.surface_point)
+        points = self._place(mesh, self.landmarks, self.uv, Landmark.surface_point)
+        if mesh.topology == self.topology:
+            places = (points.weights[..., None] * uv_pixels(mesh.uv)[points.vertices]).sum(axis=1)
+            if (apart := np.abs(places - self.uv).max(axis=1)).max() > SAME_PLACE_PX:
+                stray = int(np.argmax(apart))
+                raise ConfigurationError(
+                    f"{self.landmarks[stray].name} of {self.name} names {self._known_words(stray)}, which lies "
+                    f"{apart[stray]:.2f} pixels of the UV map from its uv"
+                )
+        return points
+
+    def _known_words(self, row: int) -> str:
+        landmark = self.landmarks[row]
+        return f"the vertex {landmark.vertex}" if landmark.vertex is not None else f"the triangle {landmark.triangle}"
 
     def resolve_mirrored(self, mesh: UvMesh) -> SurfacePoints:
         """The surface points that become the landmarks when the face is mirrored.
@@ -306,7 +322,7 @@ def format_index(index: VertexIndex) -> str:
     lines = [yaml.safe_dump(content, sort_keys=False, width=100).rstrip(), "landmarks:"]
     for landmark in landmarks:
         known = {key: value for key, value in landmark.items() if key not in ("triangle", "weights") or value}
-        lines.append(f"  - {json.dumps(known)}")
+        lines.append(f"  - {as_yaml(json.dumps(known, ensure_ascii=False), ascii_only=True)}")
     lines.append("subsets:" if subsets else "subsets: {}")
     lines += [f"  {name}: {json.dumps(ids)}" for name, ids in subsets.items()]
     return "\n".join(lines) + "\n"

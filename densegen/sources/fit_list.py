@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -51,12 +52,17 @@ def list_fits(manifest: Manifest, root: Path, flip: FlipPolicy) -> list[FitEntry
     if not root.is_dir():
         raise ConfigurationError(f"the root {root} is not a folder: give the dataset's with --root")
     entries: list[FitEntry] = []
+    subset_of: dict[str, str] = {}  # by the folder that it is, whatever links lead there
     for subset in manifest.subsets:
         folders = [(subset.directory, False)]
         if flip == "shipped" and subset.shipped_flips:
             folders.append((subset.shipped_flips, True))
         for folder, flipped in folders:
             found = _list_folder(manifest, subset, root, folder, flipped)
+            for place in {entry.fit.parent for entry in found}:
+                other = subset_of.setdefault(os.path.realpath(place), f"{subset.name}'s {place}")
+                if other != f"{subset.name}'s {place}":
+                    raise ConfigurationError(f"{other} and {subset.name}'s {place} are one folder: keep one of them")
             if flipped and not found and any(entry.group.startswith(f"{subset.name}/") for entry in entries):
                 raise ConfigurationError(
                     f"{root / folder} holds no fit, but {subset.directory} does: use --flip mirror"
@@ -96,7 +102,7 @@ def _entries_of(
         if suffix != ".mat" or file.startswith("."):
             continue
         image = find_image(stem, pictures, images)
-        _check_name(stem, here)
+        _check_name(str(below / stem), root / name)
         match = pattern.search(stem)
         if match is None or match.group(1) is None:
             raise ConfigurationError(f"{here / file}: the pattern {subset.group!r} names no source photograph")
@@ -136,6 +142,8 @@ def _check_name(stem: str, folder: Path) -> None:
         stem.encode()
     except UnicodeEncodeError as error:
         raise ConfigurationError(f"{folder} holds a file whose name is not UTF-8: {stem!a}: rename it") from error
+    if not stem.isprintable():
+        raise ConfigurationError(f"{folder} holds a file whose name has a line break or the like: {stem!a}: rename it")
     if not stays_below(stem):
         raise ConfigurationError(f"{folder} holds a file whose name is a path elsewhere: {stem!r}: rename it")
     if stem.endswith(MIRROR_SUFFIX):

@@ -41,6 +41,12 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _below_root(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the path {value!a} is not UTF-8") from error
+    if "\\" in value:
+        raise ValueError(f"the path {value!r} has a backslash: write / between folders")
     if not stays_below(value):
         raise ValueError(f"the path {value!r} leaves the root: give one below it")
     return value

@@ -63,7 +63,7 @@ def manifest_of_folder(folder: Path, name: str | None = None) -> FoundManifest:
             pictures[place] = images
     if not fits:
         raise ConfigurationError(f"{folder} holds no fit (*.mat), neither do the folders in it")
-    title = name or folder.resolve().name
+    title = (name or folder.resolve().name).encode("utf-8", "replace").decode()
     flipped = {flip: place for place in fits if place.name and (flip := _flip_of(place)) in fits}
     many = len(fits) - len(flipped) > MOST_SUBSETS
     if many and flipped:

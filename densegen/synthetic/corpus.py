@@ -14,7 +14,7 @@ from densegen.arrays import Float32, Image
 from densegen.errors import BuildError, ConfigurationError
 from densegen.executors import INLINE, Pool
 from densegen.face.model_file import read_model, write_model
-from densegen.files import LOCK_NAMES, is_leftover, only_one, remove_leftovers, write_bytes
+from densegen.files import LOCK_NAMES, is_leftover, only_one, remove_leftovers, write_bytes, write_text
 from densegen.geometry.pose import pose_vertices
 from densegen.outputs import refuse_no_folder
 from densegen.sources.fits import Fit, complete_fit, fit_bytes
@@ -29,9 +29,11 @@ __all__ = [
     "POSES_PER_PERSON",
     "SUBSET",
     "check_corpus_folder",
+    "corpus_manifest",
     "make_portrait",
     "random_pose",
     "write_corpus",
+    "write_corpus_manifest",
 ]
 
 SUBSET = "SYNTH"
@@ -119,11 +121,34 @@ def check_corpus_folder(out: Path, samples: int) -> None:
     if (out / MODEL_NAME).is_file() and read_model(out / MODEL_NAME).fingerprint != face_model().fingerprint:
         raise ConfigurationError(f"{out / MODEL_NAME} is another model than the procedural face: choose another folder")
     manifest = out / MANIFEST_NAME
-    if manifest.is_file() and not manifest.read_bytes().startswith(DRAWN.encode()):
-        raise ConfigurationError(f"{manifest} is not of a drawn corpus: choose another folder")
+    if manifest.is_file():
+        text = manifest.read_text(encoding="utf-8", errors="replace")
+        if not text.startswith(DRAWN):
+            raise ConfigurationError(f"{manifest} is not of a drawn corpus: choose another folder")
+        drawn = re.match(rf"{re.escape(DRAWN)} --samples (\d{{1,9}}) --seed (\d{{1,19}})'\.\n", text)
+        if drawn is None or text != corpus_manifest(int(drawn[1]), int(drawn[2])):
+            raise ConfigurationError(f"{manifest} was edited: move it away, or choose another folder")
     portraits = [path for path in (out / SUBSET).iterdir() if not is_leftover(path)] if (out / SUBSET).is_dir() else []
     if len(portraits) > 2 * samples or any(not _is_portrait(path, samples) for path in portraits):
         raise ConfigurationError(f"{out / SUBSET} holds other files than {samples} portraits: choose another folder")
+
+
+def corpus_manifest(samples: int, seed: int) -> str:
+    """The text of the manifest of a drawn corpus."""
+    import yaml
+
+    from densegen.sources.manifest import read_manifest
+
+    demo = read_manifest("demo").model_dump(mode="json", exclude_unset=True)
+    del demo["synthetic"]  # the corpus is there: a build draws no other
+    demo["subsets"][0]["fits"] = samples
+    head = f"{DRAWN} --samples {samples} --seed {seed}'.\n"
+    return head + yaml.safe_dump(demo, sort_keys=False, allow_unicode=True)
+
+
+def write_corpus_manifest(out: Path, samples: int, seed: int) -> None:
+    """Write :func:`corpus_manifest` beside a corpus."""
+    write_text(out / MANIFEST_NAME, corpus_manifest(samples, seed))
 
 
 def _is_portrait(path: Path, samples: int) -> bool:

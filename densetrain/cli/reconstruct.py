@@ -13,7 +13,7 @@ from densegen.console import refuse_unread, say
 from densegen.outputs import refuse_no_folder
 from densegen.remembered import model_option
 from densetrain.choices import DetectorName, Reconstructed
-from densetrain.cli.use import refuse_idle
+from densetrain.cli.use import refuse_idle, unwritable_is_said
 
 if TYPE_CHECKING:
     from densegen.arrays import Float64, Image
@@ -94,7 +94,8 @@ def reconstruct(
     failed = []
     for path in inputs:
         try:
-            job.run(path)
+            with unwritable_is_said():
+                job.run(path)
         except (SampleError, FormatError, ConfigurationError) as error:
             # What video alone needs does not keep the photographs beside it from having their results.
             if isinstance(error, ConfigurationError) and path.suffix.lower() not in VIDEO_SUFFIXES:

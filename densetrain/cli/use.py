@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from densetrain.prediction.boxes import Boxes
 
 
-__all__ = ["annotate", "export", "predict", "refuse_idle"]
+__all__ = ["annotate", "export", "predict", "refuse_idle", "unwritable_is_said"]
 
 PATH = click.Path(path_type=Path)
 
@@ -91,7 +94,8 @@ def predict(
     failed = []
     for path in inputs:
         try:
-            job.run(path)
+            with unwritable_is_said():
+                job.run(path)
         except (FormatError, ConfigurationError) as error:
             # What video alone needs does not keep the photographs beside it from having their results.
             of_call = isinstance(error, ConfigurationError)
@@ -120,6 +124,21 @@ class _Asked:
     prior_path: Path | None
     smooth: bool
     limit: int | None
+
+
+@contextmanager
+def unwritable_is_said() -> Iterator[None]:
+    """Say as a :class:`FormatError` what keeps the results of one input from being written, and not those of others: a
+    name that is too long, a folder in the way.
+    """
+    from densegen.errors import FormatError
+
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.EISDIR):
+            raise
+        raise FormatError(f"{error.filename} cannot be written: {error.strerror}") from error
 
 
 def refuse_idle(box: tuple[float, float, float, float] | None, boxes_file: Path | None, *, filming: bool) -> None:
@@ -246,7 +265,7 @@ def annotate(
     """
     from densegen.errors import FormatError
     from densegen.face.model_file import read_model
-    from densegen.files import write_bytes
+    from densegen.files import replace_file
     from densegen.sources.manifest_init import fits_below
     from densetrain.network.regressor import open_regressor
     from densetrain.prediction.annotate import annotate as ask
@@ -255,16 +274,18 @@ def annotate(
     _, entries = fits_below(root, manifest_name)
     model = None if model_path is None else read_model(model_path, mapped=True)
     network = open_regressor(run, device, flip_test=flip_test)
-    with ProgressBar("annotating", "faces") as bar:
-        bar.start(len(entries))
-        found = ask(network, entries, root, model, bar.advance)
-    if found.passed_over:
-        name, why = found.passed_over[0]
-        say(f"passed over: {len(found.passed_over):,}, the first: {name}: {why}", err=True)
-    if not found.names:
-        remedy = "" if model is not None else "; with --model a fit needs no pt3d_68 in its file"
-        raise FormatError(f"not one of {len(entries):,} fits in {root} has its 68 points and a photograph{remedy}")
-    write_bytes(out, found.to_npz())
+    with replace_file(out) as temporary:  # if it cannot be written, that is said before the work
+        temporary.touch()
+        with ProgressBar("annotating", "faces") as bar:
+            bar.start(len(entries))
+            found = ask(network, entries, root, model, bar.advance)
+        if found.passed_over:
+            name, why = found.passed_over[0]
+            say(f"passed over: {len(found.passed_over):,}, the first: {name}: {why}", err=True)
+        if not found.names:
+            remedy = "" if model is not None else "; with --model a fit needs no pt3d_68 in its file"
+            raise FormatError(f"not one of {len(entries):,} fits in {root} has its 68 points and a photograph{remedy}")
+        temporary.write_bytes(found.to_npz())
     say(f"{out}: {len(found.names):,} faces, {len(network.index)} landmarks each")
     where = f" --manifest {manifest_name}" if manifest_name else ""
     say(f"next: 'densegen fits refine {root}{where} --landmarks {out} --sigma 0.4 --out ...'")
@@ -289,6 +310,8 @@ def export(run: Path, out: Path, variants: tuple[str, ...], calibrate: Path | No
     from densetrain.network.export import check_folder
     from densetrain.network.export import export as write_export
 
+    if calibrate is None:
+        refuse_unread({"samples"}, "an export without --calibrate")
     check_folder(out)
     regressor = load_regressor(run)
     crops = None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from densegen.arrays import Float32, Float64, Image, Int64, UInt8
+from densegen.console import plain as printable
 from densegen.drawing import KEYPOINT_COLOUR, depth_colours, draw_points, png_bytes, sigma_colours
 from densegen.errors import ConfigurationError, FormatError, SampleError
 from densegen.files import is_leftover, write_many
@@ -111,7 +114,8 @@ def predict(
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"{name} is {image.shape} {image.dtype}, expected (H, W, 3) uint8, RGB")
     if boxes is not None:
-        given = check_boxes(np.asarray(boxes, np.float64).reshape(-1, 4))
+        given = np.asarray(boxes, np.float64)
+        given = check_boxes(np.atleast_2d(given) if given.size else given.reshape(0, 4))
         check_boxes_on(image, given, name)
         return find_faces(network, image, given, refine=refine or 0, reference=network.about.reference)
     opened = open_detector(detector) if isinstance(detector, str) else detector
@@ -222,16 +226,24 @@ OF_RESULTS = r"(-\d+)?(-texture|-fits|-identity)?\.(png|json|csv|mp4|jsonl|mat|g
 """What comes behind an input's stem in the names of its results."""
 
 
+RECORD_BEGINS = 2048
+"""Bytes of a record within which it names its image."""
+
+
 class ResultNames:
     """The names of results in a folder: no two inputs have the same, and no result replaces an input.
 
-    inputs : files that stay as they are
+    inputs : files that stay as they are. In a folder that holds some of them, only results replace what is there: a
+        name counts as taken if its JSON is not of the same image, or there is none
     plain : leave nothing but letters, digits, ``.``, ``_`` and ``-`` in a name, for results that name each other
     """
 
     def __init__(self, out: Path, inputs: Iterable[Path], *, plain: bool = False) -> None:
         self.out, self.plain, folder = out, plain, out.resolve()
         self._in_out = [path.name for path in (one.resolve() for one in inputs) if path.parent == folder]
+        self._there = (
+            [*self._in_out, *(path.name for path in folder.iterdir())] if self._in_out and folder.is_dir() else []
+        )
         self._given: set[str] = set()
 
     def stem_of(self, path: Path) -> Path:
@@ -240,10 +252,21 @@ class ResultNames:
         for name in itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2))):
             # Some disks take upper and lower case for the same.
             result = re.compile(re.escape(name) + OF_RESULTS, re.IGNORECASE)
-            if name.casefold() not in self._given and not any(map(result.fullmatch, self._in_out)):
+            taken = self._in_out if self._is_ours(self.out / name, path) else self._there
+            if name.casefold() not in self._given and not any(map(result.fullmatch, taken)):
                 self._given.add(name.casefold())
                 return self.out / name
         raise AssertionError("counting ends nowhere")
+
+    @staticmethod
+    def _is_ours(stem: Path, image: Path) -> bool:
+        """Whether a record of the image's stands at the stem already."""
+        wanted = json.dumps(printable(image.name), ensure_ascii=False)
+        for kind in ("json", "jsonl"):
+            with suppress(OSError), stem.with_name(f"{stem.name}.{kind}").open("rb") as file:
+                if f'"image":{wanted}'.encode() in file.read(RECORD_BEGINS):
+                    return True
+        return False
 
 
 class Smoother:

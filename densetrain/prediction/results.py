@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from densegen.arrays import Image, Int64
+from densegen.console import plain
 from densetrain.network.regressor import Regressor
 from densetrain.prediction.face import Face
 
@@ -109,7 +110,7 @@ def image_record(name: str, faces: list[Face], image: Image, triangles: Int64, r
     """
     index = regressor.index
     return ImageRecord(
-        image=name,
+        image=plain(name),
         network=regressor.name,
         vertex_index=IndexRecord(name=index.name, version=index.version, fingerprint=index.fingerprint),
         image_size=ImageSize(width=image.shape[1], height=image.shape[0]),

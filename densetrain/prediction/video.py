@@ -22,6 +22,7 @@ from densegen.files import file_size, replace_files
 from densegen.geometry.crop import box_around
 from densetrain.head_pose import head_pose
 from densetrain.network.regressor import Regressor
+from densetrain.prediction.boxes import check_boxes_on
 from densetrain.prediction.detect import Detector
 from densetrain.prediction.face import Face
 from densetrain.prediction.faces import REFINE, SMALLEST, find_faces
@@ -85,6 +86,8 @@ class Follower:
     def _find(self, image: Image) -> Face | None:
         """The face near the last one, else the largest that the detector finds; keeps the box to look at next."""
         times = (self.refine or 0) if self.begins else 0
+        if self.begins and self.box is not None:
+            check_boxes_on(image, self.box[None], "the first frame")
         self.begins = False
         if self.box is not None and (face := self._look(image, self.box, times)) is not None:
             return face
@@ -192,7 +195,7 @@ def process_video(
             film.finish(stem)
     finally:
         reader.release()
-    return Filmed(count, seen, None if limit is not None else expected)
+    return Filmed(count, seen, expected if limit is None or expected is None else min(limit, expected))
 
 
 def _check_file(path: Path) -> None:
@@ -203,8 +206,17 @@ def _check_file(path: Path) -> None:
 
 
 def _open(source: Path | int, cv2: Any) -> Any:
-    # OpenCV takes a name with a colon for an address, unless it is a whole path.
-    return cv2.VideoCapture(source if isinstance(source, int) else str(source.resolve()))
+    return cv2.VideoCapture(source if isinstance(source, int) else _for_opencv(source))
+
+
+def _for_opencv(path: Path) -> str:
+    """A whole path, since OpenCV takes a name with a colon for an address; one that is not UTF-8 crashes it."""
+    whole = str(path.resolve())
+    try:
+        whole.encode()
+    except UnicodeEncodeError as error:
+        raise FormatError(f"{path}: OpenCV reads and writes only paths in UTF-8: rename it") from error
+    return whole
 
 
 def _rate_and_length(source: Path | int, cv2: Any) -> tuple[float, int | None]:
@@ -307,7 +319,7 @@ class _Film:
     def _add(self, frame: Image) -> None:
         if self.writer is None:
             code, size = self.cv2.VideoWriter.fourcc(*"mp4v"), frame.shape[1::-1]
-            self.writer = self.cv2.VideoWriter(str(self.unfinished), code, self.rate_hz, size)
+            self.writer = self.cv2.VideoWriter(_for_opencv(self.unfinished), code, self.rate_hz, size)
             if not self.writer.isOpened():
                 raise ConfigurationError(
                     f"OpenCV cannot write an MP4 of {size[0]}x{size[1]} at {self.rate_hz:g} frames/s into "

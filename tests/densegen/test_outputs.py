@@ -15,12 +15,21 @@ from densegen.outputs import check_output, refuse_no_folder
 @pytest.mark.parametrize(
     ("name", "data"),
     [("notes.txt", b"my notes"), ("photo.png", b"GIF89a"), ("i.yaml", b"name: x"), ("m.safetensors", b"weights"),
-     ("i.csv", b"a,b"), ("face.obj", b"v 0 0 0"), ("whatever", b"text")],
+     ("i.yaml", b"# densegen is good\nname: x"), ("i.npz", b"PK\x03\x04grid.npy"), ("map.npy", b"text"),
+     ("i.csv", b"a,b"), ("ids.csv", b"id,name,\n"), ("face.obj", b"v 0 0 0"), ("whatever", b"text")],
 )  # fmt: skip
 def test_a_foreign_file_is_not_replaced(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ConfigurationError, match="holds something that densegen did not write"):
         check_output(tmp_path / name)
+
+
+def test_a_file_of_another_kind_of_densegens_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("# by hand\nformat: densegen corrections\n")
+    check_output(tmp_path / "mine.yaml", holds="corrections")
+    for other in ("candidates", "vertex index", "manifest"):
+        with pytest.raises(ConfigurationError, match="did not write"):
+            check_output(tmp_path / "mine.yaml", holds=other)
 
 
 def test_an_input_is_not_replaced_by_whatever_name(tmp_path: Path) -> None:

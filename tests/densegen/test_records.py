@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from densegen.errors import FormatError
-from densegen.records import parse_yaml
+from densegen.records import as_yaml, parse_yaml
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False)
@@ -25,6 +25,13 @@ values = st.recursive(
 @given(values)
 def test_json_is_yaml_and_comes_back(value: Any) -> None:
     assert parse_yaml(json.dumps(value), "x") == value
+
+
+@given(st.dictionaries(st.text(max_size=5), st.text(max_size=20), max_size=4), st.booleans())
+def test_any_text_in_json_is_yaml_and_comes_back(value: dict[str, str], ascii_only: bool) -> None:
+    text = as_yaml(json.dumps(value, ensure_ascii=False), ascii_only=ascii_only)
+    assert parse_yaml(text.encode("utf-8"), "x") == value
+    assert text.isascii() or not ascii_only
 
 
 @given(values)

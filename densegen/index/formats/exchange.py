@@ -14,6 +14,7 @@ from densegen.index.formats.table import format_csv, format_npz, landmark_fields
 from densegen.index.landmark import origin_of_keypoint
 from densegen.index.points import checked_index, name_points, subsets_of
 from densegen.index.vertex_index import VertexIndex, read_index
+from densegen.records import as_yaml
 
 __all__ = ["export_index", "import_index"]
 
@@ -78,7 +79,7 @@ def export_index(index: VertexIndex, path: Path, model: MorphableModel, *, whole
     if suffix == ".txt":
         write_text(path, "".join(f"{vertex}\n" for vertex in index.vertices))
     elif suffix == ".json":
-        write_text(path, index.model_dump_json(indent=1) + "\n")
+        write_text(path, as_yaml(index.model_dump_json(indent=1)) + "\n")
     elif suffix == ".csv":
         write_text(path, format_csv(index))
     elif suffix == ".npz":

@@ -14,7 +14,10 @@ from PIL import Image, ImageOps
 
 if len(sys.argv) != 6:
     sys.exit(__doc__.splitlines()[0])
-photo = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")
+photo = ImageOps.exif_transpose(Image.open(sys.argv[1]))
+if photo.mode.startswith("I"):  # 16 bits of grey, of which convert() keeps the lower ones
+    photo = Image.fromarray((np.asarray(photo) >> 8).astype(np.uint8))
+photo = photo.convert("RGB")
 left, top, right, bottom = map(float, sys.argv[2:6])
 
 session = onnxruntime.InferenceSession(str(Path(__file__).with_name("model.onnx")))

@@ -18,6 +18,9 @@ def test_a_folder_with_other_files_is_refused(plan: Plan, tmp_path: Path) -> Non
     (tmp_path / ".lock").touch()  # proves nothing
     with pytest.raises(BuildError, match="holds no build"):
         build(plan, tmp_path)
+    (tmp_path / ".progress").mkdir()  # somebody else's, for all that we know
+    with pytest.raises(BuildError, match="holds no build"):
+        build(plan, tmp_path)
     (tmp_path / "thesis.tex").rename(tmp_path / "manifest.json")
     with pytest.raises(FormatError, match="not a dataset's manifest"):
         build(plan, tmp_path)

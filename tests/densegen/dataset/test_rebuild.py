@@ -48,6 +48,13 @@ def test_maps_are_written_for_all_or_for_some(dataset: Path, model: MorphableMod
         assert 0.5 < np.isfinite(position_map).mean() < 1
 
 
+def test_a_file_that_is_no_map_is_not_replaced(dataset: Path, model: MorphableModel, tmp_path: Path) -> None:
+    (tmp_path / "SYNTH").mkdir()
+    (tmp_path / "SYNTH/SYNTH_00000_0.npy").write_text("mine")
+    with pytest.raises(ConfigurationError, match="did not write"):
+        write_position_maps(dataset, model, tmp_path, ["SYNTH/SYNTH_00000_0"])
+
+
 def test_another_model_is_refused(dataset: Path, model: MorphableModel, tmp_path: Path) -> None:
     other = dataclasses.replace(model, shape_mean=model.shape_mean * 2)
     with pytest.raises(ConfigurationError, match=r"shard-00000\.h5 was made with densegen procedural face"):

@@ -11,7 +11,7 @@ from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
 from densegen.index.corrections import Corrections, Move, correct, format_corrections, read_corrections
 from densegen.index.landmark import without_side
-from densegen.index.vertex_index import VertexIndex
+from densegen.index.vertex_index import VertexIndex, format_index, parse_index
 from tests.densegen.editor.conftest import vertex_at
 
 
@@ -179,10 +179,17 @@ def test_steps_of_one_landmark_are_one_edit(session: EditSession) -> None:
 def test_a_version_that_stands_still_goes_forward_when_it_is_saved(
     session: EditSession, base: VertexIndex, model: MorphableModel
 ) -> None:
-    session.path.write_text("index_name: plain\nindex_version: 0.5.0\ncount: 520\n")
+    session.path.write_text(
+        "index_name: plain\nindex_version: 0.5.0\ncount: 520\ndescription: by Ann\nchangelog: ['0.5.0: a first look']\n"
+    )
     again = EditSession.open(base, model, session.path)
-    again.remove("d1-001", "too near")
-    assert again.save().index_version == "1.1.0"
+    again.remove("d1-001", "too near \N{WAVING HAND SIGN}\x7f")
+    saved = again.save()
+    assert (saved.index_version, saved.description) == ("1.1.0", "by Ann")
+    assert saved.changelog == ("0.5.0: a first look", "1.1.0: corrected by hand")
+    assert read_corrections(session.path) == saved
+    made = correct(base, saved, model)
+    assert parse_index(format_index(made), "x") == made
 
 
 def test_a_reason_that_is_given_after_going_back_stays(session: EditSession) -> None:

@@ -84,6 +84,25 @@ def test_an_index_of_vertices_that_the_model_lacks_is_refused(model: MorphableMo
         )
 
 
+def test_an_index_that_would_change_where_nobody_corrects_is_refused(model: MorphableModel, own: VertexIndex) -> None:
+    content = own.model_dump(mode="json")
+    nothing = corrections(len(own)).model_copy(update={"index_name": own.name, "index_version": own.version})
+    content["subsets"]["mine"] = [70, [80, 81]]
+    made = correct(VertexIndex.model_validate(content), nothing, model)
+    assert made.subsets["mine"] == (70, (80, 81))  # carried over
+    gone = own.landmarks[70].name[:-2]
+    fewer = nothing.model_copy(
+        update={"index_version": "99.0.0", "count": len(own) - 2, "remove": (Removal(name=gone, reason="x"),)}
+    )
+    with pytest.raises(ConfigurationError, match="the subset mine holds"):
+        correct(VertexIndex.model_validate(content), fewer, model)
+    turned = own.model_dump(mode="json")
+    rows = turned["landmarks"]  # the jaw's two ends, each in the other's row
+    rows[0], rows[16] = rows[16] | {"id": 0, "mirror": 16}, rows[0] | {"id": 16, "mirror": 0}
+    with pytest.raises(ConfigurationError, match="are not the iBUG 68, in their order"):
+        correct(VertexIndex.model_validate(turned), nothing, model)
+
+
 def test_files_with_unknown_keys_or_no_reason_are_refused(tmp_path: Path) -> None:
     head = "index_name: a\nindex_version: 0.0.1\ncount: 520\n"
     for text, words in [

@@ -10,6 +10,7 @@ import pytest
 from densegen.dataset.pipeline import Recipe, mesh_in_image
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
+from densegen.face.regions import on_face
 from densegen.geometry.uv import uv_pixels
 from densegen.index.vertex_index import VertexIndex
 from densegen.sources.fits import Fit
@@ -32,12 +33,16 @@ def pixel_index(index: VertexIndex) -> VertexIndex:
 
 
 def test_on_its_own_topology_a_landmark_is_its_vertex(index: VertexIndex, model: MorphableModel) -> None:
-    own = index.model_copy(update={"topology": model.topology})
-    content = own.model_dump(mode="json")
-    for row, landmark in enumerate(content["landmarks"]):
-        landmark["vertex"] = row * 7
+    pixels = uv_pixels(model.uv)
+    vertices = np.flatnonzero(on_face(pixels))[::3][:520]
+    content = index.model_copy(update={"topology": model.topology}).model_dump(mode="json")
+    for landmark, vertex in zip(content["landmarks"], vertices, strict=True):
+        landmark |= {"vertex": int(vertex), "uv": pixels[vertex].round(4).tolist()}
     resolved = VertexIndex.model_validate(content).resolve(model)
-    assert (resolved.gather(model.mean) == model.mean[np.arange(520) * 7]).all()
+    assert (resolved.gather(model.mean) == model.mean[vertices]).all()
+    content["landmarks"][3]["vertex"] = int(vertices[-1]) + 1  # which lies elsewhere
+    with pytest.raises(ConfigurationError, match=r"names the vertex \d+, which lies .* from its uv"):
+        VertexIndex.model_validate(content).resolve(model)
 
 
 def test_landmarks_at_pixels_equal_the_position_map(

@@ -32,6 +32,13 @@ def test_suggestions_lead_to_an_even_index_of_as_many_landmarks(
     assert quality.coverage_mm < measure(raw, model).coverage_mm
 
 
+def test_more_candidates_than_wanted_are_refused(model: MorphableModel, candidates: Candidates) -> None:
+    with pytest.raises(ConfigurationError, match=r"\d+ landmarks are left at a spacing of 3 mm, not 100"):
+        suggest_corrections(candidates, model, name="even", count=100, spacing_mm=3.0)
+    close = suggest_corrections(candidates, model, name="even", count=700, spacing_mm=0.0)
+    assert len(correct(candidates, close, model)) == 700
+
+
 def test_every_suggestion_says_its_distance(
     model: MorphableModel, candidates: Candidates, suggested: Corrections
 ) -> None:

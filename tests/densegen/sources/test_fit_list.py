@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,24 @@ def test_names_that_would_mislead_are_refused(tmp_path: Path) -> None:
     (tmp_path / "A/x_1+mirror.mat").rename(tmp_path / "A/nogroup.mat")
     with pytest.raises(ConfigurationError, match="names no source photograph"):
         list_fits(Manifest.model_validate(BASE), tmp_path, "none")
+    (tmp_path / "A/nogroup.mat").rename(tmp_path / "A/x\n_1.mat")
+    with pytest.raises(ConfigurationError, match="has a line break or the like"):
+        list_fits(Manifest.model_validate(BASE), tmp_path, "none")
+    (tmp_path / "A/x\n_1.mat").unlink()
+    nested = Manifest.model_validate(BASE | {"layout": "nested"})
+    for name, words in (("x\\y", "is a path elsewhere"), (os.fsdecode(b"a\xff"), "is not UTF-8")):
+        tree(tmp_path, f"A/{name}/x_1.mat")
+        with pytest.raises(ConfigurationError, match=words):
+            list_fits(nested, tmp_path, "none")
+        shutil.rmtree(tmp_path / "A" / name)
+
+
+def test_two_subsets_are_not_one_folder(tmp_path: Path) -> None:
+    tree(tmp_path, "A/x_1.mat", "A/x_1.jpg")
+    (tmp_path / "B").symlink_to("A")
+    subsets = [BASE["subsets"][0], BASE["subsets"][0] | {"name": "B", "directory": "B", "shipped_flips": None}]
+    with pytest.raises(ConfigurationError, match="are one folder: keep one of them"):
+        list_fits(Manifest.model_validate(BASE | {"subsets": subsets, "flips": ["mirror", "none"]}), tmp_path, "none")
 
 
 def test_shipped_flips_that_are_not_there_are_an_error(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_path_that_leaves_its_root_is_refused(tmp_path: Path, folder: str) -> 
     for change in ({"directory": folder}, {"shipped_flips": folder}):
         content = {**BASE, "subsets": [{**BASE["subsets"][0], **change}]}
         (tmp_path / "m.yaml").write_text(yaml.safe_dump(content))
-        with pytest.raises(FormatError, match="leaves the root"):
+        with pytest.raises(FormatError, match="has a backslash" if "\\" in folder else "leaves the root"):
             read_manifest(str(tmp_path / "m.yaml"))
     (tmp_path / "m.yaml").write_text(yaml.safe_dump({**BASE, "model": "../model.safetensors"}))
     with pytest.raises(FormatError, match="leaves the root"):

@@ -14,7 +14,7 @@ from densegen.face.model_file import read_model, write_model
 from densegen.face.morphable_model import MorphableModel
 from densegen.files import sha256_of
 from densegen.sources.fits import read_fit
-from densegen.synthetic.corpus import DRAWN, random_pose, write_corpus
+from densegen.synthetic.corpus import corpus_manifest, random_pose, write_corpus, write_corpus_manifest
 from densegen.synthetic.face import face_model
 
 
@@ -66,7 +66,11 @@ def test_a_corpus_is_drawn_where_it_is_the_only_thing(corpus: Path, tmp_path: Pa
     (tmp_path / "c/manifest.yaml").write_text("mine")
     with pytest.raises(ConfigurationError, match="is not of a drawn corpus"):
         write_corpus(tmp_path / "c", 4, seed=0)
-    (tmp_path / "c/manifest.yaml").write_text(DRAWN + " --samples 9'")
+    write_corpus_manifest(tmp_path / "c", 4, seed=0)
+    (tmp_path / "c/manifest.yaml").write_text(corpus_manifest(4, seed=0).replace("validation: 0.2", "validation: 0.3"))
+    with pytest.raises(ConfigurationError, match="was edited: move it away"):
+        write_corpus(tmp_path / "c", 4, seed=0)
+    write_corpus_manifest(tmp_path / "c", 3, seed=2)
     write_corpus(tmp_path / "c", 4, seed=0)
     assert not (tmp_path / "c/manifest.yaml").exists()
     with pytest.raises(ConfigurationError, match="holds other files than 1 portraits"):

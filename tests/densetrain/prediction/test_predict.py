@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,32 @@ def test_no_input_is_overwritten_and_no_result_either(run: Path, corpus: Path, t
     assert "120" in (tmp_path / "a/y.json").read_text()
     assert (tmp_path / "a/y.png").read_bytes() == before
     assert (tmp_path / "a/y-2.png").is_file()
+
+
+def test_files_of_somebody_elses_beside_the_photographs_stay(run: Path, corpus: Path, tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        shutil.copy(corpus / "SYNTH/SYNTH_00000_0.jpg", tmp_path / f"{name}.jpg")
+    (tmp_path / "x.json").write_text('{"shapes": "marked by hand"}')
+    asked = ("predict", run, tmp_path / "x.jpg", tmp_path / "y.jpg", "--box", 120, 120, 330, 330, "--out", tmp_path)
+    for _ in range(2):  # what the first call wrote, the second replaces
+        assert call(*asked).exit_code == 0
+        assert {path.name for path in tmp_path.glob("*.json")} == {"x.json", "x-2.json", "y.json"}
+    assert "by hand" in (tmp_path / "x.json").read_text()
+
+
+def test_results_that_cannot_be_written_do_not_end_the_others(run: Path, corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "out/a.png").mkdir(parents=True)
+    names = ["a.jpg", f"{'long' * 62}.jpg", os.fsdecode(b"b\xff.jpg"), "c.jpg"]
+    (tmp_path / "in").mkdir()
+    for name in names:
+        shutil.copy(corpus / "SYNTH/SYNTH_00000_0.jpg", tmp_path / "in" / name)
+    made = call("predict", run, tmp_path / "in", "--box", 120, 120, 330, 330, "--out", tmp_path / "out")
+    assert made.exit_code == 1
+    assert "a.png cannot be written: Is a directory" in made.stderr
+    assert "1 of 4 inputs have no result, the first is a.jpg" in made.stderr
+    assert len(list((tmp_path / "out").glob("*.json"))) == 3
+    record = (tmp_path / "out" / os.fsdecode(b"b\xff.json")).read_text()
+    assert json.loads(record)["image"] == "b\\udcff.jpg"
 
 
 def test_results_have_names_of_their_own_and_replace_no_input(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,14 @@ def test_video_is_followed_and_smoothed(exported: Path, corpus: Path, tmp_path: 
         330,
         330,
     ]
+    beside = ("--box", 5000, 5000, 5200, 5200, "--out", tmp_path / "beside")
+    assert "the first frame: the box" in fails(
+        "predict", "--onnx", exported / "model.onnx", tmp_path / "in.mp4", *beside
+    )
+    shutil.copy(tmp_path / "in.mp4", tmp_path / os.fsdecode(b"v\xff.mp4"))
+    assert "only paths in UTF-8" in fails(
+        "predict", "--onnx", exported / "model.onnx", tmp_path / os.fsdecode(b"v\xff.mp4"), "--out", tmp_path / "out"
+    )
     assert "--write is for images" in fails(
         "predict", "--onnx", exported / "model.onnx", tmp_path / "in.mp4", "--write", "csv", "--out", tmp_path / "out"
     )
