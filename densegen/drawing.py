@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from densegen.arrays import Float32, Float64, Image, UInt8
 from densegen.face.regions import REGIONS
-from densegen.files import write_bytes
+from densegen.files import replace_file, write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "KEYPOINT_COLOUR",
@@ -20,6 +25,7 @@ __all__ = [
     "draw_lines",
     "draw_points",
     "png_bytes",
+    "save_figure",
     "sigma_colours",
     "with_depth_bar",
     "write_png",
@@ -151,6 +157,13 @@ def png_bytes(image: Image) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG", optimize=False)
     return buffer.getvalue()
+
+
+def save_figure(figure: Figure, path: Path, *, dpi: int = 110) -> None:
+    """Write a matplotlib figure as PNG, whole or not at all; letters that its font lacks are boxes, not warnings."""
+    with replace_file(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
 
 
 def write_png(image: Image, path: Path) -> None:

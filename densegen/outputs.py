@@ -23,7 +23,7 @@ _KINDS = {
 """What stands near the beginning of a file of each kind that densegen or densetrain wrote."""
 
 
-_FORMAT = re.compile(rb'^format: "?densegen ([a-z ]+?)"?\s*$', re.MULTILINE)
+_FORMAT = re.compile(rb"""^(?:\xef\xbb\xbf)?format: ["']?densegen ([a-z ]+?)["']?\s*$""", re.MULTILINE)
 """What a YAML file of densegen's says that it is."""
 
 _WORDS = {".npz": "a NumPy archive", ".png": "a PNG", ".safetensors": "a safetensors file"}
@@ -66,5 +66,7 @@ def check_output(path: Path, *inputs: Path | None, kind: str | None = None, hold
         ours = any(one in begin for one in markers)
     else:
         ours = not begin.strip(b"0123456789 \r\n\t-") or any(one in begin for kind in _KINDS.values() for one in kind)
+    if not ours and found is not None:
+        raise ConfigurationError(f"{path} holds densegen's {found[1].decode()}, not {holds}: choose another name")
     if begin and not ours:
         raise ConfigurationError(f"{path} holds something that densegen did not write: choose another name")

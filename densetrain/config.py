@@ -235,20 +235,6 @@ class FitSettings(_Settings):
                 f"schedule.warmup_epochs is {self.schedule.warmup_epochs:g}, and trainer.epochs {self.trainer.epochs}: "
                 "the learning rate would never be reached"
             )
-        if self.schedule.name == "step" and min(self.schedule.milestones) <= self.schedule.warmup_epochs:
-            raise ValueError(
-                f"schedule.milestones begin at {min(self.schedule.milestones)}, and schedule.warmup_epochs is "
-                f"{self.schedule.warmup_epochs:g}: the learning rate would never be reached"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _sizes_are_reached(self) -> FitSettings:
-        if (last := max(self.schedule.input_sizes, default=0)) >= self.trainer.epochs:
-            raise ValueError(
-                f"schedule.input_sizes has an epoch {last}, and trainer.epochs is {self.trainer.epochs}, counted from "
-                f"0 to {self.trainer.epochs - 1}: this size would never be trained at"
-            )
         return self
 
 
@@ -273,10 +259,27 @@ def read_settings(source: str | Path | None, changes: Sequence[str] = ()) -> Fit
     for change in changes:
         _apply(contents, change)
     try:
-        return FitSettings.model_validate(contents)
+        settings = FitSettings.model_validate(contents)
     except ValidationError as error:
         where = "the settings" if source is None else str(source)
         raise ConfigurationError(f"{where}: {first_problem(error, FitSettings)}") from error
+    _refuse_what_is_never_reached(settings)
+    return settings
+
+
+def _refuse_what_is_never_reached(settings: FitSettings) -> None:
+    """Settings that a run would not come to; those of a network that is trained already are read as they are."""
+    schedule, epochs = settings.schedule, settings.trainer.epochs
+    if schedule.name == "step" and min(schedule.milestones) <= schedule.warmup_epochs:
+        raise ConfigurationError(
+            f"schedule.milestones begin at {min(schedule.milestones)}, and schedule.warmup_epochs is "
+            f"{schedule.warmup_epochs:g}: the learning rate would never be reached"
+        )
+    if (last := max(schedule.input_sizes, default=0)) >= epochs:
+        raise ConfigurationError(
+            f"schedule.input_sizes has an epoch {last}, and trainer.epochs is {epochs}, counted from 0 to "
+            f"{epochs - 1}: this size would never be trained at"
+        )
 
 
 def _apply(contents: dict[str, Any], change: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from densegen.cli.index_making import MODEL, PATH, correct, describe, make, merge, sample, suggest
+from densegen.cli.index_making import MODEL, PATH, correct, describe, make, merge, one_line_name, sample, suggest
 from densegen.console import ProgressBar, refuse_unread, say
 from densegen.outputs import check_output
 
@@ -149,7 +149,7 @@ def diff_indices(old: Path, new: Path, model_path: Path | None, picture: Path | 
 @click.argument("source", type=PATH)
 @click.argument("out", type=PATH)
 @MODEL
-@click.option("--name", default="imported", show_default=True)
+@click.option("--name", default="imported", show_default=True, callback=one_line_name)
 @click.option("--numbering", type=click.Choice(["prnet", "bfm-53215", "bfm-53490", "model"]),
               help="what bare numbers count")  # fmt: skip
 @click.option("--ibug68", type=PATH, help="text file of 68 numbers: the rows of the iBUG 68")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,13 @@ __all__ = ["MODEL", "PATH", "correct", "describe", "make", "merge", "sample", "s
 PATH = click.Path(path_type=Path)
 MODEL = model_option("model file")
 DEFAULT_CORRECTIONS = "corrections_bfm.yaml"
+
+
+def one_line_name(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """Refuse a name that could not stand in a file: an empty one, one of several lines, or none in UTF-8."""
+    if value is not None and (not value or any(unicodedata.category(c) in ("Cc", "Cs") for c in value)):
+        raise click.BadParameter(f"{value!a} is no name: give one line of text")
+    return value
 
 
 @click.command("sample", short_help="Sample candidates by triangulation.")
@@ -60,7 +68,7 @@ def sample(out: Path, model_path: Path, seeds: str, rounds: int) -> None:
 @click.option("--spacing", type=click.FloatRange(0, 1000), default=9.0, show_default=True, help="mm between candidates")
 @click.option("--weight", "weights", multiple=True, metavar="REGION=FACTOR", help="of a region's gaps; may be repeated "
               "[default: lid 1.5, eye 1.3, lip-outer and lip-inner 1.7, brow 1.4, nose 1.3]")  # fmt: skip
-@click.option("--name", default="my-landmarks", show_default=True, help="of the index")
+@click.option("--name", default="my-landmarks", show_default=True, callback=one_line_name, help="of the index")
 def suggest(
     candidates: Path,
     out: Path,
@@ -117,7 +125,9 @@ def _parse_weights(given: tuple[str, ...]) -> dict[str, float]:
 @MODEL
 @click.option("--corrections", type=PATH, help="corrections file [default: that of densegen's own index]")
 @click.option(
-    "--name", help="of the index [default: as the corrections say, on another topology with its first digits]"
+    "--name",
+    callback=one_line_name,
+    help="of the index [default: as the corrections say, on another topology with its first digits]",
 )
 def make(out: Path, model_path: Path, corrections: Path | None, name: str | None) -> None:
     """Make an index from the start: sample, then correct, and write it to OUT (YAML).

@@ -44,7 +44,7 @@ def build_model(raw: Path, out: Path) -> None:
     with ProgressBar("assembling", "files") as bar:
         bar.start(len(RAW_FILES))
         assembled = assemble_model(raw, bar.advance)
-    assert len(assembled.mirror)  # which a UV layout has not that is not symmetric: then nothing is written
+    _check_mirror(assembled)
     write_model(assembled, out)
     _describe(assembled)
 
@@ -66,7 +66,7 @@ def convert_model_file(bfm: Path, uv_path: Path, out: Path) -> None:
 
     check_output(out, bfm, uv_path, kind=".safetensors")
     converted = convert_model(bfm, uv_path)
-    assert len(converted.mirror)
+    _check_mirror(converted)
     write_model(converted, out)
     _describe(converted)
 
@@ -84,6 +84,11 @@ def model_info(path: Path) -> None:
     from densegen.face.model_file import read_model
 
     _describe(read_model(path))
+
+
+def _check_mirror(model: MorphableModel) -> None:
+    """Raise :class:`FormatError` if the UV layout is not symmetric, before a file is written."""
+    _ = model.mirror
 
 
 def _describe(model: MorphableModel) -> None:

@@ -16,8 +16,8 @@ from densegen.conventions import FRAMES, SPLITS, YAW_EDGES_DEG
 from densegen.dataset.build_record import EDGE_SHARE, DatasetManifest, Reject
 from densegen.dataset.row_reader import RowReader, ShardPlace
 from densegen.dataset.sample_index import SampleIndex
-from densegen.drawing import contact_sheet, depth_colours, draw_points, with_depth_bar, write_png
-from densegen.files import replace_file, write_text
+from densegen.drawing import contact_sheet, depth_colours, draw_points, save_figure, with_depth_bar, write_png
+from densegen.files import write_text
 from densegen.geometry.pose import yaw_degrees
 from densegen.index.vertex_index import VertexIndex
 from densegen.sources.manifest import Manifest
@@ -72,8 +72,7 @@ def _draw_histogram(yaw: Float64, path: Path) -> None:
     for edge in YAW_EDGES_DEG[1:-1]:
         axes.axvline(edge, color="#cc3311", linewidth=1)
     axes.set(xlabel="|yaw| in degrees", ylabel="samples", xlim=(0, max(95.0, float(yaw.max()))))
-    with replace_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+    save_figure(figure, path, dpi=120)
 
 
 def _tiles(places: Sequence[ShardPlace], samples: int) -> list[Image]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +11,8 @@ from densegen.arrays import Float32, Image, Mask
 from densegen.dataset.build_record import find_sample, read_dataset_manifest
 from densegen.dataset.rebuild import MapRenderer, check_model, stored_fit
 from densegen.dataset.shards import ShardReader
-from densegen.drawing import KEYPOINT_COLOUR, depth_colours, draw_points
+from densegen.drawing import KEYPOINT_COLOUR, depth_colours, draw_points, save_figure
 from densegen.face.morphable_model import MorphableModel
-from densegen.files import replace_file
 from densegen.geometry.pose import yaw_degrees
 from densegen.geometry.position_map import decode_fixed_point
 
@@ -81,9 +79,7 @@ def draw_sample(folder: Path, sample_id: str, path: Path, model: MorphableModel 
         axes.set_title(title, fontsize=9)
         axes.set_axis_off()
     figure.suptitle(about, fontsize=10)
-    with replace_file(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box is drawn
-        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+    save_figure(figure, path)
 
 
 def _position_map(shard: ShardReader, row: int, model: MorphableModel | None) -> tuple[Float32, Mask] | None:

@@ -19,19 +19,16 @@ from densegen.tensors import map_tensors
 
 __all__ = ["MODEL_SCHEMA_VERSION", "read_model", "write_model"]
 
-
 MODEL_SCHEMA_VERSION = 2
 
 
 MAX_MODEL_BYTES = 4 << 30
-
 
 MAX_HEADER_BYTES = 1 << 20
 
 
 _BASES = ("shape_basis", "expression_basis")
 """Nearly all of a model's bytes: 140 MiB of the Basel model."""
-
 
 _ABOUT = "densegen"
 

@@ -24,7 +24,6 @@ __all__ = [
     "count_words",
 ]
 
-
 BASEL_RAW_VERTICES, BASEL_VERTICES = 53_490, 53_215
 """Of the Basel Face Model 2009, raw and after 3DDFA's ``trimIndex``."""
 

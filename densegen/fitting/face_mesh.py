@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from densegen.arrays import Float32, Float64, Image
+from densegen.console import plain
 from densegen.drawing import png_bytes
 from densegen.face.morphable_model import MorphableModel
 from densegen.fitting.reconstruction import Reconstruction, Reconstructor, reconstruction_as_json
@@ -116,18 +117,26 @@ def draw_reconstruction(image: Image, faces: list[Reconstruction], model: Morpha
     return np.concatenate([image, drawn], axis=1)
 
 
+def _record(name: str, faces: list[dict[str, Any]]) -> bytes:
+    """JSON of a photograph's faces; it begins as those of ``densetrain predict`` do."""
+    image = json.dumps(name, ensure_ascii=False)
+    return f'{{"image":{image},"faces":{json.dumps(faces)}}}\n'.encode()
+
+
 def reconstruction_files(
-    faces: Sequence[Reconstruction], maker: Reconstructor, image: Image, stem: str, kinds: Sequence[str]
+    faces: Sequence[Reconstruction], maker: Reconstructor, image: Image, stem: str, kinds: Sequence[str], name: str
 ) -> dict[str, bytes]:
     """The files of one photograph's faces by name: ``STEM.png``, ``STEM.json``, ``STEM-0.glb``, ``.obj``, ``.ply``,
     ``.mat``.
+
+    name : of the photograph's file
     """
     files: dict[str, bytes] = {}
     if "png" in kinds:
         files[f"{stem}.png"] = png_bytes(draw_reconstruction(image, list(faces), maker.model))
     if "json" in kinds:
         contents = [reconstruction_as_json(face, maker.points, maker.model) for face in faces]
-        files[f"{stem}.json"] = (json.dumps({"faces": contents}) + "\n").encode()
+        files[f"{stem}.json"] = _record(plain(name), contents)
     for number, face in enumerate(faces):
         for kind in ("glb", "obj", "ply"):
             if kind in kinds:

@@ -146,12 +146,17 @@ def correct(base: Candidates | VertexIndex, corrections: Corrections, model: Mor
 def _with_subsets_of(base: VertexIndex, made: VertexIndex) -> VertexIndex:
     """The index with the further subsets that its base has, of the same landmarks."""
     row_of = {landmark.name: landmark.id for landmark in made.landmarks}
+    # A landmark that moved onto the midline has another side in its name.
+    row_of = {name_on(side, without_side(name)): row for name, row in row_of.items() if name.endswith("-m")
+              for side in ("right", "left")} | row_of  # fmt: skip
     further: dict[str, Subset] = {}
     for name, points in base.subsets.items():
+        if name in made.subsets:
+            continue
         names = [tuple(base.landmarks[row].name for row in ids_of(point)) for point in points]
         if gone := [one for of_point in names for one in of_point if one not in row_of]:
             raise ConfigurationError(
-                f"the subset {name} holds {gone[0]}, which is gone: take it out of the subset first"
+                f"the corrections take out {gone[0]}, which the subset {name} holds: take it out of that first"
             )
         rows = [tuple(row_of[one] for one in of_point) for of_point in names]
         further[name] = tuple(

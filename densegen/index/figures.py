@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from densegen.arrays import Float32, Mask
-from densegen.drawing import REGION_COLOURS
+from densegen.drawing import REGION_COLOURS, save_figure
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import REGIONS
 from densegen.files import replace_file
@@ -154,8 +154,7 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _save(figure: Any, path: Path) -> None:
-    with replace_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None})
+    save_figure(figure, path, dpi=100)
 
 
 def _frame(axes: Any) -> None:

@@ -41,8 +41,8 @@ __all__ = [
 
 INDEX_FORMAT_VERSION = 1
 
-SAME_PLACE_PX = 0.02
-"""A landmark's vertex, or its point of a triangle, lies where its ``uv`` says, but for rounding."""
+SAME_PLACE_PX = 0.05
+"""A landmark's vertex, or its point of a triangle, lies where its ``uv`` says, but for rounding, of weights, too."""
 
 SUBSET_SIZES = {"ibug68": KEYPOINTS, "aflw21": 21}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
@@ -142,7 +143,7 @@ def _check_name(stem: str, folder: Path) -> None:
         stem.encode()
     except UnicodeEncodeError as error:
         raise ConfigurationError(f"{folder} holds a file whose name is not UTF-8: {stem!a}: rename it") from error
-    if not stem.isprintable():
+    if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in stem):
         raise ConfigurationError(f"{folder} holds a file whose name has a line break or the like: {stem!a}: rename it")
     if not stays_below(stem):
         raise ConfigurationError(f"{folder} holds a file whose name is a path elsewhere: {stem!r}: rename it")

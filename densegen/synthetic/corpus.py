@@ -127,7 +127,9 @@ def check_corpus_folder(out: Path, samples: int) -> None:
             raise ConfigurationError(f"{manifest} is not of a drawn corpus: choose another folder")
         drawn = re.match(rf"{re.escape(DRAWN)} --samples (\d{{1,9}}) --seed (\d{{1,19}})'\.\n", text)
         if drawn is None or text != corpus_manifest(int(drawn[1]), int(drawn[2])):
-            raise ConfigurationError(f"{manifest} was edited: move it away, or choose another folder")
+            raise ConfigurationError(
+                f"{manifest} was edited, or written by another version: move it away, or choose another folder"
+            )
     portraits = [path for path in (out / SUBSET).iterdir() if not is_leftover(path)] if (out / SUBSET).is_dir() else []
     if len(portraits) > 2 * samples or any(not _is_portrait(path, samples) for path in portraits):
         raise ConfigurationError(f"{out / SUBSET} holds other files than {samples} portraits: choose another folder")

@@ -168,7 +168,7 @@ class _Job:
         # A person's landmarks are of the pixels as they are stored.
         image = read_image(path) if self.network is not None else read_photograph(path)
         faces = [self.reconstructor(points, len(image), sigma) for points, sigma in self.find(path, image)]
-        contents = reconstruction_files(faces, self.reconstructor, image, stem.name, self.asked.kinds)
+        contents = reconstruction_files(faces, self.reconstructor, image, stem.name, self.asked.kinds, path.name)
         write_many({stem.with_name(name): data for name, data in contents.items()})
         errors = ", ".join(f"{face.error_percent:.2f} %" for face in faces)
         say(f"{path}: {len(faces)} face{'s' if len(faces) != 1 else ''}, landmarks explained to {errors}: {stem}*")
@@ -249,7 +249,7 @@ def _job_of_landmarks(path: Path, model: MorphableModel, inputs: list[Path], out
 def _names(out: Path, inputs: list[Path], asked: _Asked) -> ResultNames:
     from densetrain.prediction.predict import ResultNames
 
-    return ResultNames(out, inputs, plain="obj" in asked.kinds)
+    return ResultNames(out, inputs, after_image="faces", plain="obj" in asked.kinds)
 
 
 def _prior(asked: _Asked, model: MorphableModel) -> Prior:

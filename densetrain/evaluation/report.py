@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from densegen.console import as_markdown
+from densegen.drawing import save_figure
 from densegen.errors import ConfigurationError
 from densegen.files import replace_into, write_bytes, write_text
 from densetrain.evaluation.evaluate import Result
@@ -17,7 +18,7 @@ from densetrain.evaluation.metrics import BALANCED_DRAWS, BINS, cumulative_error
 from densetrain.evaluation.protocol import Protocol
 from densetrain.evaluation.published import AFLW2000_ROWS, AFLW_ROWS, BACKBONE_ROWS
 from densetrain.evaluation.table import Table, as_html_text
-from densetrain.evaluation.training_log import TrainingLog, differing_settings, draw_curves, plain, save
+from densetrain.evaluation.training_log import TrainingLog, as_label, differing_settings, draw_curves
 
 if TYPE_CHECKING:
     from densetrain.network.profile import Profile
@@ -142,14 +143,14 @@ def draw_ced(results: Sequence[Result], path: Path) -> None:
     for result in results:
         x, y = cumulative_errors(np.array(result.errors), end)
         to = f" to {result.score.threshold:g} %" if differ else ""
-        axes.plot(x, y, label=f"{plain(result.method)}: AUC{to} {result.score.auc:.1f} %")
+        axes.plot(x, y, label=f"{as_label(result.method)}: AUC{to} {result.score.auc:.1f} %")
     if end > threshold:
         axes.axvline(threshold, color="grey", linestyle=":", label=f"AUC ends at {threshold:g} %")
     axes.set(xlim=(0, end), ylim=(0, 100), xlabel="NME, %", ylabel="faces, %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
-    axes.set_title(plain(results[0].protocol.title), fontsize=8)
-    save(figure, path)
+    axes.set_title(as_label(results[0].protocol.title), fontsize=8)
+    save_figure(figure, path)
 
 
 def tell_apart(results: Sequence[tuple[str, Result]]) -> list[Result]:

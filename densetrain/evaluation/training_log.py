@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import csv
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from densegen.drawing import save_figure
 from densegen.errors import ConfigurationError, FormatError
-from densegen.files import replace_file
 from densegen.records import read_yaml
 from densetrain.config import FitSettings
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 __all__ = ["TrainingLog", "differing_settings", "draw_curves", "read_log"]
 
@@ -107,7 +106,7 @@ def draw_curves(logs: Sequence[TrainingLog], path: Path) -> None:
     figure = Figure(figsize=(11, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     for number, log in enumerate(logs):
-        colour, name = f"C{number}", plain(log.name)
+        colour, name = f"C{number}", as_label(log.name)
         if log.losses:
             left.plot(*zip(*log.losses, strict=True), color=colour, linewidth=1, label=name)
         if log.nme:
@@ -120,17 +119,10 @@ def draw_curves(logs: Sequence[TrainingLog], path: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8)
-    save(figure, path)
+    save_figure(figure, path)
 
 
-def plain(text: str) -> str:
+def as_label(text: str) -> str:
     """Text that matplotlib takes neither for a formula nor, in a legend, for what shall not be seen."""
     text = text.replace("$", r"\$")
     return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG; letters that its font lacks are boxes, without a warning for each."""
-    with replace_file(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
-        figure.savefig(temporary, format="png", dpi=110)

@@ -20,9 +20,7 @@ from densetrain.network.onnx_graph import metadata, refused
 
 __all__ = ["ONNX_METADATA", "OnnxRegressor"]
 
-
 MAX_ONNX_BYTES = 2 << 30
-
 
 ONNX_METADATA = "densetrain"
 """The key of an ONNX file's metadata that holds the model's description as JSON."""

@@ -30,11 +30,9 @@ __all__ = [
     "open_regressor",
 ]
 
-
 TURN_COUNTS = 1 / 3
 """Share of the upright answers' distance below which those of a turned crop count. With the network of docs/accuracy.md
 six of AFLW2000-3D's faces take a turn, all to their good; below a half, another network took a wrong one, too."""
-
 
 TOGETHER = 32
 """Crops that a network sees at once: at 256 px a crop takes some 15 MB within it."""

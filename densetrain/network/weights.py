@@ -15,7 +15,6 @@ from densetrain.network.model import OWN, TIMM, LandmarkNet
 
 __all__ = ["load_pretrained", "load_torch", "net_of_weights", "read_weights"]
 
-
 MAX_WEIGHT_BYTES = 4 << 30
 
 

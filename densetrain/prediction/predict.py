@@ -222,51 +222,60 @@ def write_faces(
     return list(contents)
 
 
-OF_RESULTS = r"(-\d+)?(-texture|-fits|-identity)?\.(png|json|csv|mp4|jsonl|mat|glb|obj|mtl|ply)"
-"""What comes behind an input's stem in the names of its results."""
-
-
-RECORD_BEGINS = 2048
-"""Bytes of a record within which it names its image."""
+OF_RESULTS = re.compile(
+    r"(.+?)(-\d+)?(-texture|-fits|-identity)?\.(png|json|csv|mp4|jsonl|mat|glb|obj|mtl|ply)", re.IGNORECASE | re.DOTALL
+)
+"""The name of a result: an input's stem, and what comes behind it."""
 
 
 class ResultNames:
     """The names of results in a folder: no two inputs have the same, and no result replaces an input.
 
-    inputs : files that stay as they are. In a folder that holds some of them, only results replace what is there: a
-        name counts as taken if its JSON is not of the same image, or there is none
+    In a folder that holds some of the inputs, only results replace what is there: a name whose files are not those of a
+    record of the same image, by the same command, counts as taken.
+
+    inputs : files that stay as they are
+    after_image : the field that follows the image's name in the command's records
     plain : leave nothing but letters, digits, ``.``, ``_`` and ``-`` in a name, for results that name each other
     """
 
-    def __init__(self, out: Path, inputs: Iterable[Path], *, plain: bool = False) -> None:
-        self.out, self.plain, folder = out, plain, out.resolve()
-        self._in_out = [path.name for path in (one.resolve() for one in inputs) if path.parent == folder]
-        self._there = (
-            [*self._in_out, *(path.name for path in folder.iterdir())] if self._in_out and folder.is_dir() else []
-        )
+    def __init__(self, out: Path, inputs: Iterable[Path], *, after_image: str = "network", plain: bool = False) -> None:
+        self.out, self.after_image, self.plain, folder = out, after_image, plain, out.resolve()
+        in_out = [path.name for path in (one.resolve() for one in inputs) if path.parent == folder]
+        there = [path.name for path in folder.iterdir()] if in_out and folder.is_dir() else []
+        self._of_inputs, self._of_files = _stems_of_results(in_out), _stems_of_results([*in_out, *there])
         self._given: set[str] = set()
 
     def stem_of(self, path: Path) -> Path:
         """The path, without suffix, of an input's results; another one at each call."""
         first = re.sub(r"[^\w.-]", "_", path.stem) if self.plain else path.stem
         for name in itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2))):
-            # Some disks take upper and lower case for the same.
-            result = re.compile(re.escape(name) + OF_RESULTS, re.IGNORECASE)
-            taken = self._in_out if self._is_ours(self.out / name, path) else self._there
-            if name.casefold() not in self._given and not any(map(result.fullmatch, taken)):
-                self._given.add(name.casefold())
+            key = name.casefold()
+            if key in self._given or key in self._of_inputs:
+                continue
+            if key not in self._of_files or self._is_ours(self.out / name, path):
+                self._given.add(key)
                 return self.out / name
         raise AssertionError("counting ends nowhere")
 
-    @staticmethod
-    def _is_ours(stem: Path, image: Path) -> bool:
+    def _is_ours(self, stem: Path, image: Path) -> bool:
         """Whether a record of the image's stands at the stem already."""
-        wanted = json.dumps(printable(image.name), ensure_ascii=False)
+        name = json.dumps(printable(image.name), ensure_ascii=False)
+        begin = f'{{"image":{name},"{self.after_image}":'.encode()
         for kind in ("json", "jsonl"):
             with suppress(OSError), stem.with_name(f"{stem.name}.{kind}").open("rb") as file:
-                if f'"image":{wanted}'.encode() in file.read(RECORD_BEGINS):
+                if file.read(len(begin)) == begin:
                     return True
         return False
+
+
+def _stems_of_results(names: Iterable[str]) -> set[str]:
+    """The stems whose results could have these names; some disks take upper and lower case for the same."""
+    stems: set[str] = set()
+    for match in filter(None, map(OF_RESULTS.fullmatch, names)):
+        stem, number, part = match[1].casefold(), match[2] or "", (match[3] or "").casefold()
+        stems |= {stem, stem + number, stem + number + part}
+    return stems
 
 
 class Smoother:

@@ -248,7 +248,11 @@ def _fit(
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         _explain(error, trainer)
         if earlier is not None and not module.has_begun:
-            raise FormatError(f"{out / LAST} is not a checkpoint to go on from: choose another folder") from error
+            words = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            raise FormatError(
+                f"going on from {out / LAST} failed before the first step ({words}): if the file was edited, or is of "
+                "another version, choose another folder"
+            ) from error
         raise
     except SystemExit as error:  # what Lightning makes of Ctrl-C
         if not trainer.interrupted:

@@ -15,7 +15,6 @@ from densetrain.network.description import CHECKPOINT_KEY
 
 __all__ = ["SETTINGS_FILE", "earlier_run", "prepare_folder", "steps_made", "stopped_early"]
 
-
 SETTINGS_FILE = "fit-settings.yaml"
 """All settings of the run; a name that a file which ``--settings`` gives is unlikely to have."""
 

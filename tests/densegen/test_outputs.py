@@ -28,7 +28,7 @@ def test_a_file_of_another_kind_of_densegens_is_not_replaced(tmp_path: Path) -> 
     (tmp_path / "mine.yaml").write_text("# by hand\nformat: densegen corrections\n")
     check_output(tmp_path / "mine.yaml", holds="corrections")
     for other in ("candidates", "vertex index", "manifest"):
-        with pytest.raises(ConfigurationError, match="did not write"):
+        with pytest.raises(ConfigurationError, match=f"holds densegen's corrections, not {other}"):
             check_output(tmp_path / "mine.yaml", holds=other)
 
 

@@ -50,6 +50,12 @@ def test_a_wrong_setting_is_named(change: str, words: str) -> None:
         read_settings(None, [change])
 
 
+def test_a_network_that_was_trained_by_them_keeps_its_settings() -> None:
+    """What only a run that begins refuses is read from a checkpoint."""
+    made = FitSettings.model_validate({"schedule": {"input_sizes": {50: 96}}})
+    assert made.schedule.input_sizes == {50: 96}
+
+
 def test_a_file_that_is_no_settings_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("[1, 2]")
     with pytest.raises(ConfigurationError, match="holds no keys"):

@@ -42,6 +42,8 @@ def test_index_tools_work_together(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("0\n100\n43000\n")
     numbers = ("index", "import", tmp_path / "p.txt", tmp_path / "p.yaml", "--model", model)
     assert "say with --numbering what they count" in fails(*numbers)
+    for name in ("a\nb", ""):
+        assert run(*numbers, "--numbering", "prnet", "--name", name).exit_code == 2
     assert run(*numbers, "--numbering", "prnet").exit_code == 0
     assert "does not exist" in fails("index", "diff", ours, tmp_path / "none.yaml")
     edit = ("index", "edit", tmp_path / "p.yaml", "--model", model, "--corrections", tmp_path / "e.yaml")

@@ -83,7 +83,8 @@ def test_all_files_of_a_photograph_are_named_after_it(
     from pathlib import Path
 
     image = np.zeros((450, 450, 3), np.uint8)
-    files = reconstruction_files([found, found], maker, image, "p", ("png", "json", "mat"))
+    files = reconstruction_files([found, found], maker, image, "p", ("png", "json", "mat"), "p.jpg")
+    assert files["p.json"].startswith(b'{"image":"p.jpg","faces":[')
     assert set(files) == {"p.png", "p.json", "p-0.mat", "p-1.mat"}
     first, second = json.loads(files["p.json"])["faces"]
     assert first == second

@@ -94,7 +94,7 @@ def test_an_index_that_would_change_where_nobody_corrects_is_refused(model: Morp
     fewer = nothing.model_copy(
         update={"index_version": "99.0.0", "count": len(own) - 2, "remove": (Removal(name=gone, reason="x"),)}
     )
-    with pytest.raises(ConfigurationError, match="the subset mine holds"):
+    with pytest.raises(ConfigurationError, match="which the subset mine holds"):
         correct(VertexIndex.model_validate(content), fewer, model)
     turned = own.model_dump(mode="json")
     rows = turned["landmarks"]  # the jaw's two ends, each in the other's row

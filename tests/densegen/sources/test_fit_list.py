@@ -100,6 +100,10 @@ def test_names_that_would_mislead_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="has a line break or the like"):
         list_fits(Manifest.model_validate(BASE), tmp_path, "none")
     (tmp_path / "A/x\n_1.mat").unlink()
+    tree(tmp_path, "A/x at 1.00\u202fPM\u3000\u200c_1.mat")  # spaces and marks of other scripts are a name's
+    any_name = BASE | {"subsets": [BASE["subsets"][0] | {"group": "^(.+)$"}]}
+    assert len(list_fits(Manifest.model_validate(any_name), tmp_path, "none")) == 1
+    shutil.rmtree(tmp_path / "A")
     nested = Manifest.model_validate(BASE | {"layout": "nested"})
     for name, words in (("x\\y", "is a path elsewhere"), (os.fsdecode(b"a\xff"), "is not UTF-8")):
         tree(tmp_path, f"A/{name}/x_1.mat")

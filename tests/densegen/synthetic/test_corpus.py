@@ -68,7 +68,7 @@ def test_a_corpus_is_drawn_where_it_is_the_only_thing(corpus: Path, tmp_path: Pa
         write_corpus(tmp_path / "c", 4, seed=0)
     write_corpus_manifest(tmp_path / "c", 4, seed=0)
     (tmp_path / "c/manifest.yaml").write_text(corpus_manifest(4, seed=0).replace("validation: 0.2", "validation: 0.3"))
-    with pytest.raises(ConfigurationError, match="was edited: move it away"):
+    with pytest.raises(ConfigurationError, match="was edited, or written by another version: move it away"):
         write_corpus(tmp_path / "c", 4, seed=0)
     write_corpus_manifest(tmp_path / "c", 3, seed=2)
     write_corpus(tmp_path / "c", 4, seed=0)

@@ -14,6 +14,7 @@ from densetrain.evaluation.evaluate import Result, read_result
 from densetrain.evaluation.metrics import score
 from densetrain.evaluation.protocol import Protocol
 from densetrain.evaluation.report import _published, draw_ced
+from densetrain.evaluation.training_log import as_label
 from tests.densetrain.command import call
 
 
@@ -67,14 +68,20 @@ def test_published_rows_stand_beside_what_they_measure_alone(change: dict[str, A
 
 @pytest.mark.filterwarnings("error")
 def test_a_picture_is_drawn_of_any_name_and_any_error(tmp_path: Path) -> None:
-    """matplotlib leaves names that begin with an underscore out of its legends, and has no axis up to infinity."""
     errors = np.array([1e100, 1.5e100])
-    results = [
-        Result(
-            method=method, made="m", protocol=Protocol(benchmark="b", faces=2, points="p"),
-            score=score(errors, np.zeros(2)), names=["x", "y"], errors=errors.tolist(), yaw_deg=[0.0, 0.0],
-        )
-        for method in ("_theirs", "\N{CJK UNIFIED IDEOGRAPH-9854}", "$x$")
-    ]  # fmt: skip
-    draw_ced(results, tmp_path / "ced.png")
+    result = Result(
+        method="\N{CJK UNIFIED IDEOGRAPH-9854}", made="m", protocol=Protocol(benchmark="b", faces=2, points="p"),
+        score=score(errors, np.zeros(2)), names=["x", "y"], errors=errors.tolist(), yaw_deg=[0.0, 0.0],
+    )  # fmt: skip
+    draw_ced([result.model_copy(update={"errors": [1.5e308] * 3})], tmp_path / "ced.png")  # no axis to infinity
     assert (tmp_path / "ced.png").stat().st_size > 10_000
+
+
+def test_a_legend_shows_every_name_as_it_is() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    for name in ("_theirs", "$x$"):
+        axes.plot([0, 1], label=as_label(name))
+    texts = [text.get_text() for text in axes.legend().get_texts()]
+    assert texts == ["\N{ZERO WIDTH SPACE}_theirs", r"\$x\$"]

@@ -60,9 +60,9 @@ def test_a_file_that_computes_something_else_is_not_left(
 ) -> None:
     plain = TorchRegressor.with_sigma
     monkeypatch.setattr(
-        TorchRegressor, "with_sigma", lambda self, crops: (plain(self, crops)[0] + np.float32(0.01), None)
+        TorchRegressor, "with_sigma", lambda self, crops: (plain(self, crops)[0] + np.float32(0.1), None)
     )
-    with pytest.raises(ParityError, match="differ from torch's by 0.01 px, at most 0.001"):
+    with pytest.raises(ParityError, match="differ from torch's by 0.1 px, at most 0.01"):
         export_onnx(load_regressor(run), tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -132,6 +132,13 @@ def test_results_have_names_of_their_own_and_replace_no_input(tmp_path: Path) ->
     assert [names.stem_of(Path(name)).name for name in ("IMG.jpg", "img.png")] == ["IMG", "img-2"]
     phone = ResultNames(tmp_path, [tmp_path / "PHOTO.PNG"])
     assert phone.stem_of(Path("PHOTO.PNG")).name == "PHOTO-2"  # on some disks PHOTO.png is the same file
+    # A record of the same image, by the same command, is replaced; another's is not.
+    (tmp_path / "e.jpg").touch()
+    for _ in range(2):
+        of_surfaces = ResultNames(tmp_path, [tmp_path / "e.jpg"], after_image="faces").stem_of(tmp_path / "e.jpg")
+        assert of_surfaces.name == "e"
+        (tmp_path / "e.json").write_text('{"image":"e.jpg","faces":[]}')
+    assert ResultNames(tmp_path, [tmp_path / "e.jpg"]).stem_of(tmp_path / "e.jpg").name == "e-2"
     # The files of an .obj name each other, and readers split names at spaces.
     plain = ResultNames(tmp_path, [], plain=True)
     assert [plain.stem_of(Path(name)).name for name in ("a b.jpg", "a_b.jpg")] == ["a_b", "a_b-2"]
