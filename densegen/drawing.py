@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KEYPOINT_COLOUR",
     "REGION_COLOURS",
+    "as_label",
     "contact_sheet",
     "depth_colours",
     "draw_lines",
@@ -157,6 +158,12 @@ def png_bytes(image: Image) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG", optimize=False)
     return buffer.getvalue()
+
+
+def as_label(text: str) -> str:
+    """Text that matplotlib takes neither for a formula nor, in a legend, for what shall not be seen."""
+    text = text.replace("$", r"\$")
+    return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int = 110) -> None:

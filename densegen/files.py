@@ -29,6 +29,7 @@ __all__ = [
     "interrupt_ignored",
     "is_about_the_file",
     "is_leftover",
+    "is_utf8",
     "only_one",
     "read_bytes",
     "read_text",
@@ -277,6 +278,15 @@ def sha256_of(path: Path) -> str:
     file_size(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_utf8(name: str | Path) -> bool:
+    """Whether a name or path can be written down: Linux allows any bytes, and Python holds those as surrogates."""
+    try:
+        str(name).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def find_data_file(name: str) -> Path:

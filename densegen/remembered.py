@@ -66,13 +66,11 @@ def remember(model: Path | None, roots: dict[str, Path]) -> None:
     """Write the file; the paths are made absolute."""
     import yaml
 
-    from densegen.files import write_text
+    from densegen.files import is_utf8, write_text
 
     for path in filter(None, (model, *roots.values())):
-        try:
-            str(path.resolve()).encode()
-        except UnicodeEncodeError as error:
-            raise ConfigurationError(f"{str(path)!a} is not UTF-8: rename it") from error
+        if not is_utf8(path.resolve()):
+            raise ConfigurationError(f"{str(path)!a} is not UTF-8: rename it")
     contents = {
         "format": FORMAT,
         "model": str(model.resolve()) if model else None,

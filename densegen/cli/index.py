@@ -145,6 +145,13 @@ def diff_indices(old: Path, new: Path, model_path: Path | None, picture: Path | 
         say(str(picture))
 
 
+UNREAD_BY_IMPORT = {
+    ".json": ("name", "numbering", "ibug68"), ".csv": ("numbering", "ibug68"), ".npz": ("numbering", "ibug68"),
+    ".ply": ("numbering",), ".obj": ("numbering",),
+}  # fmt: skip
+"""Options that say what these files say themselves."""
+
+
 @index.command("import", short_help="Make an index of numbers, a table or a mesh.")
 @click.argument("source", type=PATH)
 @click.argument("out", type=PATH)
@@ -175,8 +182,7 @@ def import_file(
 
     check_output(out, source, ibug68, model_path, holds="vertex index")
     suffix = source.suffix.lower()
-    unread = {".json": ("name", "numbering", "ibug68")}.get(suffix, () if suffix == ".txt" else ("numbering",))
-    refuse_unread((*unread, *(("ibug68",) if suffix in (".csv", ".npz") else ())), f"{suffix} files")
+    refuse_unread(UNREAD_BY_IMPORT.get(suffix, ()), f"{suffix} files")
     counted, model = cast(Numbering | None, numbering), read_model(model_path)
     made = import_index(source, model, name, numbering=counted, ibug68=ibug68)
     if made.topology == model.topology:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from densegen.conventions import MIRROR_SUFFIX, FlipPolicy
 from densegen.errors import ConfigurationError
-from densegen.files import stays_below, walk
+from densegen.files import is_utf8, stays_below, walk
 from densegen.sources.manifest import Manifest, Subset
 
 __all__ = ["IMAGE_SUFFIXES", "FitEntry", "find_image", "list_fits"]
@@ -53,7 +53,7 @@ def list_fits(manifest: Manifest, root: Path, flip: FlipPolicy) -> list[FitEntry
     if not root.is_dir():
         raise ConfigurationError(f"the root {root} is not a folder: give the dataset's with --root")
     entries: list[FitEntry] = []
-    subset_of: dict[str, str] = {}  # by the folder that it is, whatever links lead there
+    place_of: dict[str, Path] = {}  # by the folder that it is, whatever links lead there
     for subset in manifest.subsets:
         folders = [(subset.directory, False)]
         if flip == "shipped" and subset.shipped_flips:
@@ -61,9 +61,8 @@ def list_fits(manifest: Manifest, root: Path, flip: FlipPolicy) -> list[FitEntry
         for folder, flipped in folders:
             found = _list_folder(manifest, subset, root, folder, flipped)
             for place in {entry.fit.parent for entry in found}:
-                other = subset_of.setdefault(os.path.realpath(place), f"{subset.name}'s {place}")
-                if other != f"{subset.name}'s {place}":
-                    raise ConfigurationError(f"{other} and {subset.name}'s {place} are one folder: keep one of them")
+                if (other := place_of.setdefault(os.path.realpath(place), place)) != place:
+                    raise ConfigurationError(f"{other} and {place} are one folder: keep one of them")
             if flipped and not found and any(entry.group.startswith(f"{subset.name}/") for entry in entries):
                 raise ConfigurationError(
                     f"{root / folder} holds no fit, but {subset.directory} does: use --flip mirror"
@@ -139,10 +138,8 @@ def find_image(stem: str, names: Collection[str], folder: Path) -> str | None:
 
 
 def _check_name(stem: str, folder: Path) -> None:
-    try:
-        stem.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigurationError(f"{folder} holds a file whose name is not UTF-8: {stem!a}: rename it") from error
+    if not is_utf8(stem):
+        raise ConfigurationError(f"{folder} holds a file whose name is not UTF-8: {stem!a}: rename it")
     if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in stem):
         raise ConfigurationError(f"{folder} holds a file whose name has a line break or the like: {stem!a}: rename it")
     if not stays_below(stem):

@@ -23,7 +23,7 @@ from pydantic import (
 
 from densegen.conventions import FlipPolicy
 from densegen.errors import ConfigurationError, did_you_mean
-from densegen.files import find_data_file, stays_below
+from densegen.files import find_data_file, is_utf8, stays_below
 from densegen.geometry.crop import CropRecipe
 from densegen.records import first_problem, read_validated, refuse_switch
 
@@ -41,10 +41,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _below_root(value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"the path {value!a} is not UTF-8") from error
+    if not is_utf8(value):
+        raise ValueError(f"the path {value!a} is not UTF-8")
     if "\\" in value:
         raise ValueError(f"the path {value!r} has a backslash: write / between folders")
     if not stays_below(value):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from densegen.console import as_markdown
-from densegen.drawing import save_figure
+from densegen.drawing import as_label, save_figure
 from densegen.errors import ConfigurationError
 from densegen.files import replace_into, write_bytes, write_text
 from densetrain.evaluation.evaluate import Result
@@ -18,7 +18,7 @@ from densetrain.evaluation.metrics import BALANCED_DRAWS, BINS, cumulative_error
 from densetrain.evaluation.protocol import Protocol
 from densetrain.evaluation.published import AFLW2000_ROWS, AFLW_ROWS, BACKBONE_ROWS
 from densetrain.evaluation.table import Table, as_html_text
-from densetrain.evaluation.training_log import TrainingLog, as_label, differing_settings, draw_curves
+from densetrain.evaluation.training_log import TrainingLog, differing_settings, draw_curves
 
 if TYPE_CHECKING:
     from densetrain.network.profile import Profile

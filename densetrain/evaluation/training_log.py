@@ -7,15 +7,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from densegen.drawing import save_figure
+from densegen.drawing import as_label, save_figure
 from densegen.errors import ConfigurationError, FormatError
 from densegen.records import read_yaml
 from densetrain.config import FitSettings
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["TrainingLog", "differing_settings", "draw_curves", "read_log"]
 
@@ -120,9 +117,3 @@ def draw_curves(logs: Sequence[TrainingLog], path: Path) -> None:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8)
     save_figure(figure, path)
-
-
-def as_label(text: str) -> str:
-    """Text that matplotlib takes neither for a formula nor, in a legend, for what shall not be seen."""
-    text = text.replace("$", r"\$")
-    return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text

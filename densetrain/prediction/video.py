@@ -18,7 +18,7 @@ import numpy as np
 from densegen.arrays import Float64, Image, Int64
 from densegen.errors import ConfigurationError, FormatError
 from densegen.extras import install_line
-from densegen.files import file_size, replace_files
+from densegen.files import file_size, is_utf8, replace_files
 from densegen.geometry.crop import box_around
 from densetrain.head_pose import head_pose
 from densetrain.network.regressor import Regressor
@@ -211,12 +211,9 @@ def _open(source: Path | int, cv2: Any) -> Any:
 
 def _for_opencv(path: Path) -> str:
     """A whole path, since OpenCV takes a name with a colon for an address; one that is not UTF-8 crashes it."""
-    whole = str(path.resolve())
-    try:
-        whole.encode()
-    except UnicodeEncodeError as error:
-        raise FormatError(f"{path}: OpenCV reads and writes only paths in UTF-8: rename it") from error
-    return whole
+    if not is_utf8(whole := path.resolve()):
+        raise FormatError(f"{path}: OpenCV reads and writes only paths in UTF-8: rename it")
+    return str(whole)
 
 
 def _rate_and_length(source: Path | int, cv2: Any) -> tuple[float, int | None]:

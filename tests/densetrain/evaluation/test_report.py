@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from densegen.drawing import as_label
 from densetrain.evaluation.evaluate import Result, read_result
 from densetrain.evaluation.metrics import score
 from densetrain.evaluation.protocol import Protocol
 from densetrain.evaluation.report import _published, draw_ced
-from densetrain.evaluation.training_log import as_label
 from tests.densetrain.command import call
 
 
