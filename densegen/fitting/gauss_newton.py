@@ -36,7 +36,10 @@ _PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 LEAST_GAIN = 1e-7
 """A step that promises less, as a share of E, is not taken."""
 
-CROSSED = (0, 1, 2, 3, 7)
+RESIDUAL = 7
+"""The residual's row, beside those of the Jacobian."""
+
+CROSSED = (0, 1, 2, 3, RESIDUAL)
 """Rows of the Jacobian that are multiplied with every component: the turns, the scale, the residual."""
 
 MAX_TURN = 0.5
@@ -93,16 +96,18 @@ def minimise(
     steps : at most so many
     returns : rotation, scale, shift, x, E, and how many steps were taken
     """
-    unknowns = 7 + basis.shape[1]
+    unknowns = POSE_UNKNOWNS + basis.shape[1]
     normal, gradient = np.zeros((unknowns, unknowns)), np.zeros(unknowns)
     factor, solved = np.empty((unknowns, unknowns)), np.empty(unknowns)
     share = np.ones(len(weight))
     rotation, shift, x = rotation.copy(), shift.copy(), x.copy()
-    energy = _energy(mean, across, target, weight, axes, huber, rotation, scale, shift, x,
-                     prior_rotation, prior_scale, prior_shift, precision, share)  # fmt: skip
+    energy, points = _energy(
+        mean, across, target, weight, axes, huber, rotation, scale, shift, x,
+        prior_rotation, prior_scale, prior_shift, precision, share,
+    )  # fmt: skip
     damping, taken = 1e-4, 0
     while taken < steps:
-        _normal_equations(mean, basis, across, target, weight * share, axes, grams, gram_factor, counted,
+        _normal_equations(points, basis, target, weight * share, axes, grams, gram_factor, counted,
                           rotation, scale, shift, x, prior_rotation, prior_scale, prior_shift, precision,
                           normal, gradient)  # fmt: skip
         better = False
@@ -121,8 +126,8 @@ def minimise(
                     solved[n] *= MAX_TURN / longest
             new_rotation = _turned(rotation, solved[0], solved[1], solved[2])
             new_scale = scale * (1 + solved[3] / 2) / (1 - solved[3] / 2)
-            new_shift, new_x = shift + solved[4:7], x + solved[7:]
-            new_energy = _energy(
+            new_shift, new_x = shift + solved[4:POSE_UNKNOWNS], x + solved[POSE_UNKNOWNS:]
+            new_energy, new_points = _energy(
                 mean, across, target, weight, axes, huber, new_rotation, new_scale, new_shift, new_x,
                 prior_rotation, prior_scale, prior_shift, precision, share,
             )  # fmt: skip
@@ -132,7 +137,8 @@ def minimise(
             damping = max(damping, 1e-8) * 10
         if not better:
             break
-        rotation, scale, shift, x, energy = new_rotation, new_scale, new_shift, new_x, new_energy
+        rotation, scale, shift, x = new_rotation, new_scale, new_shift, new_x
+        energy, points = new_energy, new_points
         damping /= 10
         taken += 1
     return rotation, scale, shift, x, energy, taken
@@ -154,7 +160,7 @@ def _energy(
     mean: Any, across: Any, target: Any, weight: Any, axes: Any, huber: float, rotation: Any, scale: float, shift: Any,
     x: Any, prior_rotation: Any, prior_scale: float, prior_shift: Any, precision: Any, share: Any,
 ) -> Any:  # fmt: skip
-    """E, and in ``share`` the share with which Huber's loss counts each point."""
+    """E and the points in the model frame; in ``share`` the share with which Huber's loss counts each point."""
     points = points_of_face(mean, across, x)
     energy = 0.0
     for k in range(len(x)):
@@ -185,7 +191,7 @@ def _energy(
     for d in range(3):
         off = shift[d] - prior_shift[d]
         energy += precision[2 if d < 2 else 3] * off * off
-    return energy
+    return energy, points
 
 
 @kernel
@@ -224,22 +230,20 @@ def _turned(rotation: Any, a: float, b: float, c: float) -> Any:
 
 @kernel
 def _normal_equations(
-    mean: Any, basis: Any, across: Any, target: Any, weight: Any, axes: Any, grams: Any, gram_factor: float,
-    counted: Any, rotation: Any, scale: float, shift: Any, x: Any, prior_rotation: Any, prior_scale: float,
-    prior_shift: Any, precision: Any, normal: Any, gradient: Any,
+    points: Any, basis: Any, target: Any, weight: Any, axes: Any, grams: Any, gram_factor: float, counted: Any,
+    rotation: Any, scale: float, shift: Any, x: Any, prior_rotation: Any, prior_scale: float, prior_shift: Any,
+    precision: Any, normal: Any, gradient: Any,
 ) -> None:  # fmt: skip
-    """``J^T W J`` with the prior (lower triangle), and ``J^T W r``."""
+    """``J^T W J`` with the prior (lower triangle), and ``J^T W r``, for the face with these points, model frame."""
     count = len(x)
-    points = points_of_face(mean, across, x)
     normal[:] = 0.0
     gradient[:] = 0.0
-    jacobian, row = np.zeros((8, 3)), np.empty((8, 3))
+    jacobian, row, u, turned = np.zeros((8, 3)), np.empty((8, 3)), np.empty(3), np.empty(3)
     # Of the components with the turns, the scale and the residual; and alone, of which those with the shift are made.
     crossed, alone = np.zeros((8, count)), np.zeros((3, count))
     for i in range(len(weight)):
         if weight[i] == 0:
             continue
-        u = np.empty(3)
         for d in range(3):
             u[d] = scale * (
                 rotation[d, 0] * points[i, 0] + rotation[d, 1] * points[i, 1] + rotation[d, 2] * points[i, 2]
@@ -251,32 +255,26 @@ def _normal_equations(
         for d in range(3):
             jacobian[3, d] = u[d]
             jacobian[4 + d, d] = 1.0
-            jacobian[7, d] = u[d] + shift[d] - target[i, d]
+            jacobian[RESIDUAL, d] = u[d] + shift[d] - target[i, d]
         for j in range(8):
             for d in range(3):
                 row[j, d] = weight[i] * axes[d] * jacobian[j, d]
-        for j in range(7):
+        for j in range(POSE_UNKNOWNS):
             for k in range(j + 1):
                 normal[j, k] += row[j, 0] * jacobian[k, 0] + row[j, 1] * jacobian[k, 1] + row[j, 2] * jacobian[k, 2]
-            gradient[j] += row[j, 0] * jacobian[7, 0] + row[j, 1] * jacobian[7, 1] + row[j, 2] * jacobian[7, 2]
+            rest = jacobian[RESIDUAL]
+            gradient[j] += row[j, 0] * rest[0] + row[j, 1] * rest[1] + row[j, 2] * rest[2]
         if count:
-            for c in range(3):
-                h = np.empty(8)
-                for j in CROSSED:
-                    h[j] = scale * (
+            x_row, y_row, z_row = basis[3 * i], basis[3 * i + 1], basis[3 * i + 2]
+            for j in CROSSED:
+                for c in range(3):
+                    turned[c] = scale * (
                         rotation[0, c] * row[j, 0] + rotation[1, c] * row[j, 1] + rotation[2, c] * row[j, 2]
                     )
-                component, share = basis[3 * i + c], weight[i]
-                turn, pitch, yaw, size, rest, own = crossed[0], crossed[1], crossed[2], crossed[3], crossed[7], alone[c]
-                h0, h1, h2, h3, h7 = h[0], h[1], h[2], h[3], h[7]
+                _add_three(crossed[j], turned[0], turned[1], turned[2], x_row, y_row, z_row)
+            for c in range(3):
+                component, share, own = basis[3 * i + c], weight[i], alone[c]
                 for k in range(count):
-                    turn[k] += h0 * component[k]
-                    pitch[k] += h1 * component[k]
-                for k in range(count):
-                    yaw[k] += h2 * component[k]
-                    size[k] += h3 * component[k]
-                for k in range(count):
-                    rest[k] += h7 * component[k]
                     own[k] += share * component[k]
     for d in range(3):
         for k in range(count):
@@ -284,16 +282,16 @@ def _normal_equations(
                 rotation[d, 0] * alone[0, k] + rotation[d, 1] * alone[1, k] + rotation[d, 2] * alone[2, k]
             )  # fmt: skip
     for k in range(count):
-        for j in range(7):
-            normal[7 + k, j] = crossed[j, k]
-        gradient[7 + k] = crossed[7, k] + x[k]
+        for j in range(POSE_UNKNOWNS):
+            normal[POSE_UNKNOWNS + k, j] = crossed[j, k]
+        gradient[POSE_UNKNOWNS + k] = crossed[RESIDUAL, k] + x[k]
     if len(grams) > 0 and (weight != counted).sum() < (weight != 0).sum():
         _block_of_grams(axes, grams, gram_factor, rotation, scale, normal)
         _block_of_rows(basis, weight - counted, axes, rotation, scale, normal)
     elif count:
         _block_of_rows(basis, weight, axes, rotation, scale, normal)
     for k in range(count):
-        normal[7 + k, 7 + k] += 1.0
+        normal[POSE_UNKNOWNS + k, POSE_UNKNOWNS + k] += 1.0
     if precision[0] > 0:
         # d (axis sin angle) of exp(w) M is (trace(M) 1 - M) / 2 w
         m = _product(rotation, prior_rotation)
@@ -318,6 +316,12 @@ def _normal_equations(
 
 
 @kernel
+def _add_three(row: Any, a: float, b: float, c: float, one: Any, two: Any, three: Any) -> None:
+    for k in range(len(row)):
+        row[k] = ((row[k] + a * one[k]) + b * two[k]) + c * three[k]
+
+
+@kernel
 def _block_of_grams(axes: Any, grams: Any, factor: float, rotation: Any, scale: float, normal: Any) -> None:
     """The block of the components among themselves, from the matrices that all faces share."""
     turned = np.empty(6)
@@ -331,8 +335,9 @@ def _block_of_grams(axes: Any, grams: Any, factor: float, rotation: Any, scale: 
     t0, t1, t2, t3, t4, t5 = turned[0], turned[1], turned[2], turned[3], turned[4], turned[5]
     for k in range(grams.shape[1]):
         g0, g1, g2, g3, g4, g5 = grams[0, k], grams[1, k], grams[2, k], grams[3, k], grams[4, k], grams[5, k]
+        out = normal[POSE_UNKNOWNS + k, POSE_UNKNOWNS:]
         for m in range(k + 1):
-            normal[7 + k, 7 + m] = t0 * g0[m] + t1 * g1[m] + t2 * g2[m] + t3 * g3[m] + t4 * g4[m] + t5 * g5[m]
+            out[m] = t0 * g0[m] + t1 * g1[m] + t2 * g2[m] + t3 * g3[m] + t4 * g4[m] + t5 * g5[m]
 
 
 @kernel
@@ -366,7 +371,7 @@ def _block_of_rows(basis: Any, weight: Any, axes: Any, rotation: Any, scale: flo
 def _add_rows(rows: Any, signs: Any, normal: Any) -> None:
     p, q, r, s = rows[0], rows[1], rows[2], rows[3]
     for k in range(len(p)):
-        out = normal[7 + k, 7 : 8 + k]
+        out = normal[POSE_UNKNOWNS + k, POSE_UNKNOWNS:]
         a, b, c, d = signs[0] * p[k], signs[1] * q[k], signs[2] * r[k], signs[3] * s[k]
         for m in range(k + 1):
             out[m] += ((a * p[m] + b * q[m]) + c * r[m]) + d * s[m]
@@ -386,24 +391,27 @@ def _solve(normal: Any, gradient: Any, damping: float, factor: Any, solved: Any)
     for first in range(0, size, 4):
         stop = min(first + 4, size)
         for j in range(first, stop):
-            for i in range(j, size):
-                value = factor[i, j]
-                for m in range(first, j):
-                    value -= factor[i, m] * factor[j, m]
-                factor[i, j] = value
-            if not factor[j, j] > 0:
+            column = columns[j - first, j:]
+            for i in range(len(column)):
+                column[i] = factor[j + i, j]
+            for m in range(first, j):
+                earlier = columns[m - first, j:]
+                amount = earlier[0]
+                for i in range(len(column)):
+                    column[i] -= earlier[i] * amount
+            if not column[0] > 0:
                 return False
-            root = math.sqrt(factor[j, j])
-            for i in range(j, size):
-                factor[i, j] /= root
-                columns[j - first, i] = factor[i, j]
+            root = math.sqrt(column[0])
+            for i in range(len(column)):
+                column[i] /= root
+                factor[j + i, j] = column[i]
         if stop < size:  # then there are four
-            p, q, r, s = columns[0], columns[1], columns[2], columns[3]
-            for i in range(stop, size):
-                row, a, b, c, d = factor[i, stop : i + 1], p[i], q[i], r[i], s[i]
+            # Views from there on: an index of stop + k would be tested for being negative, and the loop stay a loop.
+            p, q, r, s = columns[0, stop:], columns[1, stop:], columns[2, stop:], columns[3, stop:]
+            for i in range(len(p)):
+                row, a, b, c, d = factor[stop + i, stop : stop + i + 1], p[i], q[i], r[i], s[i]
                 for k in range(len(row)):
-                    at = stop + k
-                    row[k] -= ((a * p[at] + b * q[at]) + c * r[at]) + d * s[at]
+                    row[k] -= ((a * p[k] + b * q[k]) + c * r[k]) + d * s[k]
     for k in range(size):
         value = -gradient[k]
         for m in range(k):

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from densegen.fitting.gauss_newton import POSE_UNKNOWNS, _normal_equations, _solve, gram_matrices, minimise
+from densegen.fitting.gauss_newton import (
+    POSE_UNKNOWNS,
+    _normal_equations,
+    _solve,
+    gram_matrices,
+    minimise,
+    points_of_face,
+)
 from densegen.fitting.model_points import ModelPoints
 from densegen.fitting.prior import Prior
 from densegen.geometry.pose import rotation_matrix
@@ -51,8 +58,8 @@ def test_normal_equations_are_those_of_the_numerical_jacobian(
     earlier, precision = rotation_matrix(0.1, 0.2, 0.3), np.array([3.0, 5.0, 0.1, 0.2])
     mean = points21.mean
     _normal_equations(
-        mean, basis, across, target, weight, np.array(axes), grams, factor, counted, rotation, scale, shift, x,
-        earlier, 0.04, np.array([2.0, 1.0, 0.0]), precision, normal, gradient,
+        points_of_face(mean, across, x), basis, target, weight, np.array(axes), grams, factor, counted,
+        rotation, scale, shift, x, earlier, 0.04, np.array([2.0, 1.0, 0.0]), precision, normal, gradient,
     )  # fmt: skip
 
     def residual(step: np.ndarray) -> np.ndarray:
@@ -111,7 +118,7 @@ def test_a_minimum_is_where_it_ends(points68: ModelPoints, prior: Prior) -> None
     count = 7 + len(x)
     normal, gradient = np.zeros((count, count)), np.zeros(count)
     _normal_equations(
-        points68.mean, basis, across, seen, weight, axes, np.zeros((0, 0, 0)), 1.0, np.zeros(0),
+        points_of_face(points68.mean, across, x), basis, seen, weight, axes, np.zeros((0, 0, 0)), 1.0, np.zeros(0),
         rotation, scale, shift, x, *nothing, normal, gradient,
     )  # fmt: skip
     assert np.abs(gradient / np.sqrt(np.diag(normal))).max() < 1e-3 * np.sqrt(energy)
