@@ -24,6 +24,7 @@ __all__ = [
     "SampleError",
     "VerificationError",
     "did_you_mean",
+    "in_short",
 ]
 
 
@@ -31,6 +32,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown word: ``; did you mean resnet18?``, or nothing if none resembles it."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def in_short(error: BaseException, most: int = 160) -> str:
+    """What an error of a library says, on one line of at most so many characters; its class if it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
 
 
 class DensegenError(Exception):

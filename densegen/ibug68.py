@@ -20,7 +20,6 @@ __all__ = [
     "KEYPOINTS",
     "KEYPOINT_MIRROR",
     "NAMES",
-    "NOSE",
     "NOSE_TIP",
     "OUTER_LIPS",
     "REGIONS_OF_KEYPOINTS",
@@ -34,7 +33,6 @@ KEYPOINTS: Final = 68
 JAW: Final = slice(0, 17)
 RIGHT_BROW: Final = slice(17, 22)
 BROWS: Final = slice(17, 27)
-NOSE: Final = slice(27, 36)
 NOSE_TIP: Final = 30
 RIGHT_EYE: Final = slice(36, 42)
 OUTER_LIPS: Final = slice(48, 60)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from densegen.errors import FormatError
+from densegen.errors import FormatError, in_short
 from densegen.files import file_size
 
 __all__ = ["read_mat"]
@@ -51,8 +51,7 @@ def read_mat(path: Path, names: tuple[str, ...], max_bytes: int) -> dict[str, An
             contents[head.name] = _with_scipy(data[:_HEADER], element) if array is None else array
     # A damaged file surfaces as almost anything: zlib, struct, index and type errors, unknown versions.
     except Exception as error:
-        said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        detail = "".join(character if character.isprintable() else "?" for character in said)
+        detail = "".join(character if character.isprintable() else "?" for character in in_short(error))
         raise FormatError(f"{path.name} is not a readable MATLAB 5 file: {detail}") from error
     return contents
 

@@ -65,7 +65,7 @@ def check_output(path: Path, *inputs: Path | None, kind: str | None = None, hold
     elif markers is not None:
         ours = any(one in begin for one in markers)
     else:
-        ours = not begin.strip(b"0123456789 \r\n\t-") or any(one in begin for kind in _KINDS.values() for one in kind)
+        ours = not begin.strip(b"0123456789 \r\n\t-") or any(one in begin for known in _KINDS.values() for one in known)
     if not ours and found is not None:
         raise ConfigurationError(f"{path} holds densegen's {found[1].decode()}, not {holds}: choose another name")
     if begin and not ours:

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
 
-from densegen.errors import ConfigurationError, FormatError, did_you_mean
+from densegen.errors import ConfigurationError, FormatError, did_you_mean, in_short
 from densegen.files import file_size, read_bytes
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def read_archive(
         raise FormatError(f"{path.name} is not a {what}: {error.args[0]}") from error
     # A damaged archive surfaces as almost anything: zlib, tokenizer, value and system errors.
     except Exception as error:
-        raise FormatError(f"{path.name} is not a readable {what}: {' '.join(str(error).split())[:120]}") from error
+        raise FormatError(f"{path.name} is not a readable {what}: {in_short(error)}") from error
 
 
 def _code_points(texts: npt.NDArray[np.str_]) -> npt.NDArray[np.uint32]:
@@ -100,8 +100,8 @@ def read_yaml(path: Path, what: str) -> Any:
 def parse_yaml(text: bytes | str, name: str) -> Any:
     """The plain values in YAML text; ``name`` stands in the :class:`FormatError` if it is none.
 
-    Numbers are those of YAML 1.2: ``1:30`` is text, ``1e3`` a number. Aliases are refused: a few bytes of them can
-    stand for gigabytes.
+    Numbers are those of YAML 1.2: ``1:30`` is text, ``1e3`` a number; switches those of YAML 1.1: ``yes`` is true.
+    Aliases are refused: a few bytes of them can stand for gigabytes.
     """
     import yaml
 
@@ -121,7 +121,7 @@ def parse_yaml(text: bytes | str, name: str) -> Any:
         raise
     # Beside its own errors, the loader raises whatever a nonsensical !!bool or !!timestamp makes it raise.
     except Exception as error:
-        raise FormatError(f"{name} is not readable YAML: {' '.join(str(error).split())[:200]}") from error
+        raise FormatError(f"{name} is not readable YAML: {in_short(error, 200)}") from error
 
 
 _YAML_INT = re.compile(r"^[-+]?(?:[0-9]{1,30}|0x[0-9a-fA-F]{1,24})$")
@@ -243,7 +243,7 @@ def refuse_switch(kind: type[BaseModel], name: str, value: Any) -> Any:
     inside = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     of_its_own = isinstance(wanted, type) and hasattr(wanted, "model_fields")
     if wanted is not bool and not of_its_own and any(isinstance(one, bool) for one in (value, *inside)):
-        raise ValueError("true or false is not a number")
+        raise ValueError("this is no switch; yes, no, on, off, true and false are words of switches")
     return value
 
 

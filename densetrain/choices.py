@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["DetectorName", "Labels", "Reading", "Reconstructed", "Variant", "Written", "YawSource"]
+__all__ = ["Comparison", "DetectorName", "Labels", "Reading", "Reconstructed", "Variant", "Written", "YawSource"]
 
 DetectorName = Literal["auto", "cascade", "yunet"]
 """What finds faces: scikit-image's cascade, YuNet by OpenCV, or the better one that is there."""
@@ -16,6 +16,7 @@ YawSource = Literal["pose", "new-pose", "fit"]
 """Where AFLW2000-3D's yaw angles come from: the public files, or the fits."""
 
 Reading = Literal["geometric", "public script"]
+Comparison = Reading | Literal["label files"]
 """How predictions and labels are compared; see ``Benchmark.errors``."""
 
 Variant = Literal["fp32", "fp16", "int8"]

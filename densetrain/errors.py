@@ -3,7 +3,7 @@
 ::
 
     DensegenError
-    ├── ConfigurationError, FormatError, SampleError, BuildError   see densegen.errors
+    ├── ConfigurationError, FormatError, SampleError, BuildError, VerificationError   see densegen.errors
     ├── TrainingError        training had to stop; the last good checkpoint stays
     └── ParityError          an exported file does not compute what the network computes; see densetrain.network.export
 """

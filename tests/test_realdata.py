@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from densegen.cli import main
 from densegen.dataset.pipeline import mesh_in_image
 from densegen.dataset.verify import verify_dataset
+from densegen.editor.session import EditSession
 from densegen.face.basel import assemble_model, convert_model
 from densegen.face.model_file import write_model
 from densegen.face.morphable_model import MorphableModel
@@ -30,6 +31,7 @@ from densegen.geometry.uv import uv_pixels
 from densegen.index.candidates import SEEDS, sample_candidates
 from densegen.index.corrections import correct, read_corrections
 from densegen.index.formats.exchange import import_index
+from densegen.index.landmark import without_side
 from densegen.index.quality import coefficient_spread, face_surface, farthest_point_index, measure
 from densegen.index.suggestions import suggest_corrections
 from densegen.index.vertex_index import VertexIndex, format_index, read_index, write_index
@@ -99,6 +101,19 @@ def test_the_committed_index_comes_from_the_committed_corrections(basel: Morphab
     assert suggested.remove == committed.remove
     assert {(one.uv, one.reason) for one in suggested.add} == {(one.uv, one.reason) for one in committed.add}
     assert format_index(made) == find_data_file("vertex_index_520.yaml").read_text()
+
+
+def test_the_committed_index_can_be_corrected_on_the_basel_model(basel: MorphableModel, tmp_path: Path) -> None:
+    """Its mouth corners are each other's partners, and lie a vertex off their mirror images."""
+    index = read_index()
+    gone = next(one for one in index.landmarks if not one.is_keypoint and one.side == "right")
+    session = EditSession.open(index, basel, tmp_path / "c.yaml")
+    session.remove(without_side(gone.name), "too near")
+    made = correct(index, session.save(), basel)
+    assert len(made) == 518
+    mine, theirs = ({one.name: one.vertex for one in of.landmarks} for of in (made, index))
+    assert mine.items() <= theirs.items()
+    assert EditSession.open(index, basel, tmp_path / "c.yaml").names() == [(m.name, m.vertex) for m in made.landmarks]
 
 
 @pytest.fixture(scope="module")

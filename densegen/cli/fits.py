@@ -143,12 +143,12 @@ class _Asked:
         return [read_annotations(path, kind=kind, first_pixel=first, names=self.names) for path, kind, first in parts]
 
     def fitter(self, sources: list[Annotations], model: MorphableModel) -> Fitter:
-        from densegen.fitting.fitter import FitSettings, make_fitter
+        from densegen.fitting.fitter import FitterSettings, make_fitter
         from densegen.fitting.prior import read_prior
         from densegen.index.vertex_index import read_index
 
         given: dict[str, Any] = {"sigma": self.sigmas or None, "max_residual": self.max_residual, "jaw": self.jaw}
-        settings = FitSettings(**{name: value for name, value in given.items() if value is not None})
+        settings = FitterSettings(**{name: value for name, value in given.items() if value is not None})
         return make_fitter(sources, model, read_index(self.index_path), read_prior(self.prior_path, model), settings)
 
 

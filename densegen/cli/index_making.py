@@ -1,10 +1,10 @@
-"""``densegen index sample``, ``suggest``, ``make`` and ``correct``: how an index comes to be."""
+"""``densegen index sample``, ``suggest``, ``make``, ``correct`` and ``merge``: how an index comes to be."""
 
 from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -15,7 +15,7 @@ from densegen.remembered import model_option
 if TYPE_CHECKING:
     from densegen.index.vertex_index import VertexIndex
 
-__all__ = ["MODEL", "PATH", "correct", "describe", "make", "merge", "sample", "suggest"]
+__all__ = ["MODEL", "PATH", "correct", "describe", "make", "merge", "one_line_name", "sample", "suggest"]
 
 PATH = click.Path(path_type=Path)
 MODEL = model_option("model file")
@@ -189,7 +189,9 @@ def correct(base: Path, corrections: Path, out: Path, model_path: Path) -> None:
 @click.argument("out", type=PATH)
 @MODEL
 @click.option("--prefer", type=click.Choice(["first", "second"]), help="which file wins if they disagree")
-def merge(base: Path, first: Path, second: Path, out: Path, model_path: Path, prefer: str | None) -> None:
+def merge(
+    base: Path, first: Path, second: Path, out: Path, model_path: Path, prefer: Literal["first", "second"] | None
+) -> None:
     """Merge two corrections files of BASE into one; landmarks that both correct differently are named.
 
     \b
@@ -204,8 +206,7 @@ def merge(base: Path, first: Path, second: Path, out: Path, model_path: Path, pr
 
     check_output(out, base, first, second, model_path, holds="corrections")
     one, other = read_corrections(first), read_corrections(second)
-    preferred = {"first": one, "second": other}.get(prefer or "")
-    merged = merge_corrections(read_base(base), one, other, read_model(model_path), prefer=preferred)
+    merged = merge_corrections(read_base(base), one, other, read_model(model_path), prefer=prefer)
     for conflict in find_conflicts(one, other):
         say(f"{conflict}: the {prefer} wins", err=True)
     write_text(out, format_corrections(merged))

@@ -21,7 +21,6 @@ from densegen.conventions import OWN_INDEX, SHARD_SCHEMA_VERSION
 from densegen.dataset.build_folder import BuildFolder
 from densegen.dataset.build_record import BuildConfiguration, DatasetManifest, Reject, ShardRecord, shard_name
 from densegen.dataset.card import REJECTS, format_rejects, write_card
-from densegen.dataset.pipeline import check_components
 from densegen.dataset.sample_index import gather_samples, write_samples
 from densegen.dataset.shard_task import ShardTask, build_shard, software, texts_digest
 from densegen.errors import BuildError, ConfigurationError, SampleError
@@ -32,7 +31,7 @@ from densegen.files import find_data_file, write_text
 from densegen.geometry.crop import CropRecipe
 from densegen.index.vertex_index import VertexIndex, read_index
 from densegen.sources.fit_list import FitEntry, list_fits
-from densegen.sources.fits import read_fit
+from densegen.sources.fits import check_components, read_fit
 from densegen.sources.manifest import BuildSettings, Manifest, choose_settings, read_manifest
 
 __all__ = ["Plan", "Progress", "build", "plan_build"]
@@ -171,7 +170,7 @@ def _check_model_fits(entries: list[FitEntry], model: MorphableModel) -> None:
     mismatch: SampleError | None = None
     for entry in entries:
         try:
-            check_components(read_fit(entry.fit, optional=False), model, entry.fit.name)
+            check_components(read_fit(entry.fit, optional=False), model.component_counts, entry.fit.name)
             return
         except SampleError as error:
             mismatch = error if error.reason == "component-count" else mismatch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -68,10 +69,11 @@ def _draw_histogram(yaw: Float64, path: Path) -> None:
 
     figure = Figure(figsize=(6, 2.6), layout="constrained")
     axes = figure.subplots()
-    axes.hist(yaw, bins=list(range(0, 96, 5)), color="#4477aa", edgecolor="white")
+    last = max(95, 5 * math.ceil(float(yaw.max()) / 5))
+    axes.hist(yaw, bins=list(range(0, last + 1, 5)), color="#4477aa", edgecolor="white")
     for edge in YAW_EDGES_DEG[1:-1]:
         axes.axvline(edge, color="#cc3311", linewidth=1)
-    axes.set(xlabel="|yaw| in degrees", ylabel="samples", xlim=(0, max(95.0, float(yaw.max()))))
+    axes.set(xlabel="|yaw| in degrees", ylabel="samples", xlim=(0, last))
     save_figure(figure, path, dpi=120)
 
 

@@ -124,8 +124,9 @@ def _parquet(dataset: ShardSet, parts: list[str]) -> tuple[list[dict[str, Any]],
         column("image", "sc:ImageObject", "the crop, JPEG", transform={"jsonPath": "bytes"}),
         column("landmarks", "sc:Float", points),
         column("keypoints68", "sc:Float", "(68, 3) float32, iBUG order, as landmarks"),
-        column("pose", "sc:Float", f"{', '.join(POSE_FIELDS)}, of the fit before it was mirrored"),
+        column("pose", "sc:Float", f"{', '.join(POSE_FIELDS)}, of the fit before it was mirrored here"),
         column("flipped", "sc:Boolean", "whether it is a mirror image"),
+        column("mirrored", "sc:Boolean", "whether densegen made the mirror image"),
     ]
     files = _file_set("parts", ENCODING["parquet"], "data/*.parquet")
     return [files], [_record_set("samples", "One record a sample; its split begins the name of its file.", fields)]
@@ -140,7 +141,7 @@ def _webdataset(dataset: ShardSet, parts: list[str]) -> tuple[list[dict[str, Any
          f"NumPy file of ({len(dataset.index)}, 3) float32, {FRAMES['crop']}"),
         ("keypoints68", "keypoints68.npy", "application/octet-stream",
          "NumPy file of (68, 3) float32, iBUG order, as landmarks"),
-        ("about", "json", "application/json", f"sample_id, split, flipped, pose ({', '.join(POSE_FIELDS)})"),
+        ("about", "json", "application/json", f"sample_id, split, flipped, mirrored, pose ({', '.join(POSE_FIELDS)})"),
     ):  # fmt: skip
         files = f"{name}-files"
         archives = {"containedIn": [{"@id": part} for part in parts]}

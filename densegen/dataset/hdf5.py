@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from densegen.errors import FormatError
+from densegen.errors import FormatError, in_short
 from densegen.files import file_size
 
 __all__ = ["check_structure", "create_group", "new_file", "open_checked"]
@@ -80,7 +80,7 @@ def open_checked(path: Path) -> Any:
     try:
         return h5py.File(path, "r", locking=False)
     except OSError as error:
-        raise FormatError(f"{path.name} is not a readable HDF5 file: {str(error).splitlines()[0]}") from error
+        raise FormatError(f"{path.name} is not a readable HDF5 file: {in_short(error)}") from error
 
 
 def check_structure(path: Path) -> None:

@@ -29,6 +29,9 @@ from densegen.records import read_json
 
 __all__ = ["CROISSANT_NAME", "Exported", "Format", "export_dataset"]
 
+EDITION = 2
+"""Of what the parts hold; 1 had no column ``mirrored``."""
+
 Format = Literal["webdataset", "parquet"]
 
 CROISSANT_NAME = "croissant.json"
@@ -48,9 +51,10 @@ class Exported:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """A file of the export, and the samples that it holds."""
+    """A file of the export, and the samples of one split that it holds."""
 
     name: str
+    split: str
     rows: Int64
 
 
@@ -62,6 +66,7 @@ class _Progress(BaseModel):
     source: str
     format: Format
     samples_a_part: int
+    edition: int = 1
     parts: dict[str, str] = {}
 
 
@@ -91,7 +96,9 @@ def export_dataset(
     out.mkdir(parents=True, exist_ok=True)
     with only_one(out, f"another export is writing into {out}"):
         remove_leftovers(out)
-        done = _begin(out, _Progress(source=dataset.fingerprint, format=format, samples_a_part=samples_a_part))
+        done = _begin(
+            out, _Progress(source=dataset.fingerprint, format=format, samples_a_part=samples_a_part, edition=EDITION)
+        )
         remove_leftovers(out / "data")
         write = {"webdataset": _write_tar, "parquet": _write_parquet}[format]
         for part in parts:
@@ -112,16 +119,18 @@ def export_dataset(
 
 
 def _plan(dataset: ShardSet, format: Format, size: int) -> list[_Part]:
-    if len({_key(name) for name in dataset.sample_ids}) < len(dataset):
-        raise ConfigurationError(
-            "two samples have the same name once '/' and '.' are replaced: they cannot be told apart"
-        )
+    known: dict[str, str] = {}
+    for name in dataset.sample_ids if format == "webdataset" else ():
+        if (other := known.setdefault(_key(name), name)) != name:
+            raise ConfigurationError(
+                f"{other} and {name} are one name in a tar, which replaces '/' and '.': export them as parquet"
+            )
     parts = []
     for number, split in enumerate(SPLITS):
         rows = np.flatnonzero(dataset.split == number).astype(np.int64)
         chunks = [rows[first : first + size] for first in range(0, len(rows), size)]
         for n, chunk in enumerate(chunks):
-            parts.append(_Part(f"data/{split}-{n:05d}-of-{len(chunks):05d}.{SUFFIXES[format]}", chunk))
+            parts.append(_Part(f"data/{split}-{n:05d}-of-{len(chunks):05d}.{SUFFIXES[format]}", split, chunk))
     return parts
 
 
@@ -139,11 +148,7 @@ def _begin(out: Path, wanted: _Progress) -> _Progress:
         # Before anything else: a killed export is then known as one.
         write_text(out / PROGRESS_NAME, wanted.model_dump_json(indent=1))
         return wanted
-    if (earlier.source, earlier.format, earlier.samples_a_part) != (
-        wanted.source,
-        wanted.format,
-        wanted.samples_a_part,
-    ):
+    if earlier.model_copy(update={"parts": {}}) != wanted:
         raise ConfigurationError(f"{out} holds an export of other shards, or in another form: choose another folder")
     return earlier
 
@@ -158,6 +163,7 @@ def _about(dataset: ShardSet, row: int) -> dict[str, Any]:
         "sample_id": dataset.sample_ids[row],
         "split": SPLITS[dataset.split[row]],
         "flipped": bool(dataset.flipped[row]),
+        "mirrored": bool(dataset.mirrored[row]),
         "pose": dataset.pose[row].tolist(),
     }
 
@@ -207,6 +213,7 @@ def _write_parquet(dataset: ShardSet, rows: Int64, path: Path) -> None:
             ("keypoints68", pa.list_(pa.list_(pa.float32(), 3), 68)),
             ("pose", pa.list_(pa.float32(), len(POSE_FIELDS))),
             ("flipped", pa.bool_()),
+            ("mirrored", pa.bool_()),
         ],
         metadata={"huggingface": json.dumps({"info": {"features": _features(count)}})},
     )
@@ -227,6 +234,7 @@ def _write_parquet(dataset: ShardSet, rows: Int64, path: Path) -> None:
                 _nested(pa, np.stack([reader.keypoints68(row) for row in batch])),
                 pa.FixedSizeListArray.from_arrays(pa.array(dataset.pose[batch].ravel()), len(POSE_FIELDS)),
                 pa.array(dataset.flipped[batch]),
+                pa.array(dataset.mirrored[batch]),
             ]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
     reader.close()
@@ -257,11 +265,12 @@ def _features(count: int) -> dict[str, Any]:
         "keypoints68": listed(listed(number, 3), 68),
         "pose": listed(number, len(POSE_FIELDS)),
         "flipped": {"dtype": "bool", "_type": "Value"},
+        "mirrored": {"dtype": "bool", "_type": "Value"},
     }
 
 
 def _card(dataset: ShardSet, format: Format, parts: list[_Part]) -> str:
-    splits = sorted({part.name.split("/")[1].split("-")[0] for part in parts}, key=SPLITS.index)
+    splits = list(dict.fromkeys(part.split for part in parts))
     files = [{"split": split, "path": f"data/{split}-*.{SUFFIXES[format]}"} for split in splits]
     rows = [f"| {split} | {int((dataset.split == SPLITS.index(split)).sum()):,} |" for split in splits]
     names = " and ".join(dataset.datasets)
@@ -280,7 +289,7 @@ def _card(dataset: ShardSet, format: Format, parts: list[_Part]) -> str:
     fields = (
         "`jpg`, `landmarks.npy`, `keypoints68.npy`, `json`"
         if format == "webdataset"
-        else "`sample_id`, `image`, `landmarks`, `keypoints68`, `pose`, `flipped`"
+        else "`sample_id`, `image`, `landmarks`, `keypoints68`, `pose`, `flipped`, `mirrored`"
     )
     head = front_matter(
         pretty_name=f"Dense face landmarks of {names}",
@@ -299,7 +308,8 @@ written by 'densegen export' from the shards with the fingerprint `{dataset.fing
 |---|---|
 {chr(10).join(rows)}
 
-Fields: {fields}. `pose` holds {", ".join(POSE_FIELDS)}, of the fit before it was mirrored.
+Fields: {fields}. `flipped` says that an image is a mirror image, `mirrored` that densegen made it: `pose`, which holds
+{", ".join(POSE_FIELDS)}, is then that of the fit before.
 
 - landmarks, keypoints68: {FRAMES["crop"]}
 - pose: {FRAMES["camera"]}

@@ -34,7 +34,7 @@ from densegen.geometry.surface import SurfacePoints, used_vertices
 from densegen.ibug68 import KEYPOINT_MIRROR, KEYPOINTS
 from densegen.index.vertex_index import VertexIndex
 from densegen.sources.fit_list import FitEntry
-from densegen.sources.fits import Fit, read_fit
+from densegen.sources.fits import Fit, check_components, read_fit
 from densegen.sources.manifest import FlipPolicy
 from densegen.sources.photograph import read_photograph
 
@@ -42,7 +42,6 @@ __all__ = [
     "BATCH",
     "Face",
     "Recipe",
-    "check_components",
     "make_samples",
     "mesh_in_image",
     "samples_of_fit",
@@ -156,18 +155,6 @@ def _with_vertices(points: SurfacePoints, vertices: Int32) -> SurfacePoints:
         np.concatenate([points.vertices, np.repeat(vertices[:, None], 3, axis=1)]),
         np.concatenate([points.weights, weights]),
     )
-
-
-def check_components(fit: Fit, model: MorphableModel, name: str) -> None:
-    """Raise :class:`SampleError` if the fit's coefficients are not as many as the model's components."""
-    found = (fit.shape.size, fit.expression.size)
-    expected = (len(model.shape_basis), len(model.expression_basis))
-    if found != expected:
-        raise SampleError(
-            "component-count",
-            f"{name} has {found[0]} shape and {found[1]} expression coefficients, "
-            f"the model {expected[0]} and {expected[1]}",
-        )
 
 
 def make_samples(entries: Sequence[FitEntry], recipe: Recipe) -> Iterator[tuple[FitEntry, list[Sample] | SampleError]]:
@@ -346,7 +333,7 @@ def mesh_in_image(model: MorphableModel, fit: Fit, image_height: int) -> Float32
 def _read_checked(entry: FitEntry, model: MorphableModel) -> Fit | SampleError:
     try:
         fit = read_fit(entry.fit, optional=False)
-        check_components(fit, model, entry.fit.name)
+        check_components(fit, model.component_counts, entry.fit.name)
     except SampleError as error:
         return _without_traceback(error)
     return fit

@@ -11,7 +11,7 @@ from densegen.arrays import Float32, Image, Mask
 from densegen.dataset.build_record import find_sample, read_dataset_manifest
 from densegen.dataset.rebuild import MapRenderer, check_model, stored_fit
 from densegen.dataset.shards import ShardReader
-from densegen.drawing import KEYPOINT_COLOUR, depth_colours, draw_points, save_figure
+from densegen.drawing import KEYPOINT_COLOUR, as_label, depth_colours, draw_points, save_figure
 from densegen.face.morphable_model import MorphableModel
 from densegen.geometry.pose import yaw_degrees
 from densegen.geometry.position_map import decode_fixed_point
@@ -78,7 +78,7 @@ def draw_sample(folder: Path, sample_id: str, path: Path, model: MorphableModel 
         axes.imshow(panel)
         axes.set_title(title, fontsize=9)
         axes.set_axis_off()
-    figure.suptitle(about, fontsize=10)
+    figure.suptitle(as_label(about), fontsize=10)
     save_figure(figure, path)
 
 

@@ -65,14 +65,15 @@ class _Descriptor:
 
 
 class RowReader:
-    """Reads samples by their number in the set; of the shards' files those that were read last are kept open.
+    """Reads samples by their number in the set, from 0; of the shards' files those that were read last are kept open.
 
-    Threads may share one.
+    Threads may share one. A number that the set has not raises ``IndexError``.
     """
 
     def __init__(self, shards: Sequence[ShardPlace]) -> None:
         self.shards = shards
         self._firsts = [shard.first for shard in shards]
+        self._last = shards[-1].first + len(shards[-1].sample_ids) - 1
         self._files: OrderedDict[int, _Descriptor] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -132,7 +133,9 @@ class RowReader:
 
     def _place(self, number: int) -> tuple[ShardPlace, int]:
         shard = self.shards[bisect.bisect_right(self._firsts, number) - 1]
-        return shard, number - shard.first
+        if not 0 <= (row := number - shard.first) < len(shard.sample_ids):
+            raise IndexError(f"there is no sample {number}: the last of this set is {self._last}")
+        return shard, row
 
     def _finite(self, shard: ShardPlace, row: int, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         values = self._row(shard, row, name, dtype, shape)

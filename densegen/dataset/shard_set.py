@@ -219,7 +219,8 @@ class ShardSet(_Samples):
         such split.
         """
         if split not in SPLITS:
-            raise ConfigurationError(f"there is no split {split!r}: {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}")
+            meant = did_you_mean(str(split), SPLITS)
+            raise ConfigurationError(f"there is no split {split!r}: {', '.join(SPLITS)}{meant}")
         rows = np.flatnonzero(self.split == SPLITS.index(split)).astype(np.int64)
         if not rows.size:
             raise ConfigurationError(
@@ -288,6 +289,8 @@ def open_dataset(folder: str | Path, *more: str | Path, position_maps: bool | Mo
 def _map_source(
     opened: Sequence[SampleIndex], folders: Sequence[Path], position_maps: bool | MorphableModel
 ) -> Literal["stored"] | MapRenderer | None:
+    if not isinstance(position_maps, bool | MorphableModel):
+        raise ConfigurationError(f"position_maps is True, False or a model from read_model, not {position_maps!r}")
     if isinstance(position_maps, MorphableModel):
         for path, one in zip(folders, opened, strict=True):
             check_model(path, one.about.model_name, one.about.model_fingerprint, position_maps)

@@ -162,6 +162,6 @@ def _header(recipe: Recipe, configuration: BuildConfiguration) -> ShardHeader:
         model_name=recipe.model.name,
         model_fingerprint=recipe.model.fingerprint,
         configuration=configuration.as_text(),
-        counts=(len(recipe.index), len(recipe.model.shape_basis), len(recipe.model.expression_basis)),
+        counts=(len(recipe.index), *recipe.model.component_counts),
         valid_uv=recipe.uv_table.valid if recipe.position_maps else None,
     )

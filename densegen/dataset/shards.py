@@ -30,7 +30,7 @@ from densegen.conventions import (
 )
 from densegen.dataset.hdf5 import create_group, new_file, open_checked
 from densegen.dataset.map_codec import unpack_map
-from densegen.errors import ConfigurationError, FormatError
+from densegen.errors import ConfigurationError, FormatError, in_short
 from densegen.files import stays_below
 from densegen.ibug68 import KEYPOINTS
 
@@ -294,7 +294,7 @@ class ShardReader:
             self._check()
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             self.file.close()
-            raise FormatError(f"{path.name} is not a readable shard: {' '.join(str(error).split())}") from error
+            raise FormatError(f"{path.name} is not a readable shard: {in_short(error)}") from error
         except BaseException:
             self.file.close()
             raise

@@ -15,7 +15,7 @@ from densegen.dataset.build_record import DatasetManifest, ShardRecord, read_dat
 from densegen.dataset.card import CONTACT_SHEET, REJECTS, YAW_HISTOGRAM, format_rejects
 from densegen.dataset.sample_index import SAMPLES, ShardSamples, encode_samples, join_samples, samples_of
 from densegen.dataset.shards import ShardReader, check_crop, decode_crop
-from densegen.errors import FormatError, VerificationError
+from densegen.errors import FormatError, VerificationError, in_short
 from densegen.executors import read_ahead
 from densegen.files import sha256_of
 from densegen.ibug68 import KEYPOINT_MIRROR
@@ -149,7 +149,7 @@ def _look(folder: Path, manifest: DatasetManifest, record: ShardRecord, *, every
     except FormatError as error:
         return _Look([str(error)])
     except (OSError, KeyError, ValueError, RuntimeError, TypeError, IndexError, AttributeError, MemoryError) as error:
-        return _Look([f"{path.name} cannot be read: {' '.join(str(error).split())}"])
+        return _Look([f"{path.name} cannot be read: {in_short(error)}"])
 
 
 def _look_inside(path: Path, record: ShardRecord, manifest: DatasetManifest, every_image: bool) -> _Look:

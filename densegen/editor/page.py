@@ -375,7 +375,7 @@ class EditorPage:
     def _find(self, text: str) -> None:
         wanted = text.strip().lower()
         names = self.landmarks.names
-        if wanted.isdigit() and int(wanted) < len(names):
+        if wanted.isdecimal() and int(wanted) < len(names):
             self.select(names[int(wanted)])
         elif wanted:
             found = [name for name in names if name == wanted] or [name for name in names if name.startswith(wanted)]

@@ -16,7 +16,7 @@ from densegen.files import files_below
 from densegen.geometry.pose import pose_vertices
 from densegen.geometry.renderer import vertex_normals
 from densegen.sources.fit_list import find_image
-from densegen.sources.fits import Fit, read_fit
+from densegen.sources.fits import Fit, check_components, read_fit
 from densegen.sources.photograph import read_photograph
 
 __all__ = ["SampleFaces"]
@@ -55,8 +55,7 @@ class SampleFaces:
 
     def _read(self, path: Path) -> tuple[Fit, Path]:
         fit = read_fit(path, optional=False)
-        if (fit.shape.size, fit.expression.size) != (len(self.model.shape_basis), len(self.model.expression_basis)):
-            raise SampleError("component-count", f"{path.name} belongs to another model")
+        check_components(fit, self.model.component_counts, path.name)
         image = find_image(path.stem, os.listdir(path.parent), path.parent)
         if image is None:
             raise SampleError("image-missing", f"{path.name} has no photograph beside it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from html import escape
 
@@ -82,11 +83,12 @@ def saved(session: EditSession, corrections: Corrections) -> str:
     """What was written, and what to do next."""
     reasons = [entry.reason for entries in (corrections.add, corrections.remove, corrections.move) for entry in entries]
     unexplained = reasons.count(BY_HAND)
+    file = shlex.quote(str(session.path))
     why = f" {unexplained} of them say no reason but '{BY_HAND}'." if unexplained else ""
     return (
         f"Saved {session.path}: {len(corrections.add)} pairs added, {len(corrections.remove)} removed, "
         f"{len(corrections.move)} moved; {corrections.count} landmarks, version {corrections.index_version}.{why} "
-        f"Next: densegen index correct INDEX.yaml {session.path.name} NEW.yaml --model MODEL, INDEX.yaml being "
+        f"Next: densegen index correct INDEX.yaml {file} NEW.yaml --model MODEL, INDEX.yaml being "
         f"{session.base.name} {session.base.version}"
     )
 

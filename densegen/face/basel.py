@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.arrays import Float32, Float64, Int32
-from densegen.errors import ConfigurationError, FormatError
+from densegen.errors import ConfigurationError, FormatError, in_short
 from densegen.face.morphable_model import BASEL_RAW_VERTICES, BASEL_VERTICES, MorphableModel, count_words
 from densegen.mat5 import read_mat
 
@@ -161,7 +161,7 @@ def _fitting(what: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, IndexError, TypeError, AttributeError, KeyError) as error:
-        raise FormatError(f"{what} does not hold what it should: {' '.join(str(error).split())}") from error
+        raise FormatError(f"{what} does not hold what it should: {in_short(error)}") from error
 
 
 def _load(path: Path, *names: str) -> dict[str, Any]:

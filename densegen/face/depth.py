@@ -54,7 +54,7 @@ class _Seen:
 
     def slots(self, wanted: Int32, patches: Int32, model: MorphableModel) -> Int32:
         """Where all of the (P, PATCH) patches' are, after those that are wanted have theirs."""
-        components = len(model.shape_basis) + len(model.expression_basis) + 1
+        components = sum(model.component_counts) + 1
         if not len(self.slot):
             self.slot = np.full(len(patches), -1, np.int32)
             self.basis = np.empty((64, components, 3 * PATCH), np.float32)

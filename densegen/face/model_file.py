@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from densegen.errors import ConfigurationError, FormatError
+from densegen.errors import ConfigurationError, FormatError, in_short
 from densegen.face.morphable_model import STORED_AS, MorphableModel
 from densegen.files import file_size, write_bytes
 from densegen.geometry.kernels import warm_up
 from densegen.records import first_problem
-from densegen.tensors import map_tensors
+from densegen.tensors import MAX_HEADER_BYTES, map_tensors
 
 __all__ = ["MODEL_SCHEMA_VERSION", "read_model", "write_model"]
 
@@ -23,9 +23,6 @@ MODEL_SCHEMA_VERSION = 2
 
 
 MAX_MODEL_BYTES = 4 << 30
-
-MAX_HEADER_BYTES = 1 << 20
-
 
 _BASES = ("shape_basis", "expression_basis")
 """Nearly all of a model's bytes: 140 MiB of the Basel model."""
@@ -106,7 +103,7 @@ def _read(path: Path, in_file: tuple[str, ...] = ()) -> MorphableModel:
             arrays: dict[str, Any] = {name: file.get_tensor(name) for name in STORED_AS if name not in in_file}
             arrays |= map_tensors(path, dict.fromkeys(in_file, "F32"))[0]
     except (OSError, SafetensorError) as error:
-        raise FormatError(f"{path.name} is not a readable model file: {' '.join(str(error).split())}") from error
+        raise FormatError(f"{path.name} is not a readable model file: {in_short(error)}") from error
     model = MorphableModel(
         **arrays,
         unit_mm=about.unit_mm,

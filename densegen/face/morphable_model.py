@@ -76,7 +76,7 @@ class MorphableModel:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __post_init__(self) -> None:
-        vertices, shapes, expressions = len(self.uv), len(self.shape_basis), len(self.expression_basis)
+        vertices, (shapes, expressions) = len(self.uv), self.component_counts
         expected = {
             "shape_mean": (vertices, 3),
             "expression_mean": (vertices, 3),
@@ -170,13 +170,19 @@ class MorphableModel:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
+    @property
+    def component_counts(self) -> tuple[int, int]:
+        """How many components of shape, and of expression."""
+        return len(self.shape_basis), len(self.expression_basis)
+
     def coefficients(self, shape: Float32, expression: Float32) -> Float32:
         """(Ks + Ke,) float32 of both, as :attr:`basis` has its rows; raises :class:`ConfigurationError` if they are not
         as many as the components."""
-        if (len(shape), len(expression)) != (len(self.shape_basis), len(self.expression_basis)):
+        shapes, expressions = self.component_counts
+        if (len(shape), len(expression)) != (shapes, expressions):
             raise ConfigurationError(
                 f"{len(shape)} shape and {len(expression)} expression coefficients, but {self.name} has "
-                f"{len(self.shape_basis)} and {len(self.expression_basis)} components"
+                f"{shapes} and {expressions} components"
             )
         both: Float32 = np.concatenate([shape, expression], dtype=np.float32)
         return both
@@ -193,7 +199,7 @@ class MorphableModel:
 
     def basis_at(self, vertices: Int32) -> Float32:
         """(Ks + Ke + 1, 3 n) float32: the columns of :attr:`basis` that belong to n vertices; without making it."""
-        at = np.empty((len(self.shape_basis) + len(self.expression_basis) + 1, len(vertices), 3), np.float32)
+        at = np.empty((sum(self.component_counts) + 1, len(vertices), 3), np.float32)
         for row, component in enumerate((*self.shape_basis, *self.expression_basis, self.mean)):
             at[row] = component[vertices]
         return at.reshape(len(at), -1)

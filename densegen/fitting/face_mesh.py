@@ -124,8 +124,9 @@ def _record(name: str, faces: list[dict[str, Any]]) -> bytes:
 
 
 def reconstruction_files(
-    faces: Sequence[Reconstruction], maker: Reconstructor, image: Image, stem: str, kinds: Sequence[str], name: str
-) -> dict[str, bytes]:
+    faces: Sequence[Reconstruction], reconstructor: Reconstructor, image: Image, stem: str, kinds: Sequence[str],
+    name: str,
+) -> dict[str, bytes]:  # fmt: skip
     """The files of one photograph's faces by name: ``STEM.png``, ``STEM.json``, ``STEM-0.glb``, ``.obj``, ``.ply``,
     ``.mat``.
 
@@ -133,14 +134,14 @@ def reconstruction_files(
     """
     files: dict[str, bytes] = {}
     if "png" in kinds:
-        files[f"{stem}.png"] = png_bytes(draw_reconstruction(image, list(faces), maker.model))
+        files[f"{stem}.png"] = png_bytes(draw_reconstruction(image, list(faces), reconstructor.model))
     if "json" in kinds:
-        contents = [reconstruction_as_json(face, maker.points, maker.model) for face in faces]
+        contents = [reconstruction_as_json(face, reconstructor.points, reconstructor.model) for face in faces]
         files[f"{stem}.json"] = _record(plain(name), contents)
     for number, face in enumerate(faces):
         for kind in ("glb", "obj", "ply"):
             if kind in kinds:
-                files |= mesh_files(face, maker.model, image, kind, f"{stem}-{number}")
+                files |= mesh_files(face, reconstructor.model, image, kind, f"{stem}-{number}")
         if "mat" in kinds:
             files[f"{stem}-{number}.mat"] = fit_bytes(face.fit, MAKER)
     return files

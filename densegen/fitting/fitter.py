@@ -23,10 +23,10 @@ from densegen.geometry.pose import camera_points, pose_vertices
 from densegen.ibug68 import KEYPOINTS
 from densegen.index.vertex_index import VertexIndex
 from densegen.sources.annotations import Annotations
-from densegen.sources.fits import Fit, check_pose, complete_fit, read_fit
+from densegen.sources.fits import Fit, check_components, check_pose, complete_fit, read_fit
 from densegen.sources.photograph import read_photograph
 
-__all__ = ["SIGMA", "SWAPPED_REASON", "FitSettings", "Fitter", "make_fitter", "points_of"]
+__all__ = ["SIGMA", "SWAPPED_REASON", "Fitter", "FitterSettings", "make_fitter", "points_of"]
 
 SIGMA = 0.02
 """How far a person's points are off, as a share of the face's size."""
@@ -42,7 +42,7 @@ SWAPPED = 0.6
 
 
 @dataclass(frozen=True)
-class FitSettings:
+class FitterSettings:
     """How landmarks are believed.
 
     sigma : standard deviation of a coordinate, as a share of the face's size (sqrt(w h) of its points' box); one for
@@ -74,7 +74,7 @@ class Fitter:
 
     mesh68: ModelPoints
     shapes: int
-    settings: FitSettings
+    settings: FitterSettings
     sigma: Float64
     solver: FaceSolver
     swapped: tuple[FaceSolver, ...]
@@ -92,13 +92,8 @@ class Fitter:
         """The fit of one face, or why there is none."""
         try:
             earlier = None if task.earlier is None else read_fit(task.earlier)
-            mine = (self.shapes, len(self.solver.prior.std) - self.shapes)
-            if earlier is not None and (found := (len(earlier.shape), len(earlier.expression))) != mine:
-                raise SampleError(
-                    "component-count",
-                    f"{task.name} has {found[0]} shape and {found[1]} expression coefficients, the model {mine[0]} and "
-                    f"{mine[1]}",
-                )
+            if earlier is not None:
+                check_components(earlier, (self.shapes, len(self.solver.prior.std) - self.shapes), task.name)
             if task.points is None:
                 if not task.image.is_file():
                     raise SampleError("image-missing", f"{task.image.name} is not there")
@@ -209,7 +204,7 @@ def points_of(annotations: Annotations, model: MorphableModel, index: VertexInde
 
 
 def make_fitter(
-    sources: Sequence[Annotations], model: MorphableModel, index: VertexIndex, prior: Prior, settings: FitSettings
+    sources: Sequence[Annotations], model: MorphableModel, index: VertexIndex, prior: Prior, settings: FitterSettings
 ) -> Fitter:
     """A fitter for the points of one or several sources, one source's after the other's.
 

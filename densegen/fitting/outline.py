@@ -88,7 +88,9 @@ def jaw_lines(model: MorphableModel, rows: Int64 | None = None) -> JawLines:
             lines.append(found[np.flatnonzero(on_mesh)])
             kept.append(int(keypoint))
     if not lines:
-        raise ConfigurationError("the outline moves the jaw's points, and none of those is among the points")
+        raise ConfigurationError(
+            "--jaw outline moves the points 0-5 and 11-16 of the 68, and none of them is among the points"
+        )
     together = SurfacePoints(
         np.concatenate([line.vertices for line in lines]), np.concatenate([line.weights for line in lines])
     )

@@ -10,7 +10,7 @@ import numpy as np
 from densegen.arrays import Float32, Float64
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
-from densegen.sources.fits import coefficients_below
+from densegen.sources.fits import read_coefficients
 
 __all__ = ["EarlierFit", "Prior", "prior_of_model", "read_prior"]
 
@@ -48,11 +48,7 @@ def read_prior(folder: Path | None, model: MorphableModel) -> Prior:
     """
     if folder is None:
         return prior_of_model(model)
-    if not folder.is_dir():
-        raise ConfigurationError(f"{folder} is not a folder of fits")
-    table = coefficients_below(folder, (len(model.shape_basis), len(model.expression_basis)))
-    if len(table) < 2:
-        raise ConfigurationError(f"there are {len(table)} fits of {model.name} to learn a prior from, it needs two")
+    table = read_coefficients(folder, model.component_counts, model.name)
     return Prior(table.mean(axis=0), table.std(axis=0))
 
 

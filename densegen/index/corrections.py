@@ -230,6 +230,8 @@ def drafts_of_index(index: VertexIndex, model: MorphableModel) -> dict[str, Draf
         )
     index.resolve(model)  # its vertices are the model's
     for landmark in index.landmarks:
+        if landmark.is_keypoint:  # they stay; the Basel model's mouth corners lie a vertex off their mirror images
+            continue
         partner = None if landmark.mirror is None else index.landmarks[landmark.mirror].vertex
         if None not in (landmark.vertex, partner) and model.mirror[landmark.vertex] != partner:
             raise ConfigurationError(
@@ -364,7 +366,7 @@ def read_base(path: Path) -> Candidates | VertexIndex:
 
 def format_corrections(corrections: Corrections) -> str:
     """The text of a corrections file, one entry a line."""
-    content = corrections.model_dump(mode="json", exclude_defaults=False)
+    content = corrections.model_dump(mode="json")
     lists = {what: content.pop(what) for what in ("remove", "move", "add")}
     lines = [f"{key}: {as_yaml(json.dumps(value, ensure_ascii=False))}" for key, value in content.items()]
     for what, entries in lists.items():

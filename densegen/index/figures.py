@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from densegen.arrays import Float32, Mask
-from densegen.drawing import REGION_COLOURS, save_figure
+from densegen.drawing import REGION_COLOURS, as_label, save_figure
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import REGIONS
 from densegen.files import replace_file
@@ -38,7 +38,7 @@ def draw_uv(index: VertexIndex, path: Path) -> None:
     axes = figure.subplots()
     _plot_uv(axes, index, size=6)
     axes.legend(loc="lower left", fontsize=9)
-    axes.set_title(f"{index.name} {index.version}: {len(index)} landmarks by region", fontsize=12)
+    axes.set_title(f"{as_label(index.name)} {index.version}: {len(index)} landmarks by region", fontsize=12)
     _save(figure, path)
 
 
@@ -66,7 +66,7 @@ def draw_sheets(index: VertexIndex, path: Path) -> None:
             axes = figure.subplots()
             _plot_uv(axes, index, size=5 if title == "the whole face" else 9)
             axes.set(xlim=(left, right), ylim=(bottom, top))
-            axes.set_title(f"{index.name} {index.version} · {title}", fontsize=12)
+            axes.set_title(f"{as_label(index.name)} {index.version} · {title}", fontsize=12)
             axes.legend(loc="lower left", fontsize=7)
             pages.savefig(figure)
 
@@ -94,7 +94,8 @@ def draw_difference(old: VertexIndex, new: VertexIndex, path: Path) -> None:
     axes.plot([], [], color="#0077bb", label=f"moved: {len(moved)}")
     _frame(axes)
     axes.legend(loc="lower left", fontsize=9)
-    axes.set_title(f"{old.name} {old.version} → {new.name} {new.version}", fontsize=12)
+    names = [f"{as_label(one.name)} {one.version}" for one in (old, new)]
+    axes.set_title(" → ".join(names), fontsize=12)
     _save(figure, path)
 
 
@@ -106,7 +107,7 @@ def draw_coverage(qualities: list[IndexQuality], path: Path) -> None:
     for axes, quality in zip(panels[:-1], qualities, strict=True):
         shown = axes.imshow(quality.distance_mm, cmap="inferno", vmin=0, vmax=15)
         largest, percentile, mean = quality.coverage_mm
-        axes.set_title(f"{quality.name}\n{largest:.1f} / {percentile:.1f} / {mean:.2f} mm", fontsize=9)
+        axes.set_title(f"{as_label(quality.name)}\n{largest:.1f} / {percentile:.1f} / {mean:.2f} mm", fontsize=9)
         axes.set_axis_off()
     figure.colorbar(shown, ax=list(panels[:-1]), label="mm to the nearest landmark", shrink=0.7)
     axes = panels[-1]
@@ -114,7 +115,7 @@ def draw_coverage(qualities: list[IndexQuality], path: Path) -> None:
     for number, quality in enumerate(qualities):
         positions = np.arange(len(REGIONS)) + (number - (len(qualities) - 1) / 2) * height
         spacing = [quality.region_spacing_mm.get(region, 0.0) for region in REGIONS]
-        axes.barh(positions, spacing, height, label=quality.name)
+        axes.barh(positions, spacing, height, label=as_label(quality.name))
     axes.set_yticks(np.arange(len(REGIONS)), REGIONS, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("median distance to the nearest neighbour, mm", fontsize=8)

@@ -76,7 +76,7 @@ class Landmark(BaseModel):
     triangle, weights : for a point between vertices, the three vertices around it and their shares, or None: then the
         UV position says where it is
     mirror : id of the landmark on the other half of the face, its own id on the midline, None without a partner
-    origin : ``ibug68:K``, ``delaunay:ROUND`` or ``manual: REASON``
+    origin : ``ibug68:K``, ``delaunay:ROUND``, ``manual: REASON``, ``import:FILE``, or the name of a method
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
@@ -58,14 +58,14 @@ def merge_corrections(
     second: Corrections,
     model: MorphableModel,
     *,
-    prefer: Corrections | None = None,
+    prefer: Literal["first", "second"] | None = None,
 ) -> Corrections:
     """One file of the corrections of two, which both begin with ``base``; it can be applied.
 
     The newer version counts; both changelogs stay. Of two equal entries the first one's reason stays. An addition of
     the second that has the name of another one gets a free name.
 
-    prefer : ``first`` or ``second``, which wins if both correct a landmark differently
+    prefer : which wins if both correct a landmark differently
 
     Raises :class:`ConfigurationError` if they correct different indices, disagree and nothing is preferred, or add two
     landmarks at one place.
@@ -78,8 +78,8 @@ def merge_corrections(
             f"{len(conflicts)} landmarks differ: {'; '.join(map(str, conflicts))}: agree, or prefer one"
         )
     lost = {conflict.name for conflict in conflicts}
-    mine = [entry for entry in _entries(first) if prefer is not second or entry.name not in lost]
-    theirs = [entry for entry in _entries(second) if prefer is second or entry.name not in lost]
+    mine = [entry for entry in _entries(first) if prefer != "second" or entry.name not in lost]
+    theirs = [entry for entry in _entries(second) if prefer == "second" or entry.name not in lost]
     known = set(map(_what, mine))
     merged = [*mine, *_renamed([entry for entry in theirs if _what(entry) not in known], mine)]
     newer = first if compare_versions(first.index_version, second.index_version) >= 0 else second
@@ -105,8 +105,7 @@ def _renamed(entries: list[Entry], mine: list[Entry]) -> list[Entry]:
     made: list[Entry] = []
     for entry in entries:
         if isinstance(entry, Addition) and entry.name in taken:
-            free: Callable[[str], bool] = lambda name: name not in names  # noqa: E731
-            name = next(filter(free, (f"{entry.name}-{number}" for number in itertools.count(2))))
+            name = next(name for n in itertools.count(2) if (name := f"{entry.name}-{n}") not in names)
             names.add(name)
             entry = entry.model_copy(update={"name": name})
         made.append(entry)

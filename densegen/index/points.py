@@ -30,7 +30,7 @@ VERTEX_OFF_PX = 0.75
 
 
 class BarePoint(NamedTuple):
-    """A landmark without a name: see :class:`~densegen.index.vertex_index.Landmark`."""
+    """A landmark without a name: see :class:`~densegen.index.landmark.Landmark`."""
 
     uv: tuple[float, float]
     vertex: int | None = None

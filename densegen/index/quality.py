@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.arrays import Float32, Float64, Mask
-from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import REGIONS, valid_uv_region
 from densegen.geometry.position_map import make_uv_table
@@ -18,7 +17,7 @@ from densegen.ibug68 import KEYPOINTS, ids_of
 from densegen.index.landmark import Landmark
 from densegen.index.points import BarePoint, name_points
 from densegen.index.vertex_index import VertexIndex
-from densegen.sources.fits import coefficients_below
+from densegen.sources.fits import read_coefficients
 
 __all__ = [
     "IndexDifference",
@@ -172,12 +171,7 @@ def coefficient_spread(folder: Path, model: MorphableModel) -> Float64:
 
     Raises :class:`ConfigurationError` if fewer than two fits there belong to the model.
     """
-    if not folder.is_dir():
-        raise ConfigurationError(f"{folder} is no folder of fits (*.mat)")
-    table = coefficients_below(folder, (len(model.shape_basis), len(model.expression_basis)))
-    if len(table) < 2:
-        raise ConfigurationError(f"{folder} holds {len(table)} fits of {model.name}, a spread needs two")
-    spread: Float64 = table.std(axis=0)
+    spread: Float64 = read_coefficients(folder, model.component_counts, model.name).std(axis=0)
     return spread
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from densegen.arrays import Float64
 from densegen.console import counted
-from densegen.errors import ConfigurationError, FormatError
+from densegen.errors import ConfigurationError, FormatError, in_short
 from densegen.files import files_below, read_bytes, read_text
 from densegen.ibug68 import AFLW21, KEYPOINTS
 from densegen.records import read_archive
@@ -32,8 +32,8 @@ FARTHEST_PX = 100_000
 LEAST_DEPTHS, FLATTEST = 10, 0.1
 """A face's depths reach over half of its size, whatever its pose: of so many points, over no smaller share."""
 
-KINDS = {KEYPOINTS: "ibug68", len(AFLW21): "aflw21"}
-"""What points are if nobody says it, by how many there are."""
+POINT_COUNTS = {"ibug68": KEYPOINTS, "aflw21": len(AFLW21)}
+"""So many points are these, if nobody says what they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,6 @@ def _gather(path: Path, rows: list[_Row], kind: str | None, first_pixel: int) ->
     named = [points for _, points in rows if isinstance(points, dict)]
     if named and len(named) < len(rows):
         raise FormatError(f"{path.name}: some faces have points by name, others in an order: give one of both")
-    sizes = {"ibug68": KEYPOINTS, "aflw21": len(AFLW21)}
     if named:
         names = tuple(dict.fromkeys(name for points in named for name in points))
         if any(len(name) > LONGEST_NAME for name in names):
@@ -133,8 +132,9 @@ def _gather(path: Path, rows: list[_Row], kind: str | None, first_pixel: int) ->
         numbers = all(_NUMBER.fullmatch(name) for name in names)
         names = tuple(sorted(names, key=int)) if numbers else names
         kind = kind or ("ibug68" if numbers else "names")
-        if kind in sizes and (bad := [n for n in names if not (_NUMBER.fullmatch(n) and int(n) < sizes[kind])]):
-            raise FormatError(f"{path.name}: {kind} has no point {bad[0]!r}: it counts from 0 to {sizes[kind] - 1}")
+        count = POINT_COUNTS.get(kind, 0)
+        if count and (bad := [n for n in names if not (_NUMBER.fullmatch(n) and int(n) < count)]):
+            raise FormatError(f"{path.name}: {kind} has no point {bad[0]!r}: it counts from 0 to {count - 1}")
     else:
         counts = {len(points) for _, points in rows}
         if len(counts) > 1:
@@ -142,9 +142,9 @@ def _gather(path: Path, rows: list[_Row], kind: str | None, first_pixel: int) ->
                 f"{path.name}: faces have {min(counts)} to {max(counts)} points, expected the same number"
             )
         count = counts.pop()
-        kind = kind or KINDS.get(count, "names")
-        if count != sizes.get(kind, count):
-            raise FormatError(f"{path.name}: faces have {count} points in an order, {kind} {sizes[kind]}: name them")
+        kind = kind or next((known for known, points in POINT_COUNTS.items() if points == count), "names")
+        if count != (expected := POINT_COUNTS.get(kind, count)):
+            raise FormatError(f"{path.name}: faces have {count} points in an order, {kind} {expected}: name them")
         names = tuple(map(str, range(count)))
     faces = []
     for image, points in rows:
@@ -280,7 +280,7 @@ def _read_json(path: Path) -> Iterator[_Row]:
                     raise ValueError(f"{image} has points of shape {points.shape}, expected (N, 2)")
                 yield image, _numbers_of(points) if isinstance(points, dict) else points
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
-        raise FormatError(f"{path.name}: {' '.join(str(error).split())[:160]}") from error
+        raise FormatError(f"{path.name}: {in_short(error)}") from error
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -325,7 +325,7 @@ def _read_npy(path: Path, names: Path | None) -> Iterator[_Row]:
         table = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     # NumPy raises almost anything for a damaged header.
     except Exception as error:
-        raise FormatError(f"{path.name} is not a readable NumPy array: {' '.join(str(error).split())[:120]}") from error
+        raise FormatError(f"{path.name} is not a readable NumPy array: {in_short(error)}") from error
     yield from _rows_of_table(table, listed, path)
 
 

@@ -11,14 +11,23 @@ import numpy as np
 
 from densegen.arrays import Float32, Float64
 from densegen.conventions import POSE_FIELDS
-from densegen.errors import FormatError, SampleError
+from densegen.errors import ConfigurationError, FormatError, SampleError
 from densegen.files import files_below, is_about_the_file
 from densegen.geometry.crop import box_around
 from densegen.geometry.pose import proper_pose
 from densegen.ibug68 import KEYPOINTS
 from densegen.mat5 import read_mat
 
-__all__ = ["Fit", "check_pose", "coefficients_below", "complete_fit", "fit_bytes", "read_fit", "read_labels"]
+__all__ = [
+    "Fit",
+    "check_components",
+    "check_pose",
+    "complete_fit",
+    "fit_bytes",
+    "read_coefficients",
+    "read_fit",
+    "read_labels",
+]
 
 MAX_FIT_BYTES = 1 << 20
 """Real fits have 3 to 10 kB. A larger file is not one, and is refused before it is parsed."""
@@ -128,10 +137,28 @@ def complete_fit(
     )
 
 
-def coefficients_below(folder: Path, counts: tuple[int, int]) -> Float64:
-    """(n, Ks + Ke) float64: the raw coefficients of the fits (*.mat) in a folder and below it, sorted by path; of fits
-    with other than ``counts`` of shape and expression, and of files that are none, nothing is taken.
+def check_components(fit: Fit, counts: tuple[int, int], name: str) -> None:
+    """Raise :class:`SampleError` if the fit's coefficients of shape and expression are not as many as a model's
+    components; ``name`` is the fit's.
     """
+    if (found := (fit.shape.size, fit.expression.size)) != counts:
+        raise SampleError(
+            "component-count",
+            f"{name} has {found[0]} shape and {found[1]} expression coefficients, "
+            f"the model {counts[0]} and {counts[1]}",
+        )
+
+
+def read_coefficients(folder: Path, counts: tuple[int, int], model_name: str) -> Float64:
+    """(n, Ks + Ke) float64: the raw coefficients of a model's fits (*.mat) in a folder and below it, sorted by path.
+
+    counts : of the model's components of shape and expression; of fits with others, and of files that are none,
+        nothing is taken
+
+    Raises :class:`ConfigurationError` if there is no folder, or fewer than two fits belong to the model.
+    """
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is not a folder of fits (*.mat)")
     rows = []
     for path in files_below(folder, (".mat",)):
         try:
@@ -140,7 +167,9 @@ def coefficients_below(folder: Path, counts: tuple[int, int]) -> Float64:
             continue
         if (fit.shape.size, fit.expression.size) == counts:
             rows.append(np.concatenate([fit.shape, fit.expression]).astype(np.float64))
-    return np.array(rows).reshape(-1, sum(counts))
+    if len(rows) < 2:
+        raise ConfigurationError(f"{folder} holds {len(rows)} fits of {model_name}: a spread needs two")
+    return np.array(rows)
 
 
 def fit_bytes(fit: Fit, maker: str) -> bytes:

@@ -105,7 +105,9 @@ def fits_below(root: Path, manifest_name: str | None = None) -> tuple[FoundManif
     dataset = found.manifest
     flips = [flip for flip in dataset.flips if flip != "shipped"]
     if not flips:
-        raise ConfigurationError(f"{dataset.name} has shipped flips alone, and only other fits are of use here")
+        raise ConfigurationError(
+            f"{dataset.name} allows shipped flips alone, which are not refined: add 'none' or 'mirror' to its flips"
+        )
     return found, list_fits(dataset, root, flips[0])
 
 

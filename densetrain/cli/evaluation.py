@@ -215,12 +215,12 @@ def _evaluate_public(regressor: Regressor | None, asked: _Asked) -> _Evaluated:
     )  # fmt: skip
 
     def read(points: npt.NDArray[np.floating[Any]], method: str, made: str) -> list[Result]:
-        return [score(points, method, made, reading=reading) for reading in benchmark.readings]
+        return [score(points, method, made, comparison=reading) for reading in benchmark.readings]
 
     if asked.benchmark == "aflw2000-3d" and asked.predictions in get_args(Labels):
         other = aflw2000(asked.root, asked.protocol, cast("Labels", asked.predictions), asked.yaw)
         points = other.truth
-        results = [score(other.raw, f"labels {asked.predictions}", "a file", as_labels=True)]
+        results = [score(other.raw, f"labels {asked.predictions}", "a file", comparison="label files")]
     elif asked.predictions is not None:
         points = read_predictions(Path(asked.predictions), benchmark.names)
         results = read(points, Path(asked.predictions).stem, "a file, pixels from 0")
@@ -289,6 +289,7 @@ def report(runs: tuple[Path, ...], out: Path, backbones: tuple[str, ...]) -> Non
     from densetrain.evaluation.training_log import read_log
 
     refuse_no_folder(out)
+    runs = tuple({run.resolve(): run for run in runs}.values())
     # A run keeps its results in a folder; '--out' makes such a folder of its own.
     folders = [run / "evaluation" if (run / "evaluation").is_dir() else run for run in runs]
     found = {p.resolve(): (run, p) for run, at in zip(runs, folders, strict=True)

@@ -104,7 +104,7 @@ def predict(
             say(f"densetrain: {path.name}: {error}" if of_call else f"densetrain: {error}", err=True)
             failed.append(path.name)
     if webcam is not None:
-        job.film(webcam, asked.out / f"webcam-{webcam}")
+        job.film(webcam, job.names.stem_of(Path(f"webcam-{webcam}"), keep=True))
     if failed:
         raise FormatError(f"{len(failed)} of {len(inputs)} inputs have no result, the first is {failed[0]}")
 
@@ -227,6 +227,8 @@ class _Job:
         from densetrain.prediction.video import Follower, process_video
 
         boxes = self.boxes.everywhere if isinstance(source, int) else self.boxes.of(source)
+        if boxes is not None and len(boxes) > 1:
+            raise FormatError(f"{source}: {len(boxes)} boxes are given, and in video one face is followed: give one")
         start = None if boxes is None else boxes[0]
         follower = Follower(self.regressor, self.detect, start=start, refine=self.asked.refine)
         with ProgressBar("filming", "frames") as bar:

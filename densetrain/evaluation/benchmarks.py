@@ -22,7 +22,7 @@ from densegen.geometry.crop import box_around, box_size
 from densegen.records import read_archive
 from densegen.sources.fits import read_labels
 from densegen.sources.photograph import read_photograph
-from densetrain.choices import Labels, Reading, YawSource
+from densetrain.choices import Comparison, Labels, Reading, YawSource
 from densetrain.evaluation.metrics import nme, points21
 from densetrain.evaluation.protocol import Protocol
 
@@ -87,19 +87,17 @@ class Benchmark:
         same = self.to_truth is None and np.allclose(self.raw, _moved(self.truth, self.as_script), rtol=0, atol=1e-6)
         return ("geometric",) if same else ("geometric", "public script")
 
-    def errors(
-        self, predicted: npt.NDArray[np.floating], *, as_labels: bool = False, reading: Reading = "geometric"
-    ) -> Float64:
+    def errors(self, predicted: npt.NDArray[np.floating], comparison: Comparison = "geometric") -> Float64:
         """(n,) NME in percent of (n, 68, 2 or 3) predictions in pixels of the images, centres from 0.
 
-        as_labels : the predictions are label files of the benchmark: compared number by number, as they stand
-        reading : ``geometric``, each label set by its own first pixel, or ``public script``, as the benchmark's
-            published code compares: see ``as_script``
+        comparison : ``geometric``, each label set by its own first pixel; ``public script``, as the benchmark's
+            published code compares, see ``as_script``; or ``label files``, if that is what the predictions are: number
+            by number, as they stand
         """
         points, truth = predicted[..., :2].astype(np.float64), self.truth
-        if as_labels:
+        if comparison == "label files":
             truth = self.raw
-        elif reading == "public script":
+        elif comparison == "public script":
             points, truth = _moved(points, self.as_script), self.raw
         elif self.to_truth is not None:
             points = _moved(points, self.to_truth)
@@ -261,9 +259,11 @@ def read_predictions(path: Path, names: tuple[str, ...]) -> Float64:
     found = [Path(str(name)).stem for name in words]
     if landmarks.ndim != 3 or landmarks.shape[1] != 68 or landmarks.shape[2] not in (2, 3):
         raise FormatError(f"{path.name}: landmarks have the shape {landmarks.shape}, expected (n, 68, 2 or 3)")
-    if len(found) != len(landmarks) or len(set(found)) != len(found):
-        raise FormatError(f"{path.name} has {len(found)} names, some perhaps twice, for {len(landmarks)} faces")
+    if len(found) != len(landmarks):
+        raise FormatError(f"{path.name} has {len(found)} names for {len(landmarks)} faces")
     row = {name: number for number, name in enumerate(found)}
+    if twice := [name for number, name in enumerate(found) if row[name] != number]:
+        raise FormatError(f"{path.name} has a face twice: {twice[0]}")
     if missing := [name for name in names if name not in row]:
         raise FormatError(f"{path.name} lacks {len(missing)} of {len(names)} faces, the first is {missing[0]}")
     chosen = landmarks[[row[name] for name in names]].astype(np.float64)

@@ -22,7 +22,7 @@ from densegen.geometry.crop import box_size
 from densegen.geometry.pose import yaw_degrees
 from densegen.index.vertex_index import VertexIndex
 from densegen.records import first_problem, read_json
-from densetrain.choices import DetectorName, Reading
+from densetrain.choices import Comparison, DetectorName
 from densetrain.evaluation.benchmarks import Benchmark
 from densetrain.evaluation.metrics import BINS, Score, score, yaw_bins
 from densetrain.evaluation.protocol import Protocol
@@ -178,21 +178,20 @@ def _nearest(found: Float64, truth: Float64) -> tuple[Float64, bool]:
 
 def evaluate_benchmark(
     benchmark: Benchmark, predicted: npt.NDArray[np.floating], method: str, made: str, *, weights: str | None = None,
-    as_labels: bool = False, reading: Reading = "geometric", threshold: float = 10.0, seed: int = 0,
+    comparison: Comparison = "geometric", threshold: float = 10.0, seed: int = 0,
 ) -> Result:  # fmt: skip
     """Score (n, 68, 2 or 3) predictions, pixels of the images; ``made`` says in words what they were made from.
 
     weights : digest of the network's weights, if one made them
-    as_labels : they are label files of the benchmark, compared number by number
-    reading : see :meth:`~densetrain.evaluation.benchmarks.Benchmark.errors`
+    comparison : see :meth:`~densetrain.evaluation.benchmarks.Benchmark.errors`
     """
-    errors = benchmark.errors(predicted, as_labels=as_labels, reading=reading)
+    errors = benchmark.errors(predicted, comparison)
     if not np.isfinite(errors).all():
         bad = benchmark.names[int(np.argmin(np.isfinite(errors)))]
         raise FormatError(f"{benchmark.title}: {bad} has no finite error: no visible point, or an empty box")
     return Result(
         method=method,
-        protocol=benchmark.protocol.model_copy(update={"comparison": "label files" if as_labels else reading}),
+        protocol=benchmark.protocol.model_copy(update={"comparison": comparison}),
         made=made,
         weights=weights,
         score=score(errors, benchmark.yaw_deg, threshold=threshold, seed=seed),

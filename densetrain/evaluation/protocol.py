@@ -6,11 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from densetrain.choices import Labels, Reading, YawSource
+from densetrain.choices import Comparison, Labels, YawSource
 
-__all__ = ["Comparison", "Protocol"]
-
-Comparison = Reading | Literal["label files"]
+__all__ = ["Protocol"]
 
 _COMPARISONS: dict[Comparison, str] = {
     "geometric": "geometric: predictions and labels each by their own first pixel",

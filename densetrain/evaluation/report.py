@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -208,8 +209,18 @@ def write_report(
     """
     if not results and not profiles:
         raise ConfigurationError("nothing to report: run 'densetrain evaluate' first")
+    ours = (out / "report.html").exists()
+    earlier = [path for path in out.glob("*.png") if _PICTURE.fullmatch(path.name)] if ours else []
     with replace_into(out) as staging:
         _write_report(results, profiles, staging, sheets or {}, logs)
+        made = {path.name for path in staging.iterdir()}
+    for path in earlier:
+        if path.name not in made:
+            path.unlink(missing_ok=True)
+
+
+_PICTURE = re.compile(r"(ced|worst)-[0-9]+\.png")
+"""What a report before this one may have had more of."""
 
 
 def _write_report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -108,9 +109,11 @@ def draw_curves(logs: Sequence[TrainingLog], path: Path) -> None:
             left.plot(*zip(*log.losses, strict=True), color=colour, linewidth=1, label=name)
         if log.nme:
             right.plot(*zip(*log.nme, strict=True), color=colour, marker=".", label=name)
-            step, best = min(log.nme, key=lambda point: point[1])
+            step, best = min(log.nme, key=lambda point: (math.isnan(point[1]), point[1]))
             right.plot([step], [best], "*", color=colour, markersize=13, label=f"best: {best:.3f} %")
-    left.set(xlabel="step", ylabel="training loss", yscale="log")
+    # A likelihood's loss falls below 0.
+    positive = all(loss > 0 for log in logs for _, loss in log.losses if math.isfinite(loss))
+    left.set(xlabel="step", ylabel="training loss", yscale="log" if positive else "linear")
     right.set(xlabel="step", ylabel="validation NME, %")
     for axes in (left, right):
         axes.grid(alpha=0.3)

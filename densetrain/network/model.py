@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densegen.errors import ConfigurationError, DensegenError, did_you_mean
+from densegen.errors import ConfigurationError, DensegenError, did_you_mean, in_short
 from densegen.extras import install_line
 from densetrain.config import ModelSettings
 from densetrain.shrink import shrink_factor
@@ -125,13 +125,13 @@ def check_sizes(net: LandmarkNet, sizes: Iterable[int]) -> None:
             _seen(net.backbone, size)
         except _expected(net.settings) as error:
             what = f"{net.settings.backbone} at {size} px"
-            raise ConfigurationError(f"schedule.input_sizes: {what}: {_in_short(error)}") from error
+            raise ConfigurationError(f"schedule.input_sizes: {what}: {_with_kind(error)}") from error
 
 
-def _in_short(error: Exception) -> str:
-    """An error's first line; the name of its kind, too, if the words alone may say little."""
-    words = (str(error).splitlines() or [""])[0][:160]
-    return words if isinstance(error, CANNOT_SEE) and words else f"{type(error).__name__}: {words}".removesuffix(": ")
+def _with_kind(error: Exception) -> str:
+    """An error's words; the name of its kind before them, if they alone may say little."""
+    words, kind = in_short(error), type(error).__name__
+    return words if isinstance(error, CANNOT_SEE) or words == kind else f"{kind}: {words}"
 
 
 def normalises_vectors(net: LandmarkNet) -> bool:
@@ -167,7 +167,7 @@ def _make_backbone(settings: ModelSettings, outputs: int, *, tried: bool) -> nn.
         if "width_mult" in str(error):
             raise ConfigurationError(f"model.width: {settings.backbone} has no width multiplier") from error
         what = f"{settings.backbone} at {settings.input_size} px"
-        raise ConfigurationError(f"model: {what}: {_in_short(error)}") from error
+        raise ConfigurationError(f"model: {what}: {_with_kind(error)}") from error
     if not isinstance(output, Tensor) or output.shape != (2, outputs):
         raise ConfigurationError(f"model.backbone: {settings.backbone} does not end in one vector a picture")
     return backbone.train()

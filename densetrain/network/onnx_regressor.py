@@ -68,7 +68,7 @@ class OnnxRegressor:
             session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         # ONNX Runtime's errors have no common base but this.
         except Exception as error:
-            raise FormatError(f"{path.name} is not a readable ONNX file: {_in_short(error)}") from error
+            raise FormatError(f"{path.name} is not a readable ONNX file: {_end_of(error)}") from error
         size = about.crop_size
         outputs = {"landmarks": [len(index), 3]}
         if about.settings.model.uncertainty:
@@ -93,7 +93,7 @@ class OnnxRegressor:
             landmarks, *sigma = (array.astype(np.float32) for array in self.session.run(None, {"images": images}))
         # ONNX Runtime's errors have no common base but this.
         except Exception as error:
-            raise FormatError(f"{self.name} cannot be run: {_in_short(error)}") from error
+            raise FormatError(f"{self.name} cannot be run: {_end_of(error)}") from error
         if not np.isfinite(landmarks).all():
             raise FormatError(f"{self.name} gives landmarks that are not finite: its weights are damaged")
         if not all((one > 0).all() and np.isfinite(one).all() for one in sigma):
@@ -101,7 +101,7 @@ class OnnxRegressor:
         return landmarks, sigma[0] if sigma else None
 
 
-def _in_short(error: Exception) -> str:
+def _end_of(error: Exception) -> str:
     """An error's end: ONNX Runtime begins with files and lines of its own, and says last what is wrong."""
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= 200 else f"… {words[-200:]}"

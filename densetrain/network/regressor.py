@@ -26,7 +26,6 @@ __all__ = [
     "FlipTested",
     "Regressor",
     "answer_in_images",
-    "landmarks_in_image",
     "open_regressor",
 ]
 
@@ -173,16 +172,6 @@ def _open(path: Path, device: str) -> Regressor:
     except ImportError as error:
         raise ConfigurationError(f"checkpoints need torch: {install_line('train')}, or give an .onnx file") from error
     return load_regressor(path, device)
-
-
-def landmarks_in_image(regressor: Regressor, image: Image, boxes: npt.NDArray[np.floating]) -> Float32:
-    """Landmarks of the faces of one image.
-
-    image : (H, W, 3) uint8 RGB
-    boxes : (n, 4) left, top, right, bottom of the box around each face's 68 keypoints, pixels, image frame; n > 0
-    returns : (n, N, 3) float32, pixels, image frame; z has the scale of x and y, and no origin
-    """
-    return answer_in_images(regressor, [image] * len(boxes), boxes).landmarks
 
 
 @dataclass(frozen=True, eq=False)

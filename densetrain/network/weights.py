@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densegen.errors import ConfigurationError, FormatError
+from densegen.errors import ConfigurationError, FormatError, in_short
 from densegen.files import file_size
 from densetrain.config import ModelSettings
 from densetrain.network.model import OWN, TIMM, LandmarkNet
@@ -149,7 +149,7 @@ def _check_archive(path: Path) -> None:
         raise
     # A damaged archive surfaces as almost anything.
     except Exception as error:
-        raise FormatError(f"{path.name} is not a readable torch file: {' '.join(str(error).split())[:120]}") from error
+        raise FormatError(f"{path.name} is not a readable torch file: {in_short(error)}") from error
     if damaged is not None:
         raise FormatError(f"{path.name} is damaged: {damaged} does not match its checksum")
 
@@ -168,5 +168,4 @@ def load_torch(path: Path) -> Any:
         raise FormatError(f"{path.name} is refused: it is damaged, or asks to run code when it is opened") from error
     # Bytes that are no torch file raise whatever the first of them happen to mean.
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise FormatError(f"{path.name} is not a readable torch file: {reason}") from error
+        raise FormatError(f"{path.name} is not a readable torch file: {in_short(error)}") from error

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from densegen.arrays import Float32, Float64, Image
-from densegen.dataset.pipeline import check_components
 from densegen.errors import SampleError
 from densegen.executors import read_ahead
 from densegen.face.components import combine
@@ -19,7 +18,7 @@ from densegen.face.morphable_model import MorphableModel
 from densegen.geometry.crop import box_around, check_in_picture
 from densegen.geometry.pose import pose_vertices
 from densegen.sources.fit_list import FitEntry
-from densegen.sources.fits import read_fit, read_labels
+from densegen.sources.fits import check_components, read_fit, read_labels
 from densegen.sources.photograph import read_photograph
 from densetrain.network.regressor import Regressor, answer_in_images
 
@@ -54,7 +53,7 @@ class Annotated:
         """
         buffer = io.BytesIO()
         np.savez(
-            buffer, allow_pickle=False, annotated_by=np.array(self.annotated_by),
+            buffer, annotated_by=np.array(self.annotated_by),
             vertex_index=np.array(self.vertex_index), names=np.array(self.names, str), landmarks=self.landmarks,
         )  # fmt: skip
         return buffer.getvalue()
@@ -99,7 +98,7 @@ def _posed_points(model: MorphableModel) -> _Points:
 
     def points(path: Path, height: int) -> Float32:
         fit = read_fit(path, optional=False)
-        check_components(fit, model, path.name)
+        check_components(fit, model.component_counts, path.name)
         return pose_vertices(combine(model.coefficients(fit.shape, fit.expression)[None], basis)[0], fit.pose, height)
 
     return points

@@ -15,10 +15,11 @@ from densegen.errors import FormatError
 from densegen.geometry.crop import box_around
 from densetrain.head_pose import head_pose
 from densetrain.network.regressor import TURN_COUNTS, Answer, Regressor, answer_in_images
+from densetrain.prediction.boxes import check_boxes, check_boxes_on
 from densetrain.prediction.detect import Detector, better_detector, how_to_get_yunet
 from densetrain.prediction.face import Face
 
-__all__ = ["REFINE", "SMALLEST", "detect", "find_faces", "look_again", "turn_back"]
+__all__ = ["REFINE", "SMALLEST", "detect", "detected", "find_faces", "look_again", "turn_back"]
 
 REFINE = 2
 """How often at most the crop of a detector's box is laid again."""
@@ -134,14 +135,31 @@ def _weight(answer: Answer) -> Float64:
     return weight
 
 
+def detected(detector: Detector, image: Image, name: str) -> Float64:
+    """(n, 4) boxes of a detector, or (n, 5) with scores; raises :class:`FormatError` if what it gives are none, or one
+    lies beside the image.
+    """
+    boxes = np.asarray(detector(image), np.float64)
+    if not boxes.size:
+        return np.zeros((0, 4))
+    if boxes.ndim != 2 or boxes.shape[1] not in (4, 5) or not np.isfinite(boxes).all():
+        raise FormatError(f"{name}: the detector gives {boxes.shape} numbers, not (n, 4) boxes, or (n, 5) with scores")
+    try:
+        check_boxes(boxes[:, :4])
+    except ValueError as error:
+        raise FormatError(f"{name}: of the detector's boxes, {error}") from error
+    check_boxes_on(image, boxes, name)
+    return boxes
+
+
 def detect(detector: Detector, image: Image, name: str) -> tuple[int, Float64]:
     """By how many quarter turns to the left an image is turned until the detector finds faces in it, 0 first, and
     their boxes in the turned image.
 
-    Raises :class:`FormatError` if it finds none at all.
+    Raises :class:`FormatError` if it finds none at all, or what it gives are no boxes.
     """
     for turns in (0, 2, 1, 3):
-        boxes = detector(np.ascontiguousarray(np.rot90(image, turns)))
+        boxes = detected(detector, np.ascontiguousarray(np.rot90(image, turns)), name)
         if len(boxes):
             return turns, boxes
     missing = "" if better_detector() == "yunet" else f". The detector yunet finds more: {how_to_get_yunet()}"

@@ -50,7 +50,7 @@ VIDEO_SUFFIXES = (
 OTHER_SUFFIXES = (".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl")
 
 MAX_DRAWN = 100_000_000
-"""Larger pictures are drawn at their own size, bytes."""
+"""Bytes; a picture that would be larger is drawn at its own size."""
 
 MESH_COLOUR = (165, 165, 165)
 MESH_FROM_IMAGE = np.array([1, -1, 1], np.float32)
@@ -246,12 +246,17 @@ class ResultNames:
         self._of_inputs, self._of_files = _stems_of_results(in_out), _stems_of_results([*in_out, *there])
         self._given: set[str] = set()
 
-    def stem_of(self, path: Path) -> Path:
-        """The path, without suffix, of an input's results; another one at each call."""
+    def stem_of(self, path: Path, *, keep: bool = False) -> Path:
+        """The path, without suffix, of an input's results; another one at each call.
+
+        keep : never one with results: they cannot be made again
+        """
         first = re.sub(r"[^\w.-]", "_", path.stem) if self.plain else path.stem
         for name in itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2))):
             key = name.casefold()
             if key in self._given or key in self._of_inputs:
+                continue
+            if keep and any((self.out / f"{name}.{kind}").exists() for kind in ("mp4", "jsonl")):
                 continue
             if key not in self._of_files or self._is_ours(self.out / name, path):
                 self._given.add(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -25,7 +26,7 @@ from densetrain.network.regressor import Regressor
 from densetrain.prediction.boxes import check_boxes_on
 from densetrain.prediction.detect import Detector
 from densetrain.prediction.face import Face
-from densetrain.prediction.faces import REFINE, SMALLEST, find_faces
+from densetrain.prediction.faces import REFINE, SMALLEST, detected, find_faces
 from densetrain.prediction.predict import Smoother, draw_faces
 from densetrain.prediction.results import FrameRecord, image_record
 
@@ -91,7 +92,7 @@ class Follower:
         self.begins = False
         if self.box is not None and (face := self._look(image, self.box, times)) is not None:
             return face
-        found = self.detector(image)
+        found = detected(self.detector, image, "a frame")
         if not len(found):
             return None
         self.found, self.smoother = found[0][:4], None
@@ -155,47 +156,74 @@ def process_video(
     if limit is not None:
         total = min(total or limit, limit)
     reader = _open(source, cv2)
-    name = f"webcam {source}" if isinstance(source, int) else source.name
+    live = isinstance(source, int)
+    name = source.name if isinstance(source, Path) else f"webcam {source}"
     count = seen = 0
-    last_s, start_s, live = -1 / rate_hz, 0.0, isinstance(source, int)
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("mp4", "jsonl")]
     try:
         with replace_files(paths) as (film_path, lines_path), _Film(film_path, rate_hz, cv2) as film:
             with lines_path.open("w", encoding="utf-8") as lines, _ctrl_c_noted() if live else nullcontext() as noted:
+                frames = _frames(reader, cv2, rate_hz) if noted is None else _live_frames(reader, cv2, noted)
+                last_s = -1 / rate_hz
                 try:
-                    while (limit is None or count < limit) and not (noted and noted.is_set()):
-                        there, frame = reader.read()
-                        if not there:
-                            break
-                        if live:
-                            now_s = monotonic()
-                            start_s = start_s if count else now_s
-                            time_s = now_s - start_s
-                        else:
-                            time_s = _time_s(reader, cv2, count, rate_hz)
+                    for image, time_s in itertools.islice(frames, limit):
                         time_s = time_s if time_s > last_s else last_s + 1 / rate_hz
                         if smooth:
                             follower.smooth_at(1 / (time_s - last_s))
-                        image = np.ascontiguousarray(frame[..., ::-1]).astype(np.uint8)
                         faces = follower(image)
                         drawn = draw_faces(image, faces, triangles, scale=1)
+                        film.write(drawn, until=round(time_s * rate_hz) if live else None)
                         found = image_record(name, faces, image, triangles, follower.regressor)
                         record = FrameRecord(number=count, time_s=round(time_s, 4), **dict(found))
-                        film.write(drawn, until=round(time_s * rate_hz) if live else None)
                         lines.write(record.model_dump_json() + "\n")
                         count, last_s = count + 1, time_s
                         seen += bool(faces)
                         progress(1, total)
                 except KeyboardInterrupt:
-                    if not live:
+                    if not (live and count):
                         raise
+                if noted is not None and noted.is_set() and not count:
+                    raise KeyboardInterrupt
             if not count:
-                what = f"webcam {source}" if isinstance(source, int) else str(source)
+                what = name if live else str(source)
                 raise FormatError(f"{what} gives no frame: not a readable video, or no such camera")
             film.finish(stem)
     finally:
         reader.release()
     return Filmed(count, seen, expected if limit is None or expected is None else min(limit, expected))
+
+
+def _frames(reader: Any, cv2: Any, rate_hz: float) -> Iterator[tuple[Image, float]]:
+    """A file's frames, (H, W, 3) uint8 RGB, and when each is shown, s."""
+    for count in itertools.count():
+        there, frame = reader.read()
+        if not there:
+            return
+        yield _rgb(frame), _time_s(reader, cv2, count, rate_hz)
+
+
+def _live_frames(reader: Any, cv2: Any, stop: threading.Event) -> Iterator[tuple[Image, float]]:
+    """A camera's frames, all of the size of the first, and how long after it each came, s; until ``stop`` is set, or
+    the camera fails.
+    """
+    start_s, size = 0.0, None
+    while not stop.is_set():
+        try:
+            there, frame = reader.read()
+        except cv2.error:
+            if size is None:
+                raise
+            return
+        if not there:
+            return
+        now_s = monotonic()
+        if size is None:
+            start_s, size = now_s, frame.shape[1::-1]
+        yield _rgb(frame if frame.shape[1::-1] == size else cv2.resize(frame, size)), now_s - start_s
+
+
+def _rgb(frame: Image) -> Image:
+    return np.ascontiguousarray(frame[..., ::-1]).astype(np.uint8)
 
 
 def _check_file(path: Path) -> None:

@@ -14,6 +14,7 @@ from lightning.pytorch import callbacks as cb
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from densegen.errors import in_short
 from densegen.files import replace_files
 from densetrain.errors import TrainingError
 from densetrain.network.weights import load_torch
@@ -40,7 +41,7 @@ class WholeFiles(TorchCheckpointIO):
                     _link_or_copy(temporary, other)
         # A full disk arrives as torch's own error, as a RuntimeError.
         except (OSError, RuntimeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+            reason = (isinstance(error, OSError) and error.strerror) or in_short(error)
             if shutil.disk_usage(Path(path).parent).free < 1 << 20:
                 reason = "no space left"
             kept = "the checkpoint before it is kept" if Path(path).exists() else "there is none before it"

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from densegen import __version__
 from densegen.dataset.shard_set import ShardSet, open_dataset
-from densegen.errors import ConfigurationError, FormatError
+from densegen.errors import ConfigurationError, FormatError, in_short
 from densegen.files import only_one
 from densegen.outputs import refuse_no_folder
 from densetrain.config import FitSettings, read_settings
@@ -155,7 +155,7 @@ def make_trainer(
         made = pl.Trainer(**(wanted | options))
     except MisconfigurationException as error:
         asked = f"trainer.accelerator={trainer.accelerator}, devices={devices}"
-        raise ConfigurationError(f"{asked}: {' '.join(str(error).split())[:160]}") from error
+        raise ConfigurationError(f"{asked}: {in_short(error)}") from error
     if trainer.precision == "fp16" and isinstance(made.accelerator, CPUAccelerator):
         raise ConfigurationError("trainer.precision=fp16 needs a GPU; a CPU computes in fp32 or bf16")
     return made
@@ -248,7 +248,7 @@ def _fit(
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         _explain(error, trainer)
         if earlier is not None and not module.has_begun:
-            words = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            words = f"{type(error).__name__}: {in_short(error)}"
             raise FormatError(
                 f"going on from {out / LAST} failed before the first step ({words}): if the file was edited, or is of "
                 "another version, choose another folder"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -54,7 +54,9 @@ class LandmarkModule(pl.LightningModule):
         self.register_buffer("mirror", torch.tensor(index.mirror), persistent=False)
         self._closed = index.mirror_closed
         self._flip_line: tuple[float, float] | None = None
-        self._outside: dict[str, Any] = {"sample_ids": sample_ids}
+        self._sample_ids = sample_ids
+        self._run_net: Callable[[Tensor], Tensor] = self.net.of_resized
+        self._augment: Callable[..., tuple[Tensor, Tensor]] = augment
         self._watched: list[tuple[Tensor, Int64]] = []
         self._loss_sum: Tensor | float = 0.0
         self._loss_count = 0
@@ -67,8 +69,8 @@ class LandmarkModule(pl.LightningModule):
         if self.settings.trainer.compile:
             options = self._compiler_options() if self.device.type == "cuda" else None
             torch._dynamo.reset()  # it counts what it has compiled in this process, and gives up at the ninth
-            self._outside["net"] = torch.compile(self.net.of_resized, dynamic=False, options=options)
-            self._outside["augment"] = torch.compile(augment, fullgraph=True, dynamic=False)
+            self._run_net = torch.compile(self.net.of_resized, dynamic=False, options=options)
+            self._augment = torch.compile(augment, fullgraph=True, dynamic=False)
 
     def _compiler_options(self) -> dict[str, Any]:
         settings = self.settings.trainer
@@ -100,8 +102,7 @@ class LandmarkModule(pl.LightningModule):
         seed = step_seed(self.settings.seed, batch["epoch"], batch["number"])
         self._seed(seed)
         images, landmarks = self._augmented(batch, seed)
-        net = self._outside.get("net") or self.net.of_resized
-        losses = self._losses(net(self._laid_out(images)), landmarks)
+        losses = self._losses(self._run_net(self._laid_out(images)), landmarks)
         self._watched.append((losses.detach(), batch["rows"]))
         if len(self._watched) >= LOOK_EVERY:
             self._raise_if_not_finite()
@@ -136,11 +137,9 @@ class LandmarkModule(pl.LightningModule):
         size = self.settings.schedule.input_size(batch["epoch"], self.settings.model)
         noise = draw_noise(len(images), size, seed, images.device) if settings.noise else None
         mirror = self.mirror if settings.flip else None
-        apply = self._outside.get("augment") or augment
-        made: tuple[Tensor, Tensor] = apply(
+        return self._augment(
             images, batch["landmarks"], Draws.unpacked(batch["draws"]), size=size, mirror=mirror, noise=noise
         )
-        return made
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         answer, truth, weight = self(self._images(batch)), batch["landmarks"], batch["weight"]
@@ -148,14 +147,11 @@ class LandmarkModule(pl.LightningModule):
         box = batch["keypoints68"][..., :2]
         size = (box.amax(dim=1) - box.amin(dim=1)).prod(dim=1).sqrt()
         difference = predicted.float() - truth
-        flat = 100 * difference[..., :2].norm(dim=2).mean(dim=1) / size
-        solid = 100 * difference.norm(dim=2).mean(dim=1) / size
-        constant = 100 * (self.net.mean_landmarks - truth)[..., :2].norm(dim=2).mean(dim=1) / size
         values = {
             "val_loss": self._losses(answer, truth),
-            "val_nme": flat,
-            "val_nme_3d": solid,
-            "val_nme_constant": constant,
+            "val_nme": _nme(difference[..., :2], size),
+            "val_nme_3d": _nme(difference, size),
+            "val_nme_constant": _nme((self.net.mean_landmarks - truth)[..., :2], size),
         }
         if self.settings.model.uncertainty:
             values["val_squared_sigmas"] = squared_sigmas(predicted, truth, answer[..., 3])
@@ -175,11 +171,7 @@ class LandmarkModule(pl.LightningModule):
         back = self(self._images(batch).flip(-1))[..., :3].float()[:, self.mirror]
         back[..., 0] = self.about.crop_size - 1 - back[..., 0]
         mean = 0.5 * (predicted + back)
-        apart, off = (
-            100 * difference[..., :2].norm(dim=2).mean(dim=1) / size
-            for difference in (predicted - back, mean - batch["landmarks"])
-        )
-        return apart, off
+        return _nme((predicted - back)[..., :2], size), _nme((mean - batch["landmarks"])[..., :2], size)
 
     def on_validation_epoch_start(self) -> None:
         self._raise_if_not_finite()
@@ -282,13 +274,19 @@ class LandmarkModule(pl.LightningModule):
         for losses, rows in watched:
             bad = ~losses.isfinite()
             if bool(bad.any()):
-                ids = self._outside.get("sample_ids")
+                ids = self._sample_ids
                 first = [int(row) for row in rows[bad.cpu().numpy()][:3]]
                 names = ", ".join(map(str, first if ids is None else [ids[row] for row in first]))
                 raise TrainingError(
                     f"the loss is not finite in epoch {self.current_epoch + 1}, for {int(bad.sum())} of {len(losses)} "
                     f"samples, the first {names}: {ADVICE}"
                 )
+
+
+def _nme(difference: Tensor, size: Tensor) -> Tensor:
+    """(B,) percent of ``size``, (B,) px: the mean length of (B, N, 2 or 3) differences, px."""
+    nme: Tensor = 100 * difference.norm(dim=2).mean(dim=1) / size
+    return nme
 
 
 def _line(x: float, y: float, xx: float, xy: float) -> tuple[float, float]:

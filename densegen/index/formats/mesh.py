@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densegen.arrays import Float64, Int64, UInt8
-from densegen.errors import ConfigurationError, FormatError
+from densegen.errors import ConfigurationError, FormatError, in_short
 from densegen.face.morphable_model import MorphableModel
 from densegen.face.regions import valid_uv_region
 from densegen.files import read_bytes
@@ -75,7 +75,7 @@ def _read_mesh(path: Path) -> tuple[Float64, UInt8 | None]:
         vertices, colours = (_read_obj if path.suffix.lower() == ".obj" else _read_ply)(data)
     # trimesh's readers raise whatever a broken file makes them raise.
     except Exception as error:
-        raise FormatError(f"{path.name} is not a readable mesh: {' '.join(str(error).split())[:120]}") from error
+        raise FormatError(f"{path.name} is not a readable mesh: {in_short(error)}") from error
     if vertices.ndim != 2 or vertices.shape[1] != 3 or not len(vertices):
         raise FormatError(f"{path.name} holds no vertices")
     if not (np.abs(vertices) <= MAX_MM).all():  # NaN is not

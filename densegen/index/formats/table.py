@@ -64,7 +64,8 @@ def format_npz(index: VertexIndex) -> bytes:
     for name, (dtype, count) in _NUMBERS.items():
         rows = [cell.split() or ["-1"] * count for cell in columns[name]]
         columns[name] = np.array(rows, float if dtype == "<f8" else int).astype(dtype).reshape(-1, *[3] * (count == 3))
-    np.savez(buffer, allow_pickle=False, **{name: np.asarray(column) for name, column in columns.items()})
+    arrays: dict[str, Any] = {name: np.asarray(column) for name, column in columns.items()}
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
@@ -73,8 +74,9 @@ MAX_BYTES = 2 << 20
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of what :func:`format_csv` made; raises :class:`FormatError` if it is no CSV."""
+    text = read_text(path, "table of landmarks", MAX_BYTES).removeprefix("\N{BYTE ORDER MARK}")
     try:
-        return list(csv.DictReader(io.StringIO(read_text(path, "table of landmarks", MAX_BYTES))))
+        return list(csv.DictReader(io.StringIO(text)))
     except csv.Error as error:
         raise FormatError(f"{path.name} is not readable CSV: {error}") from error
 

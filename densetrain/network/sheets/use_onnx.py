@@ -5,6 +5,7 @@ photograph, centres at integers from 0, x right, y down, z towards the viewer.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -28,12 +29,15 @@ size = about["crop_size"]
 side = about["margin"] * ((right - left) + (bottom - top)) / 2
 x0, y0, scale = (left + right - side) / 2, (top + bottom - side) / 2, side / (size - 1)
 
-# A large face is shrunk by means over whole pixels first: interpolation would look at two pixels of ten.
-step = max(int(scale), 1)
-small = photo.reduce(step)
-zoom, dx, dy = scale / step, (x0 + 0.5) / step, (y0 + 0.5) / step
-place = (zoom, 0, dx - zoom / 2, 0, zoom, dy - zoom / 2)
-crop = small.transform((size, size), Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)
+# A large face is shrunk by the mean of several samples for each pixel, a very large one by means of its pixels first:
+# interpolation alone would look at two pixels of ten.
+step = max(int(scale / 2), 1)
+taps = math.ceil(scale / step) if scale > 1.5 else 1
+zoom, dx, dy = scale / step / taps, (x0 + 0.5 - scale / 2) / step, (y0 + 0.5 - scale / 2) / step
+sampled = photo.reduce(step).transform(
+    (size * taps, size * taps), Image.Transform.AFFINE, (zoom, 0, dx, 0, zoom, dy), Image.Resampling.BILINEAR
+)
+crop = sampled.reduce(taps)
 
 images = np.asarray(crop, np.float32).transpose(2, 0, 1)[None]
 landmarks = session.run(["landmarks"], {"images": images})[0][0] * scale + [x0, y0, 0]

@@ -45,6 +45,7 @@ def test_a_hub_library_reads_what_the_shards_hold(
             np.testing.assert_array_equal(np.asarray(image), sample.image)
             np.testing.assert_array_equal(np.asarray(landmarks, np.float32), sample.landmarks)
             np.testing.assert_array_equal(np.asarray(about["pose"], np.float32), sample.pose)
+            assert about["mirrored"] == sample.mirrored == sample.sample_id.endswith("+mirror")
 
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries that check it

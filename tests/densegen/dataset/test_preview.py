@@ -50,7 +50,7 @@ def test_a_sample_is_drawn_side_by_side(dataset: Path, model: MorphableModel, tm
     with Image.open(tmp_path / "s.png") as picture:
         assert picture.width > 4 * picture.height * 0.9
     with pytest.raises(ConfigurationError, match="no sample"):
-        draw_sample(dataset, "nobody", tmp_path / "n.png")
+        draw_sample(dataset, "100$^$", tmp_path / "n.png")
     other = dataclasses.replace(model, shape_mean=model.shape_mean * np.float32(2))
     with pytest.raises(ConfigurationError, match="shard-00000.h5 was made with densegen procedural face"):
         draw_sample(dataset, "SYNTH/SYNTH_00000_1+mirror", tmp_path / "n.png", other)

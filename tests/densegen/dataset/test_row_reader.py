@@ -26,3 +26,11 @@ def test_few_files_are_open_at_a_time(dataset: Path, monkeypatch: pytest.MonkeyP
     del samples, read
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("number", [-1, 32, 1000])
+def test_a_number_that_the_set_has_not_is_refused(dataset: Path, number: int) -> None:
+    reader = open_dataset(dataset).open()
+    for read in (reader.image, reader.landmarks, reader.keypoints68, reader.fit):
+        with pytest.raises(IndexError, match=f"there is no sample {number}: the last of this set is 31"):
+            read(number)

@@ -17,7 +17,7 @@ from densegen.face.model_file import write_model
 from densegen.face.morphable_model import MorphableModel
 from densegen.fitting.face_tasks import FaceTask, FitOutcome, tasks_of_photographs
 from densegen.fitting.fit_folder import check_output_folder
-from densegen.fitting.fitter import FitSettings, make_fitter
+from densegen.fitting.fitter import FitterSettings, make_fitter
 from densegen.fitting.model_points import aflw21_points, ibug68_points, landmark_points
 from densegen.fitting.prior import Prior, prior_of_model
 from densegen.geometry.crop import box_size
@@ -249,11 +249,13 @@ def test_each_source_has_to_be_right_by_itself(
         (FaceMarks(path.stem, pose_vertices(places, fit.pose, 450)[:, :2].astype(np.float64)),), 0, index.fingerprint,
     )  # fmt: skip
     true = np.stack([(points_of(path.with_suffix(".pts")) - 1)[ids_of(point)].mean(axis=0) for point in AFLW21])
-    settings = FitSettings(sigma=(0.03, 0.4))
+    settings = FitterSettings(sigma=(0.03, 0.4))
 
     def outcome(points: np.ndarray, *others: Annotations) -> tuple[FitOutcome, Fit | None]:
         sources = [Annotations("aflw21", tuple(map(str, range(21))), (FaceMarks(path.stem, points),), 0), *others]
-        fitter = make_fitter(sources, model, index, prior_of_model(model), settings if others else FitSettings((0.03,)))
+        fitter = make_fitter(
+            sources, model, index, prior_of_model(model), settings if others else FitterSettings((0.03,))
+        )
         (task,), _ = tasks_of_photographs(photos, sources)
         return fitter.run(task)
 
@@ -295,7 +297,7 @@ def test_swapped_sides_are_refused_as_if_every_face_were_solved_whole(
         earlier.write_bytes(fit_bytes(fit, "test"))
         tasks += [FaceTask("face", photograph, p, near) for p in (marks, marks[across]) for near in (None, earlier)]
     source = Annotations("ibug68", tuple(map(str, range(68))), (FaceMarks("face", marks),), 0)
-    fitter = make_fitter([source], model, read_index(), prior_of_model(model), FitSettings((0.03,)))
+    fitter = make_fitter([source], model, read_index(), prior_of_model(model), FitterSettings((0.03,)))
     reasons = [fitter.run(task)[0].reason for task in tasks]
     monkeypatch.setattr("densegen.fitting.fitter.AS_LIKELY", np.inf)
     assert [fitter.run(task)[0].reason for task in tasks] == reasons
@@ -311,7 +313,7 @@ def test_of_several_sources_each_point_counts_by_its_sigma(
     points = points_of(path.with_suffix(".pts")) - 1
     one = Annotations("ibug68", tuple(map(str, range(68))), (FaceMarks(path.stem, points),), 0)
     far = Annotations("ibug68", tuple(map(str, range(68))), (FaceMarks(path.name, points + 40),), 0)
-    settings = FitSettings(sigma=(0.01, 1.0), max_residual=0.05)
+    settings = FitterSettings(sigma=(0.01, 1.0), max_residual=0.05)
     fitter = make_fitter([one, far], model, read_index(), prior_of_model(model), settings)
     (task,), missing = tasks_of_photographs(photos, [one, far])
     assert not missing
@@ -321,9 +323,9 @@ def test_of_several_sources_each_point_counts_by_its_sigma(
     assert fit.points_2d is not None
     np.testing.assert_allclose(fit.points_2d.T, points + 1, atol=1e-3)
     with pytest.raises(ConfigurationError, match="3 sigmas for 2 sources"):
-        make_fitter([one, far], model, read_index(), prior_of_model(model), FitSettings(sigma=(0.1, 0.1, 0.1)))
+        make_fitter([one, far], model, read_index(), prior_of_model(model), FitterSettings(sigma=(0.1, 0.1, 0.1)))
     with pytest.raises(ConfigurationError, match="one file of landmarks has to have them"):
-        make_fitter([one, far], model, read_index(), prior_of_model(model), FitSettings(jaw="outline"))
+        make_fitter([one, far], model, read_index(), prior_of_model(model), FitterSettings(jaw="outline"))
     both = Annotations(one.kind, one.names, one.faces * 2, 0)
     with pytest.raises(ConfigurationError, match="has several faces in one of 2 files of landmarks"):
         tasks_of_photographs(photos, [both, far])

@@ -11,8 +11,10 @@ import pytest
 from densegen.errors import ConfigurationError, FormatError
 from densegen.face.morphable_model import MorphableModel
 from densegen.files import find_data_file
+from densegen.geometry.uv import uv_pixels
 from densegen.index.candidates import Candidates
-from densegen.index.corrections import Addition, Corrections, Move, Removal, correct, read_corrections
+from densegen.index.corrections import Addition, Corrections, Move, Removal, correct, drafts_of_index, read_corrections
+from densegen.index.landmark import Landmark
 from densegen.index.vertex_index import VertexIndex
 
 SAMPLED = 520
@@ -128,3 +130,23 @@ def test_the_committed_corrections_make_our_landmarks_on_any_model_of_the_layout
     assert (made.version, made.changelog) == (index.version, index.changelog)
     # On the nearest vertices of a mesh with one every two pixels.
     assert np.linalg.norm(made.uv - index.uv, axis=1).max() < 2
+
+
+def test_keypoints_that_are_not_quite_mirrored_do_not_matter(own: VertexIndex, model: MorphableModel) -> None:
+    """As the Basel model's mouth corners, which lie a vertex off their mirror images: the 68 stay where they are."""
+    pixels, taken = uv_pixels(model.uv), {one.vertex for one in own.landmarks}
+
+    def with_one_off(landmark: Landmark) -> tuple[VertexIndex, int]:
+        """The index with a landmark on the nearest vertex that no other one has."""
+        order = np.linalg.norm(pixels - np.array(landmark.uv), axis=1).argsort()
+        near = next(vertex for vertex in order.tolist() if vertex not in taken)
+        placed = landmark.model_copy(update={"vertex": near, "uv": tuple(pixels[near].tolist())})
+        landmarks = tuple(placed if one is landmark else one for one in own.landmarks)
+        return own.model_copy(update={"landmarks": landmarks}), near
+
+    corner, _ = with_one_off(own.landmarks[own.subsets["ibug68"][48]])
+    assert drafts_of_index(corner, model) == drafts_of_index(own, model)
+    off = next(one for one in own.landmarks if not one.is_keypoint and one.side == "right")
+    moved, near = with_one_off(off)
+    with pytest.raises(ConfigurationError, match=f"{off.name} is vertex {near}, and its mirror partner"):
+        drafts_of_index(moved, model)

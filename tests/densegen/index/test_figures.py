@@ -17,6 +17,11 @@ def test_pictures_are_drawn(own: VertexIndex, index: VertexIndex, model: Morphab
     draw_sheets(own, tmp_path / "sheets.pdf")
     draw_difference(own, index, tmp_path / "diff.png")
     draw_coverage([measure(own, model), measure(index, model)], tmp_path / "coverage.png")
+    odd = own.model_copy(update={"name": "_mine $^$"})  # a formula that is none, and hidden in a legend
+    draw_uv(odd, tmp_path / "uv.png")
+    draw_sheets(odd, tmp_path / "sheets.pdf")
+    draw_difference(odd, index, tmp_path / "diff.png")
+    draw_coverage([measure(odd, model)], tmp_path / "coverage.png")
     for name in ("uv.png", "views.png", "diff.png", "coverage.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "sheets.pdf").read_bytes().startswith(b"%PDF")

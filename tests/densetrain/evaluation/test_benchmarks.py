@@ -48,7 +48,7 @@ def protocol(folder: Path, tmp_path: Path) -> Path:
 def test_the_truth_itself_has_no_error(folder: Path) -> None:
     benchmark = aflw2000(folder, None)
     assert benchmark.errors(benchmark.truth).max() == 0
-    assert benchmark.errors(benchmark.raw, as_labels=True).max() == 0
+    assert benchmark.errors(benchmark.raw, "label files").max() == 0
     # Label files count from 1: read as pixels from 0 they are a diagonal off.
     shifted = benchmark.errors(benchmark.raw)
     np.testing.assert_allclose(shifted, 100 * np.sqrt(2) / benchmark.normaliser)
@@ -105,7 +105,7 @@ def test_predictions_are_matched_by_name_and_checked(folder: Path, tmp_path: Pat
         ({"names": names[1:], "landmarks": benchmark.truth[1:]}, "lacks 1 of 16 faces"),
         ({"names": names, "landmarks": benchmark.truth[:, :50]}, "expected \\(n, 68"),
         ({"names": names, "landmarks": benchmark.truth * np.nan}, "not finite"),
-        ({"names": names[[0] * 16], "landmarks": benchmark.truth}, "perhaps twice"),
+        ({"names": names[[0] * 16], "landmarks": benchmark.truth}, "has a face twice: SYNTH"),
         ({"landmarks": benchmark.truth}, "not a file of predictions: names"),
         ({"names": names, "landmarks": names}, "'landmarks' no numbers"),
         ({"names": np.arange(16), "landmarks": benchmark.truth}, "'names' are no list of words"),
@@ -190,10 +190,8 @@ def test_aflw_counts_visible_points_in_the_crops_frame(tmp_path: Path) -> None:
     assert benchmark.errors(in_crop).max() < 1e-9
     assert benchmark.readings == ("geometric", "public script")
     # The public script calls that pixel 1, half a crop's pixel too far: 1.25 of the labels' pixels in x and in y.
-    np.testing.assert_allclose(
-        benchmark.errors(in_crop, reading="public script"), 100 * 1.25 * 2**0.5 / benchmark.normaliser
-    )
-    assert benchmark.errors(in_crop - 0.5, reading="public script").max() < 1e-9
+    np.testing.assert_allclose(benchmark.errors(in_crop, "public script"), 100 * 1.25 * 2**0.5 / benchmark.normaliser)
+    assert benchmark.errors(in_crop - 0.5, "public script").max() < 1e-9
     off = benchmark.errors(in_crop + [120 / 300, 0])
     np.testing.assert_allclose(off, 100 / benchmark.normaliser)
     np.testing.assert_allclose(benchmark.boxes[:, :2], in_crop.min(axis=1))
@@ -253,5 +251,5 @@ def test_both_readings_of_labels_that_count_from_zero(corpus: Path) -> None:
     zero = dataclasses.replace(original, raw=original.truth)
     assert zero.readings == ("geometric", "public script")
     assert zero.errors(zero.truth).max() == 0
-    shifted = zero.errors(zero.truth, reading="public script")
+    shifted = zero.errors(zero.truth, "public script")
     np.testing.assert_allclose(shifted, 100 * np.sqrt(2) / zero.normaliser)

@@ -31,8 +31,14 @@ def test_shards_are_scored_beside_the_constant_prediction_and_reported(
     result = read_result(tmp_path / "run/evaluation/shards-validation.json")
     assert len(result.errors) == 8
     assert result.score.all_images == pytest.approx(np.mean(result.errors))
-    report = call("report", tmp_path / "run", "--out", tmp_path / "report", "--profile", "mobilenet_v2")
+    (tmp_path / "report").mkdir()
+    for name in ("report.html", "worst-7.png", "mine-7.png"):  # of a report before, and of a person
+        (tmp_path / "report" / name).write_bytes(b"")
+    asked = ("report", tmp_path / "run", tmp_path / "report/../run")  # twice the same
+    report = call(*asked, "--out", tmp_path / "report", "--profile", "mobilenet_v2")
     assert report.exit_code == 0, report.output
+    assert not (tmp_path / "report/worst-7.png").exists()
+    assert (tmp_path / "report/mine-7.png").exists()
     text = (tmp_path / "report/report.md").read_text()
     assert f"| {result.score.mean:.3f} |" in text
     assert "| mobilenet_v2 | 1 | 520 | 256 | 4.222 | 0.393 |" in text

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
-from densetrain.evaluation.training_log import read_log
+import pytest
+from matplotlib.figure import Figure
+
+from densetrain.evaluation.training_log import TrainingLog, draw_curves, read_log
 
 HEADER = "epoch,step,train_loss,val_nme,val_nme_constant\n"
 
@@ -38,3 +42,15 @@ def test_a_run_of_short_epochs_that_went_on_keeps_its_first_validation(tmp_path:
     log = read_log(tmp_path)
     assert log is not None
     assert (log.losses, log.nme) == ((), ((7, 25.0),))
+
+
+def test_curves_show_losses_below_zero_and_the_best_of_the_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr("densetrain.evaluation.training_log.save_figure", lambda figure, path: drawn.append(figure))
+    nme = ((1, math.nan), (2, 2.5), (3, 2.75))
+    draw_curves([TrainingLog("run", {}, ((1, 4.0), (2, -5.0)), nme, None)], tmp_path / "c.png")
+    draw_curves([TrainingLog("run", {}, ((1, 4.0), (2, 0.5)), nme, None)], tmp_path / "c.png")
+    assert [figure.axes[0].get_yscale() for figure in drawn] == ["linear", "log"]
+    assert [text.get_text() for text in drawn[0].axes[1].get_legend().get_texts()] == ["run", "best: 2.500 %"]

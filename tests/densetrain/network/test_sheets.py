@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -26,17 +27,21 @@ from tests.browser import FLAGS, find_browser
 BOX = (120.0, 110.0, 330.0, 340.0)
 
 
-@pytest.fixture(params=["SYNTH/SYNTH_00000_0.jpg", "large.jpg"])
+@pytest.fixture(params=[1.0, 1.1, 1.5, 3.0])
 def photograph(request: pytest.FixtureRequest, corpus: Path, tmp_path: Path) -> tuple[Path, tuple[float, ...]]:
-    """A photograph and its box: as it is, and enlarged, so that the crop shrinks it."""
+    """A photograph and its box: the crop takes 1.3 pixels for one, or that many times as many. Noise shows what is
+    averaged: 1.4 pixels are not, 1.9 are.
+    """
     small = corpus / "SYNTH/SYNTH_00000_0.jpg"
-    if request.param != "large.jpg":
+    if request.param == 1:
         return small, BOX
     from PIL import Image
 
     image = Image.open(small)
-    image.resize((image.width * 3, image.height * 3)).save(tmp_path / "large.jpg", quality=95)
-    return tmp_path / "large.jpg", tuple(3 * side + 1 for side in BOX)
+    larger = np.asarray(image.resize((round(image.width * request.param), round(image.height * request.param))), float)
+    noisy = (larger + np.random.default_rng(0).normal(0, 15, larger.shape)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(noisy).save(tmp_path / "larger.png")
+    return tmp_path / "larger.png", tuple(request.param * side + 1 for side in BOX)
 
 
 def test_the_python_sheet_finds_what_densetrain_finds(
@@ -54,6 +59,19 @@ def test_the_python_sheet_finds_what_densetrain_finds(
     found = np.array([row[2:] for row in rows], float)
     scale = (box[2] - box[0]) / 210
     assert np.abs(found - face.landmarks).max() < 1.0 * scale  # the crop is interpolated by another library
+
+
+def test_the_python_sheet_sees_what_densetrain_sees(
+    exported: Path, photograph: tuple[Path, tuple[float, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, box = photograph
+    monkeypatch.setattr(sys, "argv", ["use_onnx.py", str(path), *map(str, box)])
+    (theirs,) = runpy.run_path(str(exported / "use_onnx.py"))["images"]
+    network = load(exported / "model.onnx")
+    ours = warp(read_photograph(path), crop_of_box(np.array(box), network.about.margin, 256)).transpose(2, 0, 1)
+    difference = np.abs(theirs - ours.astype(float))
+    assert difference.mean() < 1.0
+    assert np.percentile(difference, 99) < 8
 
 
 def test_the_python_sheet_says_how_it_is_called(exported: Path) -> None:

@@ -128,3 +128,22 @@ def test_a_photograph_without_a_face_says_what_to_install(monkeypatch: pytest.Mo
     with pytest.raises(FormatError, match=r"a.jpg: no face found; .*--box.*The detector yunet finds more: pip install"):
         detect(nothing, np.zeros((30, 50, 3), np.uint8), "a.jpg")
     assert looked == [(30, 50), (30, 50), (50, 30), (50, 30)]
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ([[0.0, 0.0, np.nan, 50.0]], r"gives \(1, 4\) numbers"),
+        ([0.0, 0.0, 50.0, 50.0], r"gives \(4,\) numbers"),
+        ([[50.0, 0.0, 0.0, 50.0]], "right and bottom lie at least a pixel beyond"),
+        ([[1e4, 0.0, 2e4, 50.0]], "lies outside of the 64x64 image"),
+    ],
+)
+def test_what_a_detector_of_ones_own_gives_is_looked_at(found: list[Any], words: str) -> None:
+    with pytest.raises(FormatError, match=words):
+        detect(lambda image: found, np.zeros((64, 64, 3), np.uint8), "a.jpg")  # type: ignore[arg-type, return-value]
+
+
+def test_a_detector_may_give_lists() -> None:
+    turns, boxes = detect(lambda image: [[1, 2, 30, 40]], np.zeros((64, 64, 3), np.uint8), "a.jpg")  # type: ignore[arg-type, return-value]
+    assert (turns, boxes.tolist()) == (0, [[1, 2, 30, 40]])

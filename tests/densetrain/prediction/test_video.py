@@ -82,7 +82,7 @@ class Writer:
 class Films:
     """Stands in for OpenCV: three grey frames, then Ctrl-C."""
 
-    CAP_PROP_POS_MSEC, CAP_PROP_FPS, CAP_PROP_FRAME_COUNT, VideoWriter = 0, 5, 7, Writer
+    CAP_PROP_POS_MSEC, CAP_PROP_FPS, CAP_PROP_FRAME_COUNT, VideoWriter, error = 0, 5, 7, Writer, OSError
 
     def __init__(self) -> None:
         self.left = self.frames = 3
@@ -141,6 +141,52 @@ def test_ctrl_c_while_a_frame_is_in_work_keeps_all_frames(run: Path, films: Film
     assert process_video(0, follower, tmp_path / "cam", np.empty((0, 3), np.int64)) == Filmed(2, 0, None)
     assert signal.getsignal(signal.SIGINT) is before
     assert len((tmp_path / "cam.jsonl").read_text().splitlines()) == 2
+
+
+def test_ctrl_c_before_a_cameras_first_frame_is_no_error_of_the_camera(run: Path, films: Films, tmp_path: Path) -> None:
+    films.left = 0
+    with pytest.raises(KeyboardInterrupt):
+        process_video(0, Follower(load_regressor(run), no_face), tmp_path / "cam", np.empty((0, 3), np.int64))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_camera_that_fails_leaves_what_it_had_recorded(
+    run: Path, films: Films, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read() -> tuple[bool, np.ndarray]:
+        if films.left == 0:
+            raise films.error("unplugged")
+        films.left -= 1
+        return True, np.zeros((90 + films.left, 120, 3), np.uint8)  # of another size each time
+
+    monkeypatch.setattr(films, "read", read)
+    sizes: list[tuple[int, int]] = []
+    monkeypatch.setattr(films, "resize", lambda frame, size: sizes.append(size) or frame, raising=False)
+    follower = Follower(load_regressor(run), no_face)
+    assert process_video(0, follower, tmp_path / "cam", np.empty((0, 3), np.int64)) == Filmed(3, 0, None)
+    assert sizes == [(120, 92)] * 2
+    assert len((tmp_path / "cam.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_recording_replaces_neither_a_film_nor_an_earlier_one(exported: Path, films: Films, tmp_path: Path) -> None:
+    asked = ("predict", "--onnx", exported / "model.onnx", "--box", 10, 10, 80, 80, "--out", tmp_path, "--webcam", 0)
+    (tmp_path / "webcam-0.mp4").write_bytes(b"mine")
+    for name in ("webcam-0-2", "webcam-0-3"):
+        films.left = 3
+        made = call(*asked)
+        assert made.exit_code == 0, made.output
+        assert f"{name}.mp4" in made.output
+    assert (tmp_path / "webcam-0.mp4").read_bytes() == b"mine"
+
+
+def test_in_video_one_box_is_followed(exported: Path, films: Films, tmp_path: Path) -> None:
+    (tmp_path / "in.mp4").write_bytes(b"a film")
+    (tmp_path / "boxes.json").write_text('{"in.mp4": [[0, 0, 50, 50], [50, 0, 100, 50]]}')
+    line = fails(
+        "predict", "--onnx", exported / "model.onnx", tmp_path / "in.mp4", "--boxes", tmp_path / "boxes.json",
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert "2 boxes are given, and in video one face is followed" in line
 
 
 def test_a_webcams_times_are_the_clocks(

@@ -58,6 +58,9 @@ def test_points_between_vertices_become_triangle_and_weights(model: MorphableMod
     # And once more through a table.
     export_index(back, tmp_path / "points.csv", model)
     assert import_index(tmp_path / "points.csv", model, "two").landmarks == back.landmarks
+    of_excel = "\N{BYTE ORDER MARK}" + (tmp_path / "points.csv").read_text()
+    (tmp_path / "points.csv").write_text(of_excel, encoding="utf-8")
+    assert import_index(tmp_path / "points.csv", model, "two").landmarks == back.landmarks
 
 
 @pytest.mark.parametrize(
