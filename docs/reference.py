@@ -89,11 +89,9 @@ def _option(option: click.Option, context: click.Context) -> str:
         default = "*required*"
     elif isinstance(option.show_default, str):
         default = option.show_default
-    elif option.show_default and option.default is not None and not callable(option.default):
+    elif isinstance(option.default, str | int | float) and not option.is_flag:
         default = f"`{option.default}`"
-    return f"| `{names}{f' {kind}' if kind else ''}` | {_cell(default)} | {_cell(_escape(text))} |".replace(
-        "||", "\\|\\|"
-    )
+    return f"| `{_cell(names + (f' {kind}' if kind else ''))}` | {_cell(default)} | {_cell(_escape(text))} |"
 
 
 def settings_page() -> str:
@@ -172,12 +170,14 @@ def files_page() -> str:
         for name, part in [("", schema), *schema.get("$defs", {}).items()]:
             if "properties" not in part:
                 continue
+            text, meanings = _entries(part.get("description", ""))
             if name:
-                lines += [f"### {title}: `{name}`", "", _plain(part.get("description", "")), ""]
+                lines += [f"### {title}: `{name}`", "", _plain(text), ""]
             lines += ["| field | type | required | |", "|---|---|---|---|"]
             for field, content in part["properties"].items():
                 needed = "yes" if field in part.get("required", []) else ""
-                meaning = f"{_plain(content.get('description', ''))} {_range(content)}".strip()
+                said = content.get("description") or meanings.get(field, "")
+                meaning = f"{_plain(said)} {_range(content)}".strip()
                 lines.append(f"| `{field}` | {_cell(_type(content))} | {needed} | {_cell(meaning)} |")
             lines.append("")
     return "\n".join(lines) + "\n"
@@ -228,6 +228,23 @@ def as_fields(lines: list[str]) -> None:
             inside = inside and line.startswith(" ")
             made.append(line)
     lines[:] = made
+
+
+def _entries(text: str) -> tuple[str, dict[str, str]]:
+    """A class's docstring without the lines ``name : meaning``, and what these say of each field."""
+    kept: list[str] = []
+    meanings: dict[str, str] = {}
+    names: list[str] = []
+    for line in text.splitlines():
+        if found := ENTRY.match(line):
+            names = found[1].split(", ")
+            meanings |= dict.fromkeys(names, found[2])
+        elif names and line.startswith(" "):
+            meanings |= {name: f"{meanings[name]} {line.strip()}" for name in names}
+        else:
+            names = []
+            kept.append(line)
+    return "\n".join(kept).strip(), meanings
 
 
 def _plain(text: str) -> str:

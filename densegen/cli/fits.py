@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from densegen.console import ProgressBar, processors, say
+from densegen.console import ProgressBar, counted, processors, say
 from densegen.remembered import model_option
 
 if TYPE_CHECKING:
@@ -135,8 +135,8 @@ class _Asked:
         for option, given in (("sigma", self.sigmas), ("points", self.kinds), ("first-pixel", self.first_pixels)):
             if len(given) not in (0, len(landmarks)):
                 raise click.UsageError(
-                    f"--{option} is given {len(given)} times for {len(landmarks)} --landmarks: give it for each, in "
-                    "their order, or not at all"
+                    f"--{option} is given {counted(len(given), 'time')} for {len(landmarks)} --landmarks: give it for "
+                    "each, in their order, or not at all"
                 )
         nothing: tuple[None, ...] = (None,) * len(landmarks)
         parts = zip(landmarks, self.kinds or nothing, self.first_pixels or nothing, strict=True)
@@ -204,7 +204,7 @@ def _finish(
     if not report.fits:
         raise ConfigurationError(f"no face could be fitted: see {out / REPORT_NAME}")
     aside = sum(report.set_aside.values())
-    say(f"{out}: {report.fits:,} fits, {aside:,} set aside, {report.unchanged:,} without landmarks")
+    say(f"{out}: {counted(report.fits, 'fit')}, {aside:,} set aside, {report.unchanged:,} without landmarks")
     say(f"distance of the points, share of the face: {_spread(report.error)}")
     if report.before is not None:
         say(f"before: {_spread(report.before)}")

@@ -33,7 +33,7 @@ from densegen.sources.fits import Fit
 __all__ = ["ShardSet", "StoredSample", "Subset", "open_dataset"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class StoredSample:
     """A sample, as a shard holds it.
 
@@ -58,12 +58,18 @@ class StoredSample:
     position_map: Float32 | None = None
     valid_uv: Mask | None = None
 
+    def __repr__(self) -> str:
+        return f"<StoredSample {self.sample_id} of the split {self.split}>"
+
 
 class _Samples(ABC):
     """What :class:`ShardSet` and :class:`Subset` share: length, access by number and slice, iteration, order."""
 
     @abstractmethod
     def __len__(self) -> int: ...
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self):,} samples>"
 
     def __iter__(self) -> Iterator[StoredSample]:
         return self._read(np.arange(len(self)))
@@ -92,7 +98,7 @@ class _Samples(ABC):
     def _take(self, numbers: Int64) -> Subset: ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Subset(_Samples):
     """Some samples of a :class:`ShardSet`, in an order of their own; made by :meth:`ShardSet.of_split`, by a slice, or
     by ``shuffled``.
@@ -113,7 +119,7 @@ class Subset(_Samples):
         return Subset(self.whole, self.rows[numbers])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ShardSet(_Samples):
     """All samples of one or several builds: a sequence of :class:`StoredSample`, in the order of the shards.
 

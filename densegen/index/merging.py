@@ -74,9 +74,7 @@ def merge_corrections(
         raise ConfigurationError(f"one corrects {first.index_name}, the other {second.index_name}")
     conflicts = find_conflicts(first, second)
     if conflicts and prefer is None:
-        raise ConfigurationError(
-            f"{len(conflicts)} landmarks differ: {'; '.join(map(str, conflicts))}: agree, or prefer one"
-        )
+        raise ConfigurationError(f"both correct {'; '.join(map(str, conflicts))}: agree, or prefer one")
     lost = {conflict.name for conflict in conflicts}
     mine = [entry for entry in _entries(first) if prefer != "second" or entry.name not in lost]
     theirs = [entry for entry in _entries(second) if prefer == "second" or entry.name not in lost]

@@ -89,10 +89,11 @@ def yunet_file() -> Path | None:
 
 
 def how_to_get_yunet() -> str:
-    """What to install, and which file to put where."""
+    """What to install, if it is not there, and which file to put where."""
     name = next(iter(YUNET))
+    first = "" if find_spec("cv2") is not None else f"{install_line('detect')}, and "
     return (
-        f"{install_line('detect')}, and put {name} of the OpenCV Zoo (230 kB, MIT licence) into "
+        f"{first}put {name} of the OpenCV Zoo (230 kB, MIT licence) into "
         f"{remembered_path().parent}, or name it in {YUNET_VARIABLE}"
     )
 

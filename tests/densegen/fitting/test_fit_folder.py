@@ -232,7 +232,7 @@ def test_a_persons_points_and_a_networks_make_better_fits_together(
     misuse = run("fits", "make", photos, *persons, "--landmarks", tmp_path / "many.npz", "--out", tmp_path / "x",
                  "--model", corpus / "model.safetensors")  # fmt: skip
     assert misuse.exit_code == 2
-    assert "--sigma is given 1 times for 2 --landmarks" in misuse.stderr
+    assert "--sigma is given 1 time for 2 --landmarks" in misuse.stderr
 
 
 def test_each_source_has_to_be_right_by_itself(
