@@ -32,8 +32,8 @@ from densetrain.network.checkpoint import load_regressor
 from densetrain.network.profile import profile
 from densetrain.network.regressor import FlipTested
 from densetrain.prediction.annotate import annotate
+from densetrain.prediction.drawing import draw_faces
 from densetrain.prediction.faces import find_faces
-from densetrain.prediction.predict import draw_faces
 from densetrain.preview import draw_augmented
 from densetrain.training.fit import fit
 

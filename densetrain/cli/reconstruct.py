@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from densegen.console import refuse_unread, say
+from densegen.console import counted, refuse_unread, say
 from densegen.outputs import refuse_no_folder
 from densegen.remembered import model_option
 from densetrain.choices import DetectorName, Reconstructed
-from densetrain.cli.use import refuse_idle, unwritable_is_said
+from densetrain.cli.inputs import first_box, refuse_failed, refuse_idle, refuse_short, run_each
 
 if TYPE_CHECKING:
     from densegen.arrays import Float64, Image
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from densetrain.network.regressor import Regressor
     from densetrain.prediction.boxes import Boxes
     from densetrain.prediction.detect import Detector
-    from densetrain.prediction.predict import ResultNames
+    from densetrain.prediction.result_files import ResultNames
 
 __all__ = ["reconstruct"]
 
@@ -66,11 +66,10 @@ def reconstruct(
     writes   OUT/NAME-0.glb, .mat, .json, NAME.png
     example  densetrain reconstruct run photo.jpg --model bfm.safetensors
     """
-    from densegen.errors import ConfigurationError, FormatError, SampleError
     from densegen.face.model_file import read_model
     from densegen.files import remove_leftovers
     from densetrain.network.regressor import open_regressor
-    from densetrain.prediction.predict import VIDEO_SUFFIXES, list_images
+    from densetrain.prediction.inputs import VIDEO_SUFFIXES, list_images
 
     if len(paths) < (1 if landmarks is not None else 2):
         raise click.UsageError("give a RUN and images, or images and --landmarks")
@@ -91,22 +90,7 @@ def reconstruct(
     else:
         job = _job_of_network(open_regressor(paths[0], device, flip_test=flip_test), model, inputs, out, asked)
     remove_leftovers(out, untouched_s=3600)
-    failed = []
-    for path in inputs:
-        try:
-            with unwritable_is_said():
-                job.run(path)
-        except (SampleError, FormatError, ConfigurationError) as error:
-            # What video alone needs does not keep the photographs beside it from having their results.
-            if isinstance(error, ConfigurationError) and path.suffix.lower() not in VIDEO_SUFFIXES:
-                raise
-            words = str(error) if isinstance(error, FormatError) else f"{path.name}: {error}"
-            if len(inputs) == 1:
-                raise FormatError(words) from error
-            say(f"densetrain: {words}", err=True)
-            failed.append(path.name)
-    if failed:
-        raise FormatError(f"{len(failed)} of {len(inputs)} inputs have no result, the first is {failed[0]}")
+    refuse_failed(run_each(inputs, job.run), inputs)
 
 
 @dataclass(frozen=True)
@@ -159,7 +143,7 @@ class _Job:
         from densegen.files import write_many
         from densegen.fitting.face_mesh import reconstruction_files
         from densegen.sources.photograph import read_photograph
-        from densetrain.prediction.predict import VIDEO_SUFFIXES, read_image
+        from densetrain.prediction.inputs import VIDEO_SUFFIXES, read_image
 
         stem = self.names.stem_of(path)
         if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -171,7 +155,7 @@ class _Job:
         contents = reconstruction_files(faces, self.reconstructor, image, stem.name, self.asked.kinds, path.name)
         write_many({stem.with_name(name): data for name, data in contents.items()})
         errors = ", ".join(f"{face.error_percent:.2f} %" for face in faces)
-        say(f"{path}: {len(faces)} face{'s' if len(faces) != 1 else ''}, landmarks explained to {errors}: {stem}*")
+        say(f"{path}: {counted(len(faces), 'face')}, landmarks explained to {errors}: {stem}*")
 
     def _film(self, path: Path, stem: Path) -> None:
         from densegen.console import ProgressBar
@@ -187,14 +171,14 @@ class _Job:
         boxes = self.asked.boxes.of(path)
         with ProgressBar("filming", "frames") as bar:
             film = reconstruct_video(
-                path, self.network, self.detect, self.reconstructor, stem, start=None if boxes is None else boxes[0],
+                path, self.network, self.detect, self.reconstructor, stem, start=first_box(boxes, path),
                 limit=self.asked.limit, progress=bar.advance_of,
             )  # fmt: skip
-        say(f"{path}: {film.frames:,} frames, a face in {film.with_face:,}, one identity: {stem}.mp4, {stem}-fits.json")
-        if film.ends_early:
-            raise FormatError(
-                f"{path} ends early: {film.frames:,} of {film.expected:,} frames; what there is was written"
-            )
+        say(
+            f"{path}: {film.frames:,} frames, a face in {film.with_face:,}, one identity: "
+            f"{stem}.mp4, .jsonl, -fits.json, -identity.ply"
+        )
+        refuse_short(film, path)
 
 
 def _job_of_network(network: Regressor, model: MorphableModel, inputs: list[Path], out: Path, asked: _Asked) -> _Job:
@@ -247,7 +231,7 @@ def _job_of_landmarks(path: Path, model: MorphableModel, inputs: list[Path], out
 
 
 def _names(out: Path, inputs: list[Path], asked: _Asked) -> ResultNames:
-    from densetrain.prediction.predict import ResultNames
+    from densetrain.prediction.result_files import ResultNames
 
     return ResultNames(out, inputs, after_image="faces", plain="obj" in asked.kinds)
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from densegen.console import ProgressBar, refuse_unread, say
+from densegen.console import ProgressBar, counted, refuse_unread, say
 from densegen.outputs import check_output, refuse_no_folder
 from densetrain.choices import DetectorName, Variant, Written
+from densetrain.cli.inputs import first_box, refuse_failed, refuse_idle, refuse_short, run_each
 
 if TYPE_CHECKING:
     from densegen.arrays import Int64
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from densetrain.prediction.boxes import Boxes
 
 
-__all__ = ["annotate", "export", "predict", "refuse_idle", "unwritable_is_said"]
+__all__ = ["annotate", "export", "predict"]
 
 PATH = click.Path(path_type=Path)
 
@@ -61,12 +59,13 @@ def predict(
     writes   OUT/NAME.json, NAME.png; --write chooses others
     example  densetrain predict run photo.jpg --out landmarks
     """
-    from densegen.errors import ConfigurationError, FormatError
+    from densegen.errors import ConfigurationError
     from densegen.files import remove_leftovers
     from densegen.index.formats.mesh import landmark_triangles
     from densetrain.network.regressor import open_regressor
     from densetrain.prediction.boxes import Boxes
-    from densetrain.prediction.predict import IMAGE_SUFFIXES, VIDEO_SUFFIXES, check_drop, list_images, passed_over
+    from densetrain.prediction.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_images, passed_over
+    from densetrain.prediction.predict import check_drop
 
     if onnx is None and not paths:
         raise click.UsageError("give a RUN, or --onnx")
@@ -91,22 +90,10 @@ def predict(
     check_drop(regressor, asked.drop_above)
     job = _Job(asked, regressor, landmark_triangles(regressor.index), boxes, inputs)
     remove_leftovers(asked.out, untouched_s=3600)
-    failed = []
-    for path in inputs:
-        try:
-            with unwritable_is_said():
-                job.run(path)
-        except (FormatError, ConfigurationError) as error:
-            # What video alone needs does not keep the photographs beside it from having their results.
-            of_call = isinstance(error, ConfigurationError)
-            if len(inputs) == 1 or (of_call and path not in videos):
-                raise
-            say(f"densetrain: {path.name}: {error}" if of_call else f"densetrain: {error}", err=True)
-            failed.append(path.name)
+    failed = run_each(inputs, job.run)
     if webcam is not None:
         job.film(webcam, job.names.stem_of(Path(f"webcam-{webcam}"), keep=True))
-    if failed:
-        raise FormatError(f"{len(failed)} of {len(inputs)} inputs have no result, the first is {failed[0]}")
+    refuse_failed(failed, inputs)
 
 
 @dataclass(frozen=True)
@@ -124,34 +111,6 @@ class _Asked:
     prior_path: Path | None
     smooth: bool
     limit: int | None
-
-
-@contextmanager
-def unwritable_is_said() -> Iterator[None]:
-    """Say as a :class:`FormatError` what keeps the results of one input from being written, and not those of others: a
-    name that is too long, a folder in the way.
-    """
-    from densegen.errors import FormatError
-
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENAMETOOLONG, errno.EISDIR):
-            raise
-        raise FormatError(f"{error.filename} cannot be written: {error.strerror}") from error
-
-
-def refuse_idle(box: tuple[float, float, float, float] | None, boxes_file: Path | None, *, filming: bool) -> None:
-    """Refuse options of ``predict`` and ``reconstruct`` that these inputs leave unread.
-
-    filming : whether there is video among the inputs
-    """
-    if box and boxes_file:
-        raise click.UsageError("--box is for every image, --boxes for each its own: give one of them")
-    if not filming:
-        refuse_unread({"smooth", "limit"}, "images")
-        if box or boxes_file:
-            refuse_unread({"detector"}, "given boxes")
 
 
 def _checked(asked: _Asked, *, filming: bool, webcam_alone: bool) -> _Asked:
@@ -186,7 +145,7 @@ class _Job:
 
     def __init__(self, asked: _Asked, regressor: Regressor, triangles: Int64, boxes: Boxes, inputs: list[Path]) -> None:
         from densetrain.prediction.detect import opened_when_asked
-        from densetrain.prediction.predict import ResultNames
+        from densetrain.prediction.result_files import ResultNames
 
         self.asked, self.regressor, self.triangles, self.boxes = asked, regressor, triangles, boxes
         self.detect = opened_when_asked(asked.detector)
@@ -194,8 +153,9 @@ class _Job:
         self.names = ResultNames(asked.out, (*inputs, *filter(None, [asked.boxes_file])))
 
     def run(self, path: Path) -> None:
-        from densetrain.prediction.predict import VIDEO_SUFFIXES, read_image, write_faces
+        from densetrain.prediction.inputs import VIDEO_SUFFIXES, read_image
         from densetrain.prediction.predict import predict as find
+        from densetrain.prediction.result_files import write_faces
 
         stem = self.names.stem_of(path)
         if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -208,7 +168,7 @@ class _Job:
         )  # fmt: skip
         outputs = self.asked.outputs or ("png", "json")
         made = write_faces(faces, image, path.name, stem, outputs, self.triangles, self.regressor, self.reconstructor)
-        say(f"{path}: {len(faces)} face{'s' if len(faces) != 1 else ''}: {', '.join(map(str, made))}")
+        say(f"{path}: {counted(len(faces), 'face')}: {', '.join(map(str, made))}")
 
     def _reconstructor(self) -> Reconstructor | None:
         from densegen.face.model_file import read_model
@@ -223,13 +183,10 @@ class _Job:
         return Reconstructor(model, points, read_prior(self.asked.prior_path, model))
 
     def film(self, source: Path | int, stem: Path) -> None:
-        from densegen.errors import FormatError
         from densetrain.prediction.video import Follower, process_video
 
         boxes = self.boxes.everywhere if isinstance(source, int) else self.boxes.of(source)
-        if boxes is not None and len(boxes) > 1:
-            raise FormatError(f"{source}: {len(boxes)} boxes are given, and in video one face is followed: give one")
-        start = None if boxes is None else boxes[0]
+        start = first_box(boxes, source)
         follower = Follower(self.regressor, self.detect, start=start, refine=self.asked.refine)
         with ProgressBar("filming", "frames") as bar:
             film = process_video(
@@ -237,10 +194,7 @@ class _Job:
                 progress=bar.advance_of,
             )  # fmt: skip
         say(f"{source}: {film.frames:,} frames, a face in {film.with_face:,}: {stem}.mp4, {stem}.jsonl")
-        if film.ends_early:
-            raise FormatError(
-                f"{source} ends early: {film.frames:,} of {film.expected:,} frames; what there is was written"
-            )
+        refuse_short(film, source)
 
 
 @click.command(short_help="Write a network's landmarks of fits' faces.")

@@ -25,10 +25,11 @@ from densetrain.head_pose import head_pose
 from densetrain.network.regressor import Regressor
 from densetrain.prediction.boxes import check_boxes_on
 from densetrain.prediction.detect import Detector
+from densetrain.prediction.drawing import draw_faces
 from densetrain.prediction.face import Face
 from densetrain.prediction.faces import REFINE, SMALLEST, detected, find_faces
-from densetrain.prediction.predict import Smoother, draw_faces
 from densetrain.prediction.results import FrameRecord, image_record
+from densetrain.prediction.smoothing import Smoother
 
 __all__ = ["Filmed", "Follower", "process_video"]
 

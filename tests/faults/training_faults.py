@@ -24,7 +24,8 @@ from densetrain.network.checkpoint import load_regressor
 from densetrain.network.export import export
 from densetrain.network.weights import load_torch
 from densetrain.prediction.faces import find_faces
-from densetrain.prediction.predict import read_image, write_faces
+from densetrain.prediction.inputs import read_image
+from densetrain.prediction.result_files import write_faces
 from densetrain.training.fit import fit
 from tests.densetrain.conftest import tiny
 from tests.faults.injection import ESCAPED, Kind, digests, run_with_fault

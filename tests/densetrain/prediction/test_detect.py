@@ -60,7 +60,13 @@ def test_the_box_of_the_68_lies_in_a_detectors_box_as_measured() -> None:
 def test_yunets_file_is_looked_for_and_only_known_ones_are_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DENSEGEN_CONFIG_DIR", str(tmp_path))
     assert yunet_file() is None
-    with pytest.raises(ConfigurationError, match=r"yunet is not here: pip install .*\[detect\].*2026may.*MIT licence"):
+    with monkeypatch.context() as without:
+        without.setattr("densetrain.prediction.detect.find_spec", lambda name: None)
+        missing = r"yunet is not here: pip install .*\[detect\].*, and put .*2026may.*MIT licence"
+        with pytest.raises(ConfigurationError, match=missing):
+            open_detector("yunet")
+    monkeypatch.setattr("densetrain.prediction.detect.find_spec", lambda name: name)
+    with pytest.raises(ConfigurationError, match=r"yunet is not here: put .*2026may.*MIT licence"):
         open_detector("yunet")
     check_portrait(open_detector("auto")(astronaut()))  # the cascade
     (tmp_path / "face_detection_yunet_2023mar.onnx").write_bytes(b"another network")
@@ -125,7 +131,9 @@ def test_a_photograph_without_a_face_says_what_to_install(monkeypatch: pytest.Mo
         looked.append(image.shape[:2])
         return np.empty((0, 4))
 
-    with pytest.raises(FormatError, match=r"a.jpg: no face found; .*--box.*The detector yunet finds more: pip install"):
+    with pytest.raises(
+        FormatError, match=r"a.jpg: no face found; .*--box.*The detector yunet finds more: .*put face_detection"
+    ):
         detect(nothing, np.zeros((30, 50, 3), np.uint8), "a.jpg")
     assert looked == [(30, 50), (30, 50), (50, 30), (50, 30)]
 
