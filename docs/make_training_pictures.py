@@ -16,7 +16,7 @@ from densegen.dataset.shard_set import open_dataset
 from densegen.drawing import contact_sheet, depth_colours, draw_lines, draw_points, with_depth_bar
 from densegen.face.model_file import read_model
 from densegen.fitting.face_tasks import tasks_of_photographs
-from densegen.fitting.fitter import FitSettings, make_fitter
+from densegen.fitting.fitter import FitterSettings, make_fitter
 from densegen.fitting.prior import prior_of_model
 from densegen.geometry.crop import box_around, box_size, crop_of_box, warp
 from densegen.index.formats.mesh import landmark_triangles
@@ -39,6 +39,12 @@ from densetrain.training.fit import fit
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES, DEMO = ROOT / "docs/images", ROOT / "demo"
+
+SMALL = (
+    "model.backbone=mobilenet_v2", "model.width=0.5", "model.input_size=96", "loss.name=hybrid",
+    "loss.axis_weights=[1, 1, 1]",
+)  # fmt: skip
+"""What the studies of losses and backbones train, beside the settings ``demo``."""
 sys.path.insert(0, str(ROOT))  # tests.browser
 LOSSES = ("hybrid", "wing", "mse", "l1", "smooth-l1")
 EPOCHS = 6
@@ -154,7 +160,7 @@ def together() -> None:
     answers = regressor.index.subset("ibug68", np.pad(found.landmarks, ((0, 0), (0, 0), (0, 1))))
     shown: list[dict[str, np.ndarray]] = []
     for sources, sigma in (([person], (0.03,)), ([person, network], (0.03, 0.4))):
-        settings = FitSettings(sigma=sigma, max_residual=1.0)
+        settings = FitterSettings(sigma=sigma, max_residual=1.0)
         fitter = make_fitter(sources, model, regressor.index, prior_of_model(model), settings)
         outcomes = [fitter.run(task) for task in tasks_of_photographs(DEMO / "corpus", sources)[0]]
         fitted = {one.task.name.removeprefix("FITS/"): f.keypoints_3d for one, f in outcomes if f is not None}
@@ -194,7 +200,7 @@ def losses() -> None:
     results = []
     for name in LOSSES:
         run = DEMO / f"losses/{name}"
-        settings = read_settings("demo", (f"loss.name={name}", f"trainer.epochs={EPOCHS}"))
+        settings = read_settings("demo", (*SMALL, f"loss.name={name}", f"trainer.epochs={EPOCHS}"))
         fit([DEMO / "shards"], settings, run, say=print)
         result = evaluate_shards(load_regressor(run), open_dataset(DEMO / "shards"), "validation", threshold=20.0)
         results.append(result.model_copy(update={"method": name}))
@@ -207,7 +213,7 @@ def backbones() -> None:
 
     shards, errors, costs = open_dataset(DEMO / "shards"), {}, {}
     settings = {
-        name: read_settings("demo", (f"model.backbone={name}", "model.width=1", *more))
+        name: read_settings("demo", (*SMALL, f"model.backbone={name}", "model.width=1", "trainer.epochs=16", *more))
         for name, (_, more) in BACKBONES.items()
     }
     for name in BACKBONES:
