@@ -255,9 +255,20 @@ class _Face(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """One set of landmarks in units that suit the arithmetic: pixels are counted in sigmas of the first point that was
-    seen, from the middle of the points; points with the same sigma then have the weight 1.
+    """One set of N landmarks in units that suit the arithmetic: pixels are counted in sigmas of the first point that
+    was seen, from the middle of the points; points with the same sigma then have the weight 1. K coefficients are
+    counted in spreads from a centre; mean, basis and across are the points, in the model frame, for these.
 
+    observed : (N, 2 or 3) px, camera frame
+    seen : (N,) bool
+    unit_px, middle_px : the sigma that is counted in, and (3,) where the points' middle lies
+    target, weight : (N, 3) and (N,), the points in these units, and 1 / sigma^2; 0 for points that were not seen
+    axes : (3,) 1 for an axis of the camera frame that was observed, else 0
+    centre, spread : (K,) raw coefficients, of the prior or of the earlier fit
+    mean : (N, 3) the face of the centre
+    basis, across : (3 N, K) and its transpose, model units a spread
+    earlier : the pose to stay near, in these units
+    precision : (4,) 1 / sigma^2 of its rotation (radians), log scale, shift in x and y, shift in z; 0 without one
     common : the weight of those points of the solver's largest source that are seen; 0 if the solver's matrices are of
         no use, since these points have several weights, or are others
     gram_factor : what the solver's matrices are multiplied with
@@ -294,13 +305,16 @@ class _Problem:
         own = weight[solver.largest & seen]
         common = float(own[0]) if own.size and (own == own[0]).all() else 0.0
         problem = cls(
-            solver, observed, seen, unit, middle, target, weight, np.array([1.0, 1.0, float(dimensions == 3)]),
-            solver.prior.mean, solver.prior.std, solver.mean, solver.basis, solver.across,
-            _Face(np.eye(3), 1.0, np.zeros(3), np.zeros(len(solver.prior.std))), np.zeros(4), common, common,
+            solver=solver, observed=observed, seen=seen, unit_px=unit, middle_px=middle, target=target, weight=weight,
+            axes=np.array([1.0, 1.0, float(dimensions == 3)]), centre=solver.prior.mean, spread=solver.prior.std,
+            mean=solver.mean, basis=solver.basis, across=solver.across,
+            earlier=_Face(np.eye(3), 1.0, np.zeros(3), np.zeros(len(solver.prior.std))), precision=np.zeros(4),
+            common=common, gram_factor=common,
         )  # fmt: skip
-        return problem if earlier is None else problem._near(earlier)
+        return problem if earlier is None else problem._around(earlier)
 
-    def _near(self, earlier: EarlierFit) -> _Problem:
+    def _around(self, earlier: EarlierFit) -> _Problem:
+        """The same landmarks, of a face near an earlier fit."""
         pitch, yaw, roll, *translation, scale = map(float, earlier.pose)
         shift = (np.array(translation) - self.middle_px) / self.unit_px
         pose = _Face(
@@ -336,7 +350,7 @@ class _Problem:
 
     def poses(self, huber: float) -> list[_Face]:
         """The mean face in each of the poses that explain the points, the best first."""
-        some = self._some()
+        some = self._thinned()
         left, rotations, scales, shifts = similarities(some.mean[some.seen], some.target[some.seen], _TURNS)
         left = np.maximum(left, 0.0)  # of the mean face itself, rounding leaves less than nothing
         order = np.argsort(left, kind="stable")[:TRIED]
@@ -349,7 +363,7 @@ class _Problem:
                 different.append(pose._replace(x=np.zeros(len(self.spread)), steps=0))
         return different
 
-    def _some(self) -> _Problem:
+    def _thinned(self) -> _Problem:
         """Some of each source's points, of the mean face without components: enough to find a pose by."""
         sources = self.solver.sources
         parts = [np.flatnonzero(self.seen & (sources == source)) for source in np.unique(sources[self.seen])]

@@ -94,24 +94,23 @@ def evaluate(model: Path | None, out: Path | None, device: str, **options: Any) 
         raise click.UsageError("give a RUN or --predictions, one of them")
     if not math.isfinite(asked.threshold):
         raise click.UsageError("--threshold is a number of percent")
-    _refuse_unread(asked)
+    _refuse_options_of_others(asked)
     if out is not None:
         refuse_no_folder(out)
     regressor = None if model is None else open_regressor(model, device, flip_test=asked.flip_test)
-    score = {"shards": _evaluate_shards, "surface": _evaluate_surface}.get(
-        "surface" if asked.what == "surface" else asked.benchmark, _evaluate_public
-    )
-    results, draw_worst = score(regressor, asked)
+    if asked.what == "surface":
+        results, draw_worst = _evaluate_surface(regressor, asked)
+    elif asked.benchmark == "shards":
+        results, draw_worst = _evaluate_shards(regressor, asked)
+    else:
+        results, draw_worst = _evaluate_public(regressor, asked)
     for protocol in dict.fromkeys(result.protocol for result in results):
         say("\n".join([*result_lines([r for r in results if r.protocol == protocol]), ""]))
     own = None if model is None or not model.is_dir() else model / "evaluation"
     out = out or own
     if out is None:
         return
-    suffixes = ["", "-constant" if asked.benchmark == "shards" else "-public-script"]
-    if asked.what == "surface":
-        suffixes = ["", *(f"-{number}" for number in range(2, len(results) + 1))]
-    named = dict(zip(suffixes, results, strict=False))
+    named = dict(zip(asked.suffixes(len(results)), results, strict=True))
     stem = free_stem(named, out / asked.name, retrained=own is not None and out.resolve() == own.resolve())
     with replace_into(out) as staging:
         for suffix, result in named.items():
@@ -159,8 +158,14 @@ class _Asked:
         words += ["flip-test"] * self.flip_test
         return "-".join([*words, *([Path(self.predictions).stem] if self.predictions is not None else [])])
 
+    def suffixes(self, results: int) -> list[str]:
+        """Of so many results' files, the first result's has none."""
+        if self.what == "surface":
+            return ["", *(f"-{number}" for number in range(2, results + 1))]
+        return ["", "-constant" if self.benchmark == "shards" else "-public-script"][:results]
 
-def _refuse_unread(asked: _Asked) -> None:
+
+def _refuse_options_of_others(asked: _Asked) -> None:
     """Refuse options that this benchmark ignores: the result would look as if they had been applied."""
     unread = {name for names in READ.values() for name in names} - set(READ[asked.benchmark])
     if asked.what != "surface":
