@@ -35,8 +35,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def in_short(error: BaseException, most: int = 160) -> str:
-    """What an error of a library says, on one line of at most so many characters; its class if it says nothing."""
-    return " ".join(str(error).split())[:most] or type(error).__name__
+    """What an error of a library says, on one line of at most so many characters, its class if it says nothing. Of more
+    the middle is left out: some begin with a path and end with the reason.
+    """
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= most else f"{words[: most // 2]} … {words[3 - most // 2 :]}"
 
 
 class DensegenError(Exception):

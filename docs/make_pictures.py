@@ -26,7 +26,7 @@ from densegen.files import find_data_file
 from densegen.fitting.face_mesh import draw_reconstruction
 from densegen.fitting.face_tasks import tasks_of_photographs
 from densegen.fitting.fit_folder import run_tasks, writing
-from densegen.fitting.fitter import FitSettings, make_fitter
+from densegen.fitting.fitter import FitterSettings, make_fitter
 from densegen.fitting.model_points import ibug68_points
 from densegen.fitting.prior import prior_of_model
 from densegen.fitting.reconstruction import Reconstructor
@@ -358,7 +358,7 @@ def fits(folder: Path) -> None:
         boxes.append(points)
         (photos / f"{path.stem}.jpg").write_bytes(path.with_suffix(".jpg").read_bytes())
     annotations = Annotations("ibug68", tuple(map(str, range(68))), tuple(marks), 0)
-    settings = FitSettings()
+    settings = FitterSettings()
     fitter = make_fitter([annotations], model, read_index(), prior_of_model(model), settings)
     tasks, _ = tasks_of_photographs(photos, [annotations])
     with writing(folder / "fits", tasks):

@@ -89,7 +89,9 @@ def _option(option: click.Option, context: click.Context) -> str:
         default = "*required*"
     elif isinstance(option.show_default, str):
         default = option.show_default
-    elif isinstance(option.default, str | int | float) and not option.is_flag:
+    elif option.is_flag and option.secondary_opts and isinstance(option.default, bool):
+        default = f"`{(option.opts if option.default else option.secondary_opts)[0]}`"
+    elif isinstance(option.default, str | int | float | Path) and not option.is_flag:
         default = f"`{option.default}`"
     return f"| `{_cell(names + (f' {kind}' if kind else ''))}` | {_cell(default)} | {_cell(_escape(text))} |"
 

@@ -148,6 +148,10 @@ def _begin(out: Path, wanted: _Progress) -> _Progress:
         # Before anything else: a killed export is then known as one.
         write_text(out / PROGRESS_NAME, wanted.model_dump_json(indent=1))
         return wanted
+    if earlier.edition != wanted.edition:
+        raise ConfigurationError(
+            f"{out} holds an export of another densegen, with other columns: choose another folder"
+        )
     if earlier.model_copy(update={"parts": {}}) != wanted:
         raise ConfigurationError(f"{out} holds an export of other shards, or in another form: choose another folder")
     return earlier

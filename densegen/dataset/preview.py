@@ -50,8 +50,6 @@ def draw_sample(folder: Path, sample_id: str, path: Path, model: MorphableModel 
     The position map comes from the shard; if the shard has none, from the model, and without a model it is left out.
     Raises :class:`ConfigurationError` if there is no such sample, or the model is another one.
     """
-    from matplotlib.figure import Figure
-
     shard_path, row = find_sample(folder, sample_id)
     with ShardReader(shard_path) as shard:
         if model is not None:
@@ -73,6 +71,13 @@ def draw_sample(folder: Path, sample_id: str, path: Path, model: MorphableModel 
     if mapped is not None:
         panels.append(("position map (x, y, z as r, g, b)", _as_colours(*mapped)))
         panels.append(("texture through the position map", unwrap_texture(image, *mapped)))
+    _side_by_side(panels, about, path)
+
+
+def _side_by_side(panels: list[tuple[str, Image]], about: str, path: Path) -> None:
+    """Write pictures with their titles as one; ``about`` stands above them."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(3.2 * len(panels), 3.7), layout="constrained")
     for axes, (title, panel) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
         axes.imshow(panel)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from densegen.arrays import Float32, Float64
+from densegen.console import counted
 from densegen.conventions import POSE_FIELDS
 from densegen.errors import ConfigurationError, FormatError, SampleError
 from densegen.files import files_below, is_about_the_file
@@ -168,7 +169,9 @@ def read_coefficients(folder: Path, counts: tuple[int, int], model_name: str) ->
         if (fit.shape.size, fit.expression.size) == counts:
             rows.append(np.concatenate([fit.shape, fit.expression]).astype(np.float64))
     if len(rows) < 2:
-        raise ConfigurationError(f"{folder} holds {len(rows)} fits of {model_name}: a spread needs two")
+        raise ConfigurationError(
+            f"{folder} holds {counted(len(rows), 'fit')} of {model_name}: how faces vary, two say at least"
+        )
     return np.array(rows)
 
 

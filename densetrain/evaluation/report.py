@@ -209,14 +209,11 @@ def write_report(
     """
     if not results and not profiles:
         raise ConfigurationError("nothing to report: run 'densetrain evaluate' first")
-    ours = (out / "report.html").exists()
-    earlier = [path for path in out.glob("*.png") if _PICTURE.fullmatch(path.name)] if ours else []
     with replace_into(out) as staging:
         _write_report(results, profiles, staging, sheets or {}, logs)
-        made = {path.name for path in staging.iterdir()}
-    for path in earlier:
-        if path.name not in made:
-            path.unlink(missing_ok=True)
+        for path in out.glob("*.png") if (out / "report.html").exists() else ():
+            if _PICTURE.fullmatch(path.name) and not (staging / path.name).exists():
+                path.unlink()
 
 
 _PICTURE = re.compile(r"(ced|worst)-[0-9]+\.png")

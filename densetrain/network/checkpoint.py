@@ -87,7 +87,7 @@ def load_regressor(path: Path, device: str = "cpu") -> TorchRegressor:
         torch.empty(1, device=device).cpu()
     # What torch raises depends on the device that is missing, and on how torch was built.
     except Exception as error:
-        why = in_short(error).partition(". ")[0]
+        why = in_short(error, 1000).partition(". ")[0].partition(" CUDA kernel errors")[0]
         raise ConfigurationError(f"torch has no device {device!r} here: {why}") from error
     if path.is_dir():
         names = (BEST, LAST, "model.safetensors")

@@ -15,7 +15,7 @@ from densegen.errors import FormatError
 from densegen.geometry.crop import box_around
 from densetrain.head_pose import head_pose
 from densetrain.network.regressor import TURN_COUNTS, Answer, Regressor, answer_in_images
-from densetrain.prediction.boxes import check_boxes, check_boxes_on
+from densetrain.prediction.boxes import check_boxes
 from densetrain.prediction.detect import Detector, better_detector, how_to_get_yunet
 from densetrain.prediction.face import Face
 
@@ -136,19 +136,20 @@ def _weight(answer: Answer) -> Float64:
 
 
 def detected(detector: Detector, image: Image, name: str) -> Float64:
-    """(n, 4) boxes of a detector, or (n, 5) with scores; raises :class:`FormatError` if what it gives are none, or one
-    lies beside the image.
+    """(n, 4) boxes of a detector, or (n, 5) with scores, without those that lie beside the image: a head that the
+    image's edge cuts has such a box. Raises :class:`FormatError` if what it gives are no boxes.
     """
     boxes = np.asarray(detector(image), np.float64)
     if not boxes.size:
         return np.zeros((0, 4))
-    if boxes.ndim != 2 or boxes.shape[1] not in (4, 5) or not np.isfinite(boxes).all():
+    if boxes.ndim != 2 or boxes.shape[1] not in (4, 5):
         raise FormatError(f"{name}: the detector gives {boxes.shape} numbers, not (n, 4) boxes, or (n, 5) with scores")
     try:
         check_boxes(boxes[:, :4])
     except ValueError as error:
         raise FormatError(f"{name}: of the detector's boxes, {error}") from error
-    check_boxes_on(image, boxes, name)
+    height, width = image.shape[:2]
+    boxes = boxes[(boxes[:, :2] < [width, height]).all(axis=1) & (boxes[:, 2:4] > 0).all(axis=1)]
     return boxes
 
 

@@ -93,7 +93,7 @@ class Follower:
         self.begins = False
         if self.box is not None and (face := self._look(image, self.box, times)) is not None:
             return face
-        found = detected(self.detector, image, "a frame")
+        found = detected(self.detector, image, "a frame of the film")
         if not len(found):
             return None
         self.found, self.smoother = found[0][:4], None

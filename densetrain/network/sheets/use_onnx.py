@@ -31,7 +31,7 @@ x0, y0, scale = (left + right - side) / 2, (top + bottom - side) / 2, side / (si
 
 # A large face is shrunk by the mean of several samples for each pixel, a very large one by means of its pixels first:
 # interpolation alone would look at two pixels of ten.
-step = max(int(scale / 2), 1)
+step = max(int(scale / 8), 1)
 taps = math.ceil(scale / step) if scale > 1.5 else 1
 zoom, dx, dy = scale / step / taps, (x0 + 0.5 - scale / 2) / step, (y0 + 0.5 - scale / 2) / step
 sampled = photo.reduce(step).transform(

@@ -124,4 +124,18 @@ def test_a_folder_of_something_else_is_refused(dataset: Path, tmp_path: Path) ->
     export_dataset(dataset, out, "webdataset")
     with pytest.raises(ConfigurationError, match="in another form"):
         export_dataset(dataset, out, "webdataset", samples_a_part=3)
+    progress = out / ".parts.json"
+    progress.write_text(progress.read_text().replace('"edition": 2', '"edition": 1'))
+    with pytest.raises(ConfigurationError, match="of another densegen, with other columns"):
+        export_dataset(dataset, out, "webdataset")
     assert "no folder" in fails("export", tmp_path / "nowhere", "--format", "webdataset", "--out", tmp_path / "x")
+
+
+def test_samples_that_are_one_name_in_a_tar_are_named(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("densegen.dataset.interchange._key", lambda name: name[-1])
+    with pytest.raises(ConfigurationError, match=r"SYNTH/\S+ and SYNTH/\S+ are one name in a tar.*parquet"):
+        export_dataset(dataset, tmp_path / "tars", "webdataset")
+    pytest.importorskip("pyarrow")
+    assert export_dataset(dataset, tmp_path / "tables", "parquet").samples == 32

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densegen.dataset.preview import draw_sample, unwrap_texture
+from densegen.dataset.preview import _side_by_side, draw_sample, unwrap_texture
 from densegen.drawing import contact_sheet, depth_colours, draw_points
 from densegen.errors import ConfigurationError
 from densegen.face.morphable_model import MorphableModel
@@ -49,8 +49,10 @@ def test_a_sample_is_drawn_side_by_side(dataset: Path, model: MorphableModel, tm
     draw_sample(dataset, "SYNTH/SYNTH_00000_1+mirror", tmp_path / "s.png", model)
     with Image.open(tmp_path / "s.png") as picture:
         assert picture.width > 4 * picture.height * 0.9
+    _side_by_side([("a panel", np.zeros((8, 8, 3), np.uint8))], "100$^$, a formula that is none", tmp_path / "odd.png")
+    assert (tmp_path / "odd.png").is_file()
     with pytest.raises(ConfigurationError, match="no sample"):
-        draw_sample(dataset, "100$^$", tmp_path / "n.png")
+        draw_sample(dataset, "nobody", tmp_path / "n.png")
     other = dataclasses.replace(model, shape_mean=model.shape_mean * np.float32(2))
     with pytest.raises(ConfigurationError, match="shard-00000.h5 was made with densegen procedural face"):
         draw_sample(dataset, "SYNTH/SYNTH_00000_1+mirror", tmp_path / "n.png", other)

@@ -40,7 +40,7 @@ def test_too_few_fits_are_said(corpus: Path, model: MorphableModel, tmp_path: Pa
     strange = replace(one, shape=one.shape[:-1])
     for name, fit in (("one", one), ("strange", strange)):
         (tmp_path / f"{name}.mat").write_bytes(fit_bytes(fit, "test"))
-    with pytest.raises(ConfigurationError, match="holds 1 fits of"):
+    with pytest.raises(ConfigurationError, match="holds 1 fit of"):
         read_prior(tmp_path, model)
     with pytest.raises(ConfigurationError, match="is not a folder of fits"):
         read_prior(tmp_path / "none", model)

@@ -27,7 +27,7 @@ from tests.browser import FLAGS, find_browser
 BOX = (120.0, 110.0, 330.0, 340.0)
 
 
-@pytest.fixture(params=[1.0, 1.1, 1.5, 3.0])
+@pytest.fixture(params=[1.0, 1.1, 1.5, 4.0])
 def photograph(request: pytest.FixtureRequest, corpus: Path, tmp_path: Path) -> tuple[Path, tuple[float, ...]]:
     """A photograph and its box: the crop takes 1.3 pixels for one, or that many times as many. Noise shows what is
     averaged: 1.4 pixels are not, 1.9 are.

@@ -143,8 +143,17 @@ def test_ctrl_c_while_a_frame_is_in_work_keeps_all_frames(run: Path, films: Film
     assert len((tmp_path / "cam.jsonl").read_text().splitlines()) == 2
 
 
-def test_ctrl_c_before_a_cameras_first_frame_is_no_error_of_the_camera(run: Path, films: Films, tmp_path: Path) -> None:
-    films.left = 0
+@pytest.mark.parametrize("once", [True, False])
+def test_ctrl_c_before_a_cameras_first_frame_is_no_error_of_the_camera(
+    run: Path, films: Films, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, once: bool
+) -> None:
+    def read() -> tuple[bool, None]:
+        os.kill(os.getpid(), signal.SIGINT)
+        if not once:  # a person who has waited for the first frame long enough
+            os.kill(os.getpid(), signal.SIGINT)
+        return False, None
+
+    monkeypatch.setattr(films, "read", read)
     with pytest.raises(KeyboardInterrupt):
         process_video(0, Follower(load_regressor(run), no_face), tmp_path / "cam", np.empty((0, 3), np.int64))
     assert not list(tmp_path.iterdir())
