@@ -75,7 +75,7 @@ def describe_model() -> Iterator[Row]:
             model = read_model(path)
             components = f"{len(model.shape_basis)} + {len(model.expression_basis)} components"
             yield model.name, f"{path}: {len(model.mean):,} vertices, {components}"
-    except DensegenError as error:
+    except (DensegenError, OSError) as error:
         yield "remembered", f"NOT READABLE: {error}"
     yield "licence", "Basel Face Model and what is made of it: non-commercial research, no redistribution"
 
@@ -89,7 +89,7 @@ def describe_datasets() -> Iterator[Row]:
         manifest = read_manifest(name)
         try:
             root = None if manifest.synthetic else remembered_root(name)
-        except DensegenError as error:
+        except (DensegenError, OSError) as error:
             yield name, f"NOT READABLE: {error}"
             continue
         if manifest.synthetic:

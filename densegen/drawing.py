@@ -32,6 +32,9 @@ __all__ = [
     "write_png",
 ]
 
+SOFTWARE = ("Software", "densegen")
+"""In every PNG that is written; by it the file may be replaced again (``outputs``)."""
+
 KEYPOINT_COLOUR = (255, 255, 255)
 RIM_COLOUR = np.array([25, 25, 25], np.uint8)
 BAR_PX = 26
@@ -153,10 +156,11 @@ def contact_sheet(tiles: list[Image], columns: int) -> Image:
 
 def png_bytes(image: Image) -> bytes:
     """An (H, W, 3) uint8 image as a PNG file."""
-    from PIL import Image
+    from PIL import Image, PngImagePlugin
 
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", optimize=False)
+    buffer, about = io.BytesIO(), PngImagePlugin.PngInfo()
+    about.add_text(*SOFTWARE)
+    Image.fromarray(image).save(buffer, format="PNG", optimize=False, pnginfo=about)
     return buffer.getvalue()
 
 
@@ -170,7 +174,7 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = 110) -> None:
     """Write a matplotlib figure as PNG, whole or not at all; letters that its font lacks are boxes, not warnings."""
     with replace_file(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
-        figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
+        figure.savefig(temporary, format="png", dpi=dpi, metadata=dict([SOFTWARE]))
 
 
 def write_png(image: Image, path: Path) -> None:

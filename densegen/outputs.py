@@ -17,7 +17,7 @@ _KINDS = {
     ".npz": (b"\x00id.npy", b"annotated_by.npy"),
     ".obj": (b"trimesh",),
     ".ply": (b"trimesh",),
-    ".png": (b"\x89PNG",),
+    ".png": (b"Software\x00densegen",),
     ".safetensors": (b"densegen morphable model",),
 }
 """What stands near the beginning of a file of each kind that densegen or densetrain wrote."""

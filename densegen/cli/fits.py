@@ -103,9 +103,11 @@ def refine_fits(root: Path, landmarks: tuple[Path, ...], manifest_name: str | No
     asked = _Asked(**options)
     sources = asked.read(landmarks)
     found, entries = fits_below(root, manifest_name)
-    tasks = tasks_of_fits(entries, root, sources)
+    tasks, strangers = tasks_of_fits(entries, root, sources)
     for line in found.notes:
         say(line, err=True)
+    if strangers:
+        say(f"{counted(len(strangers), 'face')} of the landmarks with no fit, the first is {strangers[0]}", err=True)
     _run(asked, sources, tasks, [], found.manifest)
 
 
@@ -138,6 +140,8 @@ class _Asked:
                     f"--{option} is given {counted(len(given), 'time')} for {len(landmarks)} --landmarks: give it for "
                     "each, in their order, or not at all"
                 )
+        if self.names is not None and not any(path.suffix.lower() == ".npy" for path in landmarks):
+            raise click.UsageError("--names is for --landmarks in a .npy file, which names no photographs itself")
         nothing: tuple[None, ...] = (None,) * len(landmarks)
         parts = zip(landmarks, self.kinds or nothing, self.first_pixels or nothing, strict=True)
         return [read_annotations(path, kind=kind, first_pixel=first, names=self.names) for path, kind, first in parts]
@@ -186,11 +190,13 @@ def _finish(
 
     out, report, text = asked.out, summarise(fitter, outcomes), None
     drawn = draw_overlays(out / OVERLAYS_NAME, outcomes, out)
-    if report.fits and not report.mostly_swapped:
-        text = manifest_text(_manifest(dataset, outcomes, out))
-    write_report(
-        out / REPORT_NAME, report, outcomes, fitter, sources, model=model, prior=asked.prior_in_words, manifest=text
-    )
+    try:
+        if report.fits and not report.mostly_swapped:
+            text = manifest_text(_manifest(dataset, outcomes, out))
+    finally:  # folders that no manifest can name do not take the report away
+        write_report(
+            out / REPORT_NAME, report, outcomes, fitter, sources, model=model, prior=asked.prior_in_words, manifest=text
+        )
     if text is not None:
         write_text(out / MANIFEST_NAME, text)
     for reason, count in report.set_aside.items():
@@ -211,7 +217,7 @@ def _finish(
     if report.bias_before_px is not None:
         x, y = report.bias_before_px
         say(f"the points lie ({x:+.2f}, {y:+.2f}) px from the fits that existed, in the median of the faces")
-    if report.counted_from_one:
+    if report.counted_from_one and any(source.first_pixel == 0 for source in sources):
         say(
             "that is how points lie that count pixels from 1 and are taken to count from 0: try --first-pixel 1",
             err=True,

@@ -14,9 +14,16 @@ from densegen.errors import ConfigurationError
 from densegen.files import files_below, stays_below
 from densegen.fitting.solver import FEWEST_POINTS
 from densegen.sources.annotations import Annotations, FaceMarks
-from densegen.sources.fit_list import IMAGE_SUFFIXES, FitEntry
+from densegen.sources.fit_list import IMAGE_SUFFIXES, FitEntry, check_name
 
-__all__ = ["FITS_FOLDER", "FaceTask", "FitOutcome", "tasks_of_fits", "tasks_of_photographs"]
+__all__ = [
+    "FITS_FOLDER",
+    "FaceTask",
+    "FitOutcome",
+    "marks_of_photograph",
+    "tasks_of_fits",
+    "tasks_of_photographs",
+]
 
 FITS_FOLDER = "FITS"
 """Folder, below the root that is written, of fits that are made anew."""
@@ -108,11 +115,16 @@ def tasks_of_photographs(photos: Path, sources: Sequence[Annotations]) -> tuple[
         candidates = places.named(face.image)
         name = str(candidates[0]) if len(candidates) == 1 else f"{FITS_FOLDER}/{_without_suffix(face.image)}"
         nth, seen[number, name] = seen[number, name], seen[number, name] + 1
-        if len(candidates) == 1:
-            found.setdefault((candidates[0], nth), {})[number] = face.points
-            continue
         reason, why = "image-missing", f"{face.image} has no photograph"
-        if candidates:
+        if len(candidates) == 1:
+            try:
+                check_name(str(candidates[0].with_suffix("")), photos)
+            except ConfigurationError as error:  # a build would refuse all fits for it
+                reason, why = "image-name", str(error)
+            else:
+                found.setdefault((candidates[0], nth), {})[number] = face.points
+                continue
+        if len(candidates) > 1:
             reason, why = "image-ambiguous", f"{face.image} names {len(candidates)} photographs: give their folders"
         task = FaceTask(name, photos / face.image, face.points)
         missing.setdefault((name, nth), FitOutcome(task, reason, why))
@@ -157,6 +169,17 @@ def _without_suffix(name: str) -> str:
     return str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path)
 
 
+def marks_of_photograph(image: Path, source: Annotations) -> list[FaceMarks]:
+    """The faces of one photograph, which is named by the end of its path, with or without its suffix; of names that fit
+    the fullest counts.
+    """
+    parts = image.resolve().with_suffix("").parts
+    named = [(PurePosixPath(_without_suffix(face.image)).parts, face) for face in source.faces]
+    fitting = [(len(name), face) for name, face in named if parts[-len(name) :] == name]
+    fullest = max((length for length, _ in fitting), default=0)
+    return [face for length, face in fitting if length == fullest]
+
+
 class _Places:
     """Files of pictures or fits, found by path, by path without suffix, or by name alone."""
 
@@ -180,13 +203,16 @@ class _Places:
         return found or []
 
 
-def tasks_of_fits(entries: Sequence[FitEntry], root: Path, sources: Sequence[Annotations]) -> list[FaceTask]:
-    """Fits that exist, with their landmarks if there are some, those of all sources; the others stay as they are.
+def tasks_of_fits(
+    entries: Sequence[FitEntry], root: Path, sources: Sequence[Annotations]
+) -> tuple[list[FaceTask], list[str]]:
+    """Fits that exist, with their landmarks if there are some, those of all sources; the others stay as they are. And
+    the names of landmarks that are of no fit.
 
     Raises :class:`ConfigurationError` if not one has landmarks, or a name means several fits.
     """
     fits = {PurePosixPath(*entry.fit.relative_to(root).parts): entry for entry in entries}
-    places, marks = _Places(fits), dict[PurePosixPath, dict[int, Float64]]()
+    places, marks, strangers = _Places(fits), dict[PurePosixPath, dict[int, Float64]](), list[str]()
     for number, face in _numbered(sources):
         meant = places.named(_without_suffix(face.image))
         if len(meant) > 1:
@@ -195,12 +221,15 @@ def tasks_of_fits(entries: Sequence[FitEntry], root: Path, sources: Sequence[Ann
             raise ConfigurationError(f"{meant[0]} has landmarks of two faces: a fit is of one")
         if meant:
             marks[meant[0]][number] = face.points
+        else:
+            strangers.append(face.image)
     if not marks:
         raise ConfigurationError(
             f"none of {len(fits)} fits has landmarks: the first fit is {next(iter(fits), 'not there')}, the first "
             f"landmarks are of {sources[0].faces[0].image}"
         )
     points = {path: _one_after_the_other(of_fit, sources) for path, of_fit in marks.items()}
-    return [
+    tasks = [
         FaceTask(str(path.with_suffix("")), entry.image, points.get(path), entry.fit) for path, entry in fits.items()
     ]
+    return tasks, strangers

@@ -90,7 +90,7 @@ def _run_chunk(fitter: Fitter, out: Path, tasks: Iterable[FaceTask]) -> list[Fit
         for task in tasks:
             outcome, fit = fitter.run(task)
             path = out / f"{task.name}.mat"
-            image = path.with_suffix(task.image.suffix)
+            image = path.with_suffix(task.image.suffix.lower())
             if outcome.reason is None and task.points is None and task.earlier is not None:
                 _copy(task.earlier, path)
             elif fit is not None:
@@ -122,7 +122,7 @@ def check_output_folder(out: Path, tasks: Sequence[FaceTask]) -> None:
     sources = {os.path.realpath(source.parent) for task in tasks for source in (task.image, task.earlier) if source}
     if any(source == own or source.startswith(f"{own}{os.sep}") for source in sources):
         raise ConfigurationError(f"{out} holds what is read: choose another folder to write")
-    known = {f"{task.name}{suffix}" for task in tasks for suffix in (".mat", task.image.suffix)}
+    known = {f"{task.name}{suffix}" for task in tasks for suffix in (".mat", task.image.suffix.lower())}
     known |= {MANIFEST_NAME, REPORT_NAME, OVERLAYS_NAME, *LOCK_NAMES}
     there = [path for path in out.rglob("*") if not path.is_dir() and not is_leftover(path)] if out.is_dir() else []
     contents = read_json(out / REPORT_NAME) if there else None

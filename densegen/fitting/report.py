@@ -71,7 +71,9 @@ class FitReport:
 
     @property
     def counted_from_one(self) -> bool:
-        """Whether the points lie beside existing fits as points do that count pixels from 1, and were not taken to."""
+        """Whether the points lie beside existing fits as points do that count pixels from 1 and are taken to count from
+        0.
+        """
         low, high = COUNTED_FROM_ONE_PX
         return self.bias_before_px is not None and all(low <= bias <= high for bias in self.bias_before_px)
 

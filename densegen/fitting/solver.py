@@ -91,7 +91,7 @@ def face_size(points: Float64) -> float:
         return 0.0
     away = np.linalg.norm(points[:, :2] - np.median(points[:, :2], axis=0), axis=1)
     near = away <= FAR * np.median(away)
-    return float(box_size(points[near] if near.sum() > 1 else points))
+    return float(box_size(points[near])) or float(box_size(points))  # most in one place, as others write hidden ones
 
 
 @dataclass(frozen=True, eq=False)

@@ -273,7 +273,7 @@ def _read_json(path: Path) -> Iterator[_Row]:
             yield from _rows_of_coco(contents)
             return
         for image, value in contents.items():
-            several = isinstance(value, list) and value and (isinstance(value[0], dict) or np.ndim(value) == 3)
+            several = (isinstance(value, list) and any(isinstance(one, dict) for one in value)) or np.ndim(value) == 3
             for one in value if several else [value]:
                 points = one if isinstance(one, dict) else np.array(one, np.float64)
                 if isinstance(points, np.ndarray) and (points.ndim != 2 or points.shape[1] not in (2, 3)):
@@ -298,6 +298,12 @@ def _numbers_of(points: dict[str, Any]) -> dict[str, Sequence[float]]:
 
 def _rows_of_coco(contents: dict[str, Any]) -> Iterator[_Row]:
     """COCO's keypoints, or the face of COCO-WholeBody; visibility 0 is not labelled."""
+    for kind, fields in (("images", ("id", "file_name")), ("annotations", ("image_id",))):
+        if not isinstance(contents[kind], list):
+            raise ValueError(f"{kind} is no list")
+        for number, one in enumerate(contents[kind]):
+            if lacking := [field for field in fields if not isinstance(one, dict) or field not in one]:
+                raise ValueError(f"{kind[:-1]} {number} has no {lacking[0]!r}")
     images = {image["id"]: str(image["file_name"]) for image in contents["images"]}
     for number, annotation in enumerate(contents["annotations"]):
         flat = annotation.get("face_kpts", annotation.get("keypoints"))

@@ -15,7 +15,7 @@ from densegen.errors import ConfigurationError
 from densegen.files import is_utf8, stays_below, walk
 from densegen.sources.manifest import Manifest, Subset
 
-__all__ = ["IMAGE_SUFFIXES", "FitEntry", "find_image", "list_fits"]
+__all__ = ["IMAGE_SUFFIXES", "FitEntry", "check_name", "find_image", "list_fits"]
 
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -102,7 +102,7 @@ def _entries_of(
         if suffix != ".mat" or file.startswith("."):
             continue
         image = find_image(stem, pictures, images)
-        _check_name(str(below / stem), root / name)
+        check_name(str(below / stem), root / name)
         match = pattern.search(stem)
         if match is None or match.group(1) is None:
             raise ConfigurationError(f"{here / file}: the pattern {subset.group!r} names no source photograph")
@@ -137,7 +137,8 @@ def find_image(stem: str, names: Collection[str], folder: Path) -> str | None:
     return images[0] if images else None
 
 
-def _check_name(stem: str, folder: Path) -> None:
+def check_name(stem: str, folder: Path) -> None:
+    """Raise :class:`ConfigurationError` if a fit in a folder has a name without suffix that no sample can have."""
     if not is_utf8(stem):
         raise ConfigurationError(f"{folder} holds a file whose name is not UTF-8: {stem!a}: rename it")
     if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in stem):

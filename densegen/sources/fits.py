@@ -169,9 +169,8 @@ def read_coefficients(folder: Path, counts: tuple[int, int], model_name: str) ->
         if (fit.shape.size, fit.expression.size) == counts:
             rows.append(np.concatenate([fit.shape, fit.expression]).astype(np.float64))
     if len(rows) < 2:
-        raise ConfigurationError(
-            f"{folder} holds {counted(len(rows), 'fit')} of {model_name}: how faces vary, two say at least"
-        )
+        found = counted(len(rows), "fit")
+        raise ConfigurationError(f"{folder} holds {found} of {model_name}, and at least two say how faces vary")
     return np.array(rows)
 
 

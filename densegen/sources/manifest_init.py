@@ -246,7 +246,8 @@ def manifest_of_part(dataset: Manifest, names: Iterable[str]) -> Manifest:
     subsets = []
     for subset in dataset.subsets:
         directory = PurePosixPath(subset.directory)
-        count = sum(directory == path.parent or directory in path.parents for path in paths)
+        below = dataset.layout == "nested"
+        count = sum(directory == path.parent or (below and directory in path.parents) for path in paths)
         subsets.append(subset.model_copy(update={"fits": count, "images": None, "shipped_flips": None}))
     flips = tuple(flip for flip in dataset.flips if flip != "shipped")
     build = dataset.build.model_copy(update={"flip": flips[0]}) if dataset.build.flip == "shipped" else dataset.build

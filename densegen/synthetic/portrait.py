@@ -74,10 +74,9 @@ def draw_portrait(
     zoomed = (points + [0.5, 0.5, 0]) * SUPERSAMPLING - [0.5, 0.5, 0]
     count = model.vertex_count
     zoomed[count:, 2] -= behind * (UNITS_PER_MM * pose[6] * SUPERSAMPLING)
-    face_normals = vertex_normals(points[:count], model.triangles)
+    # The triangles are counter-clockwise seen from outside, and the image frame is a mirror image of the model's.
+    face_normals = -vertex_normals(points[:count], model.triangles)
     rotation = rotation_matrix(*map(float, pose[:3]))
-    if face_normals[:, 2].sum() * rotation[2, 2] < 0:
-        face_normals = -face_normals
     head_normals = transform(outward, (rotation.T * [1, -1, 1]).astype(np.float32), np.zeros(3, np.float32))
     # Attributes a pixel needs: u, v, normal, colour of the head, and whether it is face.
     face = np.concatenate([model.uv, face_normals, np.zeros((count, 3)), np.ones((count, 1))], axis=1)

@@ -140,6 +140,7 @@ class _Job:
     asked: _Asked
 
     def run(self, path: Path) -> None:
+        from densegen.errors import FormatError, SampleError
         from densegen.files import write_many
         from densegen.fitting.face_mesh import reconstruction_files
         from densegen.sources.photograph import read_photograph
@@ -151,11 +152,20 @@ class _Job:
             return
         # A person's landmarks are of the pixels as they are stored.
         image = read_image(path) if self.network is not None else read_photograph(path)
-        faces = [self.reconstructor(points, len(image), sigma) for points, sigma in self.find(path, image)]
+        found, faces, failed = self.find(path, image), [], []
+        for number, (points, sigma) in enumerate(found):
+            try:
+                faces.append(self.reconstructor(points, len(image), sigma))
+            except SampleError as error:
+                failed.append(f"face {number}: {error}" if len(found) > 1 else str(error))
+        if not faces and failed:
+            raise FormatError(f"{path.name}: {failed[0]}")
         contents = reconstruction_files(faces, self.reconstructor, image, stem.name, self.asked.kinds, path.name)
         write_many({stem.with_name(name): data for name, data in contents.items()})
         errors = ", ".join(f"{face.error_percent:.2f} %" for face in faces)
         say(f"{path}: {counted(len(faces), 'face')}, landmarks explained to {errors}: {stem}*")
+        if failed:
+            raise FormatError(f"{path.name}: {failed[0]}; of {len(found)} faces {len(faces)} were written")
 
     def _film(self, path: Path, stem: Path) -> None:
         from densegen.console import ProgressBar
@@ -204,6 +214,7 @@ def _job_of_network(network: Regressor, model: MorphableModel, inputs: list[Path
 
 def _job_of_landmarks(path: Path, model: MorphableModel, inputs: list[Path], out: Path, asked: _Asked) -> _Job:
     from densegen.errors import FormatError
+    from densegen.fitting.face_tasks import marks_of_photograph
     from densegen.fitting.fitter import SIGMA, points_of
     from densegen.fitting.reconstruction import Reconstructor
     from densegen.index.vertex_index import read_index
@@ -215,16 +226,10 @@ def _job_of_landmarks(path: Path, model: MorphableModel, inputs: list[Path], out
     reconstructor = Reconstructor(model, points, _prior(asked, model), robust=True, sigma=sigma)
 
     def find(image_path: Path, image: Image) -> _Found:
-        parts = image_path.with_suffix("").resolve().parts
-        found: _Found = []
-        for face in annotations.faces:
-            name = Path(face.image)
-            own = name.with_suffix("") if name.suffix.lower() == image_path.suffix.lower() else name
-            if parts[len(parts) - len(own.parts) :] == own.parts:
-                found.append((face.points, None))
+        found = marks_of_photograph(image_path, annotations)
         if not found:
             raise FormatError(f"{path.name} has no landmarks of {image_path.name}")
-        return found
+        return [(face.points, None) for face in found]
 
     taken = [*inputs, *filter(None, [path, asked.names])]
     return _Job(find, reconstructor, None, None, _names(out, taken, asked), asked)

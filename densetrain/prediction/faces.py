@@ -149,8 +149,9 @@ def detected(detector: Detector, image: Image, name: str) -> Float64:
     except ValueError as error:
         raise FormatError(f"{name}: of the detector's boxes, {error}") from error
     height, width = image.shape[:2]
-    boxes = boxes[(boxes[:, :2] < [width, height]).all(axis=1) & (boxes[:, 2:4] > 0).all(axis=1)]
-    return boxes
+    beside = (boxes[:, :2] >= [width, height]).any(axis=1) | (boxes[:, 2:4] <= 0).any(axis=1)
+    seen: Float64 = boxes[~beside]
+    return seen
 
 
 def detect(detector: Detector, image: Image, name: str) -> tuple[int, Float64]:

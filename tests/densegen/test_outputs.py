@@ -3,10 +3,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 
 from densegen.cli import main
+from densegen.drawing import save_figure, write_png
 from densegen.errors import ConfigurationError
 from densegen.files import find_data_file
 from densegen.outputs import check_output, refuse_no_folder
@@ -14,7 +17,8 @@ from densegen.outputs import check_output, refuse_no_folder
 
 @pytest.mark.parametrize(
     ("name", "data"),
-    [("notes.txt", b"my notes"), ("photo.png", b"GIF89a"), ("i.yaml", b"name: x"), ("m.safetensors", b"weights"),
+    [("notes.txt", b"my notes"), ("photo.png", b"GIF89a"), ("drawn.png", b"\x89PNG"),
+     ("i.yaml", b"name: x"), ("m.safetensors", b"weights"),
      ("i.yaml", b"# densegen is good\nname: x"), ("i.npz", b"PK\x03\x04grid.npy"), ("map.npy", b"text"),
      ("i.csv", b"a,b"), ("ids.csv", b"id,name,\n"), ("face.obj", b"v 0 0 0"), ("whatever", b"text")],
 )  # fmt: skip
@@ -68,3 +72,12 @@ def test_a_correction_over_its_own_base_changes_nothing(corpus: Path, tmp_path: 
     assert (made.exit_code, made.output.count("\n")) == (1, 1)
     assert "is an input of this command" in made.output
     assert base.read_bytes() == find_data_file("vertex_index_520.yaml").read_bytes()
+
+
+def test_pictures_that_densegen_wrote_may_be_replaced(tmp_path: Path) -> None:
+    write_png(np.zeros((4, 4, 3), np.uint8), tmp_path / "picture.png")
+    figure = Figure()
+    figure.subplots().plot([0, 1])
+    save_figure(figure, tmp_path / "figure.png")
+    for name in ("picture.png", "figure.png"):
+        check_output(tmp_path / name)

@@ -352,6 +352,7 @@ def test_refining_brings_wrong_fits_nearer_and_leaves_the_others(
     )  # fmt: skip
     assert refined.exit_code == 0, refined.output
     assert "6 fits, 0 set aside, 1 without landmarks" in refined.output
+    assert "landmarks with no fit" not in refined.stderr
     same = tmp_path / "better/SYNTH" / f"{names[0]}.mat"
     assert same.read_bytes() == (root / f"{names[0]}.mat").read_bytes()
     assert "both sides of the split" in refined.stderr  # there was no manifest to say which fits are of one photograph
@@ -376,6 +377,55 @@ def test_points_that_count_from_one_and_are_taken_to_count_from_zero_are_noticed
     assert "(+1.00, +1.00) px from the fits" in wrong.output
     right = run(*arguments, "--out", tmp_path / "right", "--first-pixel", 1)
     assert "try --first-pixel" not in right.stderr
+    cells = [row.split(",") for row in rows[1:]]
+    moved = [f"{image},{point},{float(x) + 1},{float(y) + 1}" for image, point, x, y in cells]
+    (tmp_path / "marks.csv").write_text("\n".join([rows[0], *moved, "nobody.jpg,0,1,1"]) + "\n")
+    both = run(*arguments, "--out", tmp_path / "both", "--first-pixel", 1)
+    assert "(+1.00, +1.00) px from the fits" in both.output
+    assert "try --first-pixel" not in both.stderr  # which was given
+    assert "1 face of the landmarks with no fit, the first is nobody.jpg" in both.stderr
+
+
+def test_points_of_which_most_are_in_one_place_are_refused_or_fitted(corpus: Path, tmp_path: Path) -> None:
+    """As tools write hidden ones."""
+    marks = {}
+    for path in sorted((corpus / SUBSET).glob("*.mat"))[:2]:
+        points = read_fit(path).keypoints_3d
+        assert points is not None
+        marks[f"{path.stem}.jpg"] = np.where(np.arange(68)[:, None] < 40, 0.0, points[:2].T - 1).tolist()
+    (tmp_path / "marks.json").write_text(json.dumps(marks))
+    made = run(
+        "fits", "refine", corpus, "--landmarks", tmp_path / "marks.json", "--model", corpus / "model.safetensors",
+        "--out", tmp_path / "out", "--jobs", 1,
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    assert "set aside, points-contradict: 2" in made.stderr
+
+
+def test_the_report_stays_if_no_manifest_can_be_made(photos: Path, corpus: Path, tmp_path: Path) -> None:
+    """More folders than a manifest names one by one, and mirrored photographs among them."""
+    first = sorted(photos.glob("*.jpg"))[0]
+    for name in [*(f"p{number}" for number in range(17)), "p0_Flip"]:
+        (tmp_path / "many" / name).mkdir(parents=True)
+        for path in (first, first.with_suffix(".pts")):
+            shutil.copy(path, tmp_path / "many" / name)
+    made = run(*words(tmp_path / "many", corpus / "model.safetensors", tmp_path / "out"))
+    assert made.exit_code == 1
+    assert "write a manifest by hand" in made.stderr
+    assert json.loads((tmp_path / "out/report.json").read_text())["fits"] == 18
+
+
+def test_photographs_whose_names_no_sample_can_have_are_set_aside(photos: Path, corpus: Path, tmp_path: Path) -> None:
+    first, second, *_ = sorted(photos.glob("*.jpg"))
+    for path in (first, first.with_suffix(".pts")):
+        path.rename(path.with_name(f"a+mirror{path.suffix}"))
+    second.rename(second.with_suffix(".jPg"))
+    made = run(*words(photos, corpus / "model.safetensors", tmp_path / "out"))
+    assert made.exit_code == 0, made.output
+    assert "set aside, image-name: 1" in made.stderr
+    assert "5 fits, 1 set aside" in made.output
+    assert "without an image" not in made.stderr
+    assert (tmp_path / "out/FITS" / f"{second.stem}.jpg").is_file()
 
 
 def test_wrong_inputs_are_one_line_and_write_nothing(
@@ -405,7 +455,7 @@ def test_wrong_inputs_are_one_line_and_write_nothing(
     assert "names.npz is not a file of landmarks" in refused("--landmarks", tmp_path / "names.npz")
     np.savez(tmp_path / "more.npz", names=["a"], landmarks=np.zeros((2, 68, 2)))
     assert "more.npz has 2 faces and 1 names" in refused("--landmarks", tmp_path / "more.npz")
-    assert "there are 0 fits of" in refused("--landmarks", photos, "--prior", empty)
+    assert "holds 0 fits of" in refused("--landmarks", photos, "--prior", empty)
     (tmp_path / "named.json").write_text('{"a.jpg": {"left-ear-lobe": [1, 2]}}')
     assert "neither the 68 nor AFLW's 21, nor names of" in refused(
         "--landmarks", tmp_path / "named.json", photos=_one_photo(tmp_path, photos)

@@ -193,3 +193,19 @@ def test_an_array_needs_names_as_many_as_faces(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([[None]]), allow_pickle=True)
     with pytest.raises(FormatError, match="not a readable NumPy array"):
         read_annotations(tmp_path / "a.npy", names=tmp_path / "names.txt")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"images": 5}, "images is no list"),
+        ({"images": [{"id": 1}]}, "image 0 has no 'file_name'"),
+        ({"annotations": [5]}, "annotation 0 has no 'image_id'"),
+    ],
+)
+def test_what_a_coco_file_lacks_is_named(tmp_path: Path, change: dict[str, object], words: str) -> None:
+    flat = [1, 2, 2] * 68
+    coco = {"images": [{"id": 5, "file_name": "a.jpg"}], "annotations": [{"image_id": 5, "keypoints": flat}]}
+    (tmp_path / "c.json").write_text(json.dumps(coco | change))
+    with pytest.raises(FormatError, match=f"c.json: {words}"):
+        read_annotations(tmp_path / "c.json")

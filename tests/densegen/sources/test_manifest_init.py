@@ -129,3 +129,12 @@ def test_mirrored_photographs_lie_beside_their_fits() -> None:
     subsets = [{**BASE["subsets"][0], "images": "I"}]
     with pytest.raises(ValidationError, match="names both images and shipped_flips"):
         Manifest.model_validate({**BASE, "subsets": subsets})
+
+
+def test_a_part_counts_each_fit_in_one_folder(tmp_path: Path) -> None:
+    for place in ("a", "b", "sub/c", "sub/d"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{place}.mat").write_bytes(b"")
+    whole = manifest_of_folder(tmp_path).manifest
+    part = manifest_of_part(whole, ["a", "b", "sub/c"])
+    assert {subset.directory: subset.fits for subset in part.subsets} == {".": 2, "sub": 1}

@@ -52,3 +52,14 @@ def test_surfaces_vary_by_bilinear_interpolation_as_scipy_does_it() -> None:
         expected = np.float32(0.5) * zoom(grid, size / frequency, order=1)[:size, :size]
         noise = _noise(np.random.default_rng(frequency), size, (frequency,), (0.5,))
         np.testing.assert_array_equal(noise, expected)
+
+
+def test_a_face_is_lit_from_outside_however_it_is_turned(model: MorphableModel) -> None:
+    """At a quarter turn no picture of a face says which way it is wound; lit from inside, it would be nearly black."""
+    person, light = random_appearance(np.random.default_rng(1)), random_light(np.random.default_rng(2))
+    for pitch in (-0.4, 0.4):
+        shown = []
+        for yaw in np.radians([80.0, 84, 87, 89, 90, 91]):
+            pose = np.array([pitch, yaw, 0, 100, 110, 0, 1.0e-3], np.float32)
+            shown.append(draw_portrait(model.mean, pose, person, light, np.random.default_rng(3), 225, 225).mean())
+        assert np.ptp(shown) < 6, (pitch, shown)

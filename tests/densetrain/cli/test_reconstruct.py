@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from densegen.errors import ConfigurationError
 from densegen.geometry.crop import box_around
 from densegen.sources.fits import read_fit
-from tests.densetrain.command import call
+from tests.densetrain.command import call, fails
 
 
 @pytest.fixture
@@ -62,6 +63,40 @@ def test_anybodys_landmarks_give_the_true_face(corpus: Path, tmp_path: Path) -> 
     off = np.linalg.norm(found.keypoints_3d[:2] - true.keypoints_3d[:2], axis=0)
     assert off.mean() < 1  # px of a face of 200
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".mat", ".obj", ".mtl", ".png"}
+
+
+def test_of_two_photographs_of_one_name_each_has_its_own_landmarks(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "p/sub").mkdir(parents=True)
+    marks, true = {}, {}
+    for number, name in enumerate(("a", "sub/a")):
+        fit = read_fit(corpus / f"SYNTH/SYNTH_0000{number}_0.mat")
+        assert fit.keypoints_3d is not None
+        shutil.copy(corpus / f"SYNTH/SYNTH_0000{number}_0.jpg", tmp_path / f"p/{name}.jpg")
+        marks[f"{name}.png"] = (fit.keypoints_3d[:2].T - 1).tolist()  # another suffix
+        true[name] = fit.pose
+    (tmp_path / "marks.json").write_text(json.dumps(marks))
+    made = call(
+        "reconstruct", tmp_path / "p/a.jpg", tmp_path / "p/sub/a.jpg", "--landmarks", tmp_path / "marks.json",
+        "--model", corpus / "model.safetensors", "--out", tmp_path / "out", "--write", "mat",
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    assert made.output.count("1 face, ") == 2
+    for stem, name in (("a", "a"), ("a-2", "sub/a")):
+        assert read_fit(tmp_path / f"out/{stem}-0.mat").pose[1] == pytest.approx(true[name][1], abs=0.05)
+
+
+def test_a_face_without_a_surface_does_not_take_the_others_with_it(corpus: Path, tmp_path: Path) -> None:
+    true = read_fit(corpus / "SYNTH/SYNTH_00000_0.mat")
+    assert true.keypoints_3d is not None
+    faces = [[[5, 5]] * 68, (true.keypoints_3d[:2].T - 1).tolist()]
+    (tmp_path / "marks.json").write_text(json.dumps({"SYNTH_00000_0.jpg": faces}))
+    line = fails(
+        "reconstruct", corpus / "SYNTH/SYNTH_00000_0.jpg", "--landmarks", tmp_path / "marks.json",
+        "--model", corpus / "model.safetensors", "--out", tmp_path / "out", "--write", "mat",
+    )  # fmt: skip
+    assert "face 0: the 68 points lie on a line" in line
+    assert "of 2 faces 1 were written" in line
+    assert read_fit(tmp_path / "out/SYNTH_00000_0-0.mat").pose[1] == pytest.approx(true.pose[1], abs=0.05)
 
 
 def test_no_file_that_was_given_is_overwritten(corpus: Path, tmp_path: Path) -> None:
