@@ -173,7 +173,7 @@ def marks_of_photograph(image: Path, source: Annotations) -> list[FaceMarks]:
     """The faces of one photograph, which is named by the end of its path, with or without its suffix; of names that fit
     the fullest counts.
     """
-    parts = image.resolve().with_suffix("").parts
+    parts = image.with_suffix("").resolve().parts  # of a link its own name, not that of what it leads to
     named = [(PurePosixPath(_without_suffix(face.image)).parts, face) for face in source.faces]
     fitting = [(len(name), face) for name, face in named if parts[-len(name) :] == name]
     fullest = max((length for length, _ in fitting), default=0)
