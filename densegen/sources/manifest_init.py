@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -43,6 +44,40 @@ class FoundManifest:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Tree:
+    """What lies in a folder and in those below it, by their paths from it.
+
+    fits : names of the fits, without ``.mat``
+    pictures : names of the images
+    """
+
+    folder: Path
+    fits: dict[PurePosixPath, list[str]]
+    pictures: dict[PurePosixPath, set[str]]
+
+    @classmethod
+    def of(cls, folder: Path) -> _Tree:
+        fits: dict[PurePosixPath, list[str]] = {}
+        pictures: dict[PurePosixPath, set[str]] = {}
+        for place, files in walk(folder):
+            if stems := [one[:-4] for one in files if one.lower().endswith(".mat")]:
+                fits[place] = stems
+            if images := {one for one in files if one.lower().endswith(IMAGE_SUFFIXES)}:
+                pictures[place] = images
+        return cls(folder, fits, pictures)
+
+    @cached_property
+    def flips(self) -> dict[PurePosixPath, PurePosixPath]:
+        """The folder of a folder's mirrored photographs, if it has one."""
+        named = {place: place.with_name(place.name + FLIP_SUFFIX) for place in self.fits if place.name}
+        return {place: flip for place, flip in named.items() if flip in self.fits}
+
+    def name_of(self, place: PurePosixPath, text: str) -> str:
+        """The name of a subset that lies there: of ``text``, at the top of the folder's name, what a manifest may hold."""
+        return re.sub(r"[^A-Za-z0-9_-]+", "-", text if place.parts else self.folder.resolve().name).strip("-") or "FITS"
+
+
 def manifest_of_folder(folder: Path, name: str | None = None) -> FoundManifest:
     """The manifest of the fits in ``folder`` and below it.
 
@@ -54,24 +89,17 @@ def manifest_of_folder(folder: Path, name: str | None = None) -> FoundManifest:
     """
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder")
-    fits: dict[PurePosixPath, list[str]] = {}
-    pictures: dict[PurePosixPath, set[str]] = {}
-    for place, files in walk(folder):
-        if stems := [one[:-4] for one in files if one.lower().endswith(".mat")]:
-            fits[place] = stems
-        if images := {one for one in files if one.lower().endswith(IMAGE_SUFFIXES)}:
-            pictures[place] = images
-    if not fits:
+    tree = _Tree.of(folder)
+    if not tree.fits:
         raise ConfigurationError(f"{folder} holds no fit (*.mat), neither do the folders in it")
     title = (name or folder.resolve().name).encode("utf-8", "replace").decode()
-    flipped = {flip: place for place in fits if place.name and (flip := _flip_of(place)) in fits}
-    many = len(fits) - len(flipped) > MOST_SUBSETS
-    if many and flipped:
+    many = len(tree.fits) - len(tree.flips) > MOST_SUBSETS
+    if many and tree.flips:
         raise ConfigurationError(
-            f"{folder} has {len(fits):,} folders of fits, {len(flipped):,} of them of mirrored photographs "
+            f"{folder} has {len(tree.fits):,} folders of fits, {len(tree.flips):,} of them of mirrored photographs "
             f"(*{FLIP_SUFFIX}): write a manifest by hand, or move those away; a build mirrors by itself"
         )
-    subsets = [_whole(fits, pictures, folder)] if many else _subsets(fits, pictures, folder)
+    subsets = [_whole(tree)] if many else _subsets(tree)
     flips = ["mirror", "none"]
     if all("shipped_flips" in subset for subset in subsets):
         flips.insert(1, "shipped")
@@ -89,7 +117,7 @@ def manifest_of_folder(folder: Path, name: str | None = None) -> FoundManifest:
         manifest = Manifest.model_validate(contents)
     except ValidationError as error:
         raise ConfigurationError(f"{folder}: {first_problem(error)}: rename the folder") from error
-    return FoundManifest(manifest, tuple(_notes(fits, pictures, subsets, folder, many)))
+    return FoundManifest(manifest, tuple(_notes(tree, subsets, many)))
 
 
 def fits_below(root: Path, manifest_name: str | None = None) -> tuple[FoundManifest, list[FitEntry]]:
@@ -111,19 +139,14 @@ def fits_below(root: Path, manifest_name: str | None = None) -> tuple[FoundManif
     return found, list_fits(dataset, root, flips[0])
 
 
-def _subsets(
-    fits: dict[PurePosixPath, list[str]], pictures: dict[PurePosixPath, set[str]], folder: Path
-) -> list[dict[str, Any]]:
-    flipped = {flip for place in fits if place.name and (flip := _flip_of(place)) in fits}
-    without = {place: images for place, images in pictures.items() if not place.name.endswith(FLIP_SUFFIX)}
+def _subsets(tree: _Tree) -> list[dict[str, Any]]:
+    without = {place: images for place, images in tree.pictures.items() if not place.name.endswith(FLIP_SUFFIX)}
     names: Counter[str] = Counter()
     subsets = []
-    for place, stems in sorted(fits.items()):
-        if place in flipped:
+    for place, stems in sorted(tree.fits.items()):
+        if place in tree.flips.values():
             continue
-        name = (
-            re.sub(r"[^A-Za-z0-9_-]+", "-", str(place) if place.parts else folder.resolve().name).strip("-") or "FITS"
-        )
+        name = tree.name_of(place, str(place))
         while names[name] and names[f"{name}-{names[name] + 1}"]:
             names[name] += 1
         names[name] += 1
@@ -137,8 +160,8 @@ def _subsets(
         }
         if (images := _images_of(place, stems, without)) is not None:
             subset["images"] = str(images)
-        elif place.name and (flip := _flip_of(place)) in fits:
-            subset["shipped_flips"] = str(flip)
+        elif place in tree.flips:
+            subset["shipped_flips"] = str(tree.flips[place])
         subsets.append(subset)
     return subsets
 
@@ -151,28 +174,20 @@ def _group_of(stems: list[str]) -> str:
     return next((group for group in known if all(re.search(group, stem) for stem in stems)), SAME_PHOTOGRAPH)
 
 
-def _flip_of(place: PurePosixPath) -> PurePosixPath:
-    return place.with_name(place.name + FLIP_SUFFIX)
-
-
-def _whole(
-    fits: dict[PurePosixPath, list[str]], pictures: dict[PurePosixPath, set[str]], folder: Path
-) -> dict[str, Any]:
+def _whole(tree: _Tree) -> dict[str, Any]:
     """One subset of all folders: the root, or the folder in which all fits are if images lie in another."""
-    top = (
-        PurePosixPath(os.path.commonpath([str(place) for place in fits]))
-        if PurePosixPath() not in fits
-        else PurePosixPath()
-    )
+    fits, top = tree.fits, PurePosixPath()
+    if top not in fits:
+        top = PurePosixPath(os.path.commonpath([str(place) for place in fits]))
     subset: dict[str, Any] = {
-        "name": re.sub(r"[^A-Za-z0-9_-]+", "-", top.name or folder.resolve().name).strip("-") or "FITS",
+        "name": tree.name_of(top, top.name),
         "directory": str(top),
         "fits": sum(map(len, fits.values())),
         "group": _group_of([stem for stems in fits.values() for stem in stems]),
     }
     place, stems = max(fits.items(), key=lambda pair: len(pair[1]))
     below = place.relative_to(top)
-    images = _images_of(place, stems, pictures, below)
+    images = _images_of(place, stems, tree.pictures, below)
     if images is not None and below.parts:
         images = PurePosixPath(*images.parts[: -len(below.parts)])
     if images is not None:
@@ -201,29 +216,25 @@ def _images_of(
     return best if best is not None and count(best) > 0 else None
 
 
-def _notes(
-    fits: dict[PurePosixPath, list[str]], pictures: dict[PurePosixPath, set[str]], subsets: list[dict[str, Any]],
-    folder: Path, many: bool,
-) -> list[str]:  # fmt: skip
+def _notes(tree: _Tree, subsets: list[dict[str, Any]], many: bool) -> list[str]:
     """What a person should look at."""
     notes = []
     for subset in subsets:
         flips = f", its mirrored photographs in {subset['shipped_flips']}" if "shipped_flips" in subset else ""
         images = f", images in {subset['images']}" if "images" in subset else ""
         notes.append(f"{subset['name']}: {counted(subset['fits'], 'fit')} in {subset['directory']}{images}{flips}")
-        flip = _flip_of(PurePosixPath(subset["directory"])) if PurePosixPath(subset["directory"]).name else None
-        if "images" in subset and flip in fits:
-            notes.append(
-                f"{flip}: {counted(len(fits[flip]), 'fit')} left out: mirrored photographs have to lie beside them"
-            )
+        flip = tree.flips.get(PurePosixPath(subset["directory"]))
+        if "images" in subset and flip is not None:
+            left_out = counted(len(tree.fits[flip]), "fit")
+            notes.append(f"{flip}: {left_out} left out: mirrored photographs have to lie beside them")
     lacking = []
     elsewhere = {subset["directory"]: subset.get("images") for subset in subsets}
-    for place, stems in sorted(fits.items()):
+    for place, stems in sorted(tree.fits.items()):
         own = PurePosixPath(elsewhere.get(str(place)) or place)
         if many and "images" in subsets[0]:
             own = PurePosixPath(subsets[0]["images"]) / place.relative_to(subsets[0]["directory"])
-        there = pictures.get(own, set())
-        lacking += [f"{place / stem}" for stem in stems if find_image(stem, there, folder / own) is None]
+        there = tree.pictures.get(own, set())
+        lacking += [f"{place / stem}" for stem in stems if find_image(stem, there, tree.folder / own) is None]
     if lacking:
         suffixes, first = f"*{', *'.join(IMAGE_SUFFIXES)}", f"{lacking[0]}.mat"
         notes.append(f"{counted(len(lacking), 'fit')} without an image ({suffixes}), the first is {first}")
