@@ -74,7 +74,7 @@ class _Tree:
         return {place: flip for place, flip in named.items() if flip in self.fits}
 
     def name_of(self, place: PurePosixPath, text: str) -> str:
-        """The name of a subset that lies there: of ``text``, at the top of the folder's name, what a manifest may hold."""
+        """A subset's name: what a manifest may have of ``text``, or at the top of the folder's own name."""
         return re.sub(r"[^A-Za-z0-9_-]+", "-", text if place.parts else self.folder.resolve().name).strip("-") or "FITS"
 
 
