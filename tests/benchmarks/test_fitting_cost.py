@@ -39,7 +39,7 @@ def with_components(points: ModelPoints, prior: Prior, shapes: int, expressions:
 def test_a_fit_costs_few_solutions_of_its_equations(
     model: MorphableModel, index: VertexIndex, ratio: Ratio, shapes: int, expressions: int, goal: float
 ) -> None:
-    """On a processor with AVX-512 LAPACK gains more than our kernels, which do not fuse: 67 instead of 24 there."""
+    """On a processor with AVX-512 LAPACK gains more than our kernels, which do not fuse."""
     points, prior = with_components(landmark_points(model, index), prior_of_model(model), shapes, expressions)
     generator, solver, faces = np.random.default_rng(1), FaceSolver(points, prior), []
     for _ in range(FACES):
