@@ -13,6 +13,7 @@ from densegen.records import first_problem, parse_yaml, read_yaml, refuse_switch
 
 __all__ = [
     "READY_SETTINGS",
+    "SETTINGS_FILE",
     "AugmentSettings",
     "DataSettings",
     "FitSettings",
@@ -28,6 +29,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+
+SETTINGS_FILE = "fit-settings.yaml"
+"""In a run's folder: all settings of the run; a name that a file which ``--settings`` gives is unlikely to have."""
 
 READY_SETTINGS = ("paper", "best", "fast-gpu", "demo")
 """Settings that come with densetrain, by name."""

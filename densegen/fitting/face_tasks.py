@@ -14,7 +14,8 @@ from densegen.errors import ConfigurationError
 from densegen.files import files_below, stays_below
 from densegen.fitting.solver import FEWEST_POINTS
 from densegen.sources.annotations import Annotations, FaceMarks
-from densegen.sources.fit_list import IMAGE_SUFFIXES, FitEntry, check_name
+from densegen.sources.fit_list import FitEntry, check_name
+from densegen.sources.photograph import IMAGE_SUFFIXES
 
 __all__ = [
     "FITS_FOLDER",

@@ -14,11 +14,9 @@ from densegen.conventions import MIRROR_SUFFIX, FlipPolicy
 from densegen.errors import ConfigurationError
 from densegen.files import is_utf8, stays_below, walk
 from densegen.sources.manifest import Manifest, Subset
+from densegen.sources.photograph import IMAGE_SUFFIXES
 
-__all__ = ["IMAGE_SUFFIXES", "FitEntry", "check_name", "find_image", "list_fits"]
-
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+__all__ = ["FitEntry", "check_name", "find_image", "list_fits"]
 
 
 @dataclass(frozen=True)

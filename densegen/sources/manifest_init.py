@@ -17,8 +17,9 @@ from densegen.console import counted
 from densegen.errors import ConfigurationError
 from densegen.files import walk, write_text
 from densegen.records import first_problem
-from densegen.sources.fit_list import IMAGE_SUFFIXES, FitEntry, find_image, list_fits
+from densegen.sources.fit_list import FitEntry, find_image, list_fits
 from densegen.sources.manifest import Manifest, read_manifest, read_named_manifest
+from densegen.sources.photograph import IMAGE_SUFFIXES
 
 __all__ = ["FoundManifest", "fits_below", "manifest_of_folder", "manifest_of_part", "manifest_text", "write_manifest"]
 

@@ -18,7 +18,10 @@ from densegen.arrays import Image
 from densegen.errors import SampleError
 from densegen.files import file_size, is_about_the_file
 
-__all__ = ["decode_photograph", "jpeg_codec", "read_photograph"]
+__all__ = ["IMAGE_SUFFIXES", "decode_photograph", "jpeg_codec", "read_photograph"]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+"""Of what is read, in lower case."""
 
 MAX_PIXELS = 64_000_000
 """A photograph of more pixels is refused before memory is taken for it."""

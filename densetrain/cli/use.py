@@ -62,9 +62,10 @@ def predict(
     from densegen.errors import ConfigurationError
     from densegen.files import remove_leftovers
     from densegen.index.formats.mesh import landmark_triangles
+    from densegen.sources.photograph import IMAGE_SUFFIXES
     from densetrain.network.regressor import open_regressor
     from densetrain.prediction.boxes import Boxes
-    from densetrain.prediction.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_images, passed_over
+    from densetrain.prediction.inputs import VIDEO_SUFFIXES, list_images, passed_over
     from densetrain.prediction.predict import check_drop
 
     if onnx is None and not paths:
@@ -82,8 +83,8 @@ def predict(
     if others := passed_over(images):
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in others.items())
         say(f"passed over, convert them to JPEG or PNG: {kinds}", err=True)
-    videos = {path for path in inputs if path.suffix.lower() in VIDEO_SUFFIXES}
-    asked = _checked(_Asked(**options), filming=bool(videos) or webcam is not None, webcam_alone=not inputs)
+    filming = webcam is not None or any(path.suffix.lower() in VIDEO_SUFFIXES for path in inputs)
+    asked = _checked(_Asked(**options), filming=filming, webcam_alone=not inputs)
     boxes = Boxes.read(asked.box, asked.boxes_file)
     refuse_no_folder(asked.out)
     regressor = open_regressor(onnx or paths[0], device, flip_test=flip_test)

@@ -21,7 +21,7 @@ from densegen.files import file_size, read_text
 from densegen.geometry.crop import box_around, box_size
 from densegen.records import read_archive
 from densegen.sources.fits import read_labels
-from densegen.sources.photograph import read_photograph
+from densegen.sources.photograph import IMAGE_SUFFIXES, read_photograph
 from densetrain.choices import Comparison, Labels, Reading, YawSource
 from densetrain.evaluation.metrics import nme, points21
 from densetrain.evaluation.protocol import Protocol
@@ -299,7 +299,7 @@ def _find_images(root: Path, names: list[str]) -> tuple[Path, ...]:
     here = {
         path.stem: path
         for path in sorted(root.iterdir())
-        if path.suffix.lower() in (".jpg", ".jpeg", ".png") and not path.name.startswith(".")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     }
     if missing := [name for name in names if name not in here]:
         raise ConfigurationError(f"{root} lacks {len(missing)} of {len(names)} images, the first is {missing[0]}")

@@ -13,11 +13,9 @@ from typing import Any
 from densegen.drawing import as_label, save_figure
 from densegen.errors import ConfigurationError, FormatError
 from densegen.records import read_yaml
-from densetrain.config import FitSettings
+from densetrain.config import SETTINGS_FILE, FitSettings
 
 __all__ = ["TrainingLog", "differing_settings", "draw_curves", "read_log"]
-
-SETTINGS_NAME = "fit-settings.yaml"
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ def read_log(run: Path) -> TrainingLog | None:
     Each start of a run has a file. One that goes on has kept a checkpoint and logs later steps; one that logs steps
     before the first validation, or the first of all steps if there was none, is of a training that began anew.
     """
-    if not (run / SETTINGS_NAME).is_file():
+    if not (run / SETTINGS_FILE).is_file():
         return None
     losses: dict[int, float] = {}
     nme: dict[int, float] = {}
@@ -70,7 +68,7 @@ def read_log(run: Path) -> TrainingLog | None:
         losses |= own_losses
         nme |= own_nme
     try:
-        contents: Any = read_yaml(run / SETTINGS_NAME, "settings file")
+        contents: Any = read_yaml(run / SETTINGS_FILE, "settings file")
         settings = _flat(contents) if isinstance(contents, dict) else {}
     except (ConfigurationError, FormatError):
         settings = {}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from densegen.arrays import Float32, Image
-from densegen.errors import ConfigurationError, FormatError, in_short
+from densegen.errors import ConfigurationError, FormatError
 from densegen.index.vertex_index import VertexIndex
 from densetrain.network.description import CHECKPOINT_KEY, Description, read_description
 from densetrain.network.model import LandmarkNet
@@ -87,7 +87,7 @@ def load_regressor(path: Path, device: str = "cpu") -> TorchRegressor:
         torch.empty(1, device=device).cpu()
     # What torch raises depends on the device that is missing, and on how torch was built.
     except Exception as error:
-        why = in_short(error, 1000).partition(". ")[0].partition(" CUDA kernel errors")[0]
+        why = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise ConfigurationError(f"torch has no device {device!r} here: {why}") from error
     if path.is_dir():
         names = (BEST, LAST, "model.safetensors")

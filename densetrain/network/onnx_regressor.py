@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from densegen.arrays import Float32, Image
-from densegen.errors import ConfigurationError, FormatError
+from densegen.errors import ConfigurationError, FormatError, in_short
 from densegen.extras import install_line
 from densegen.files import read_bytes
 from densegen.index.vertex_index import VertexIndex
@@ -68,7 +68,7 @@ class OnnxRegressor:
             session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         # ONNX Runtime's errors have no common base but this.
         except Exception as error:
-            raise FormatError(f"{path.name} is not a readable ONNX file: {_end_of(error)}") from error
+            raise FormatError(f"{path.name} is not a readable ONNX file: {in_short(error, 400)}") from error
         size = about.crop_size
         outputs = {"landmarks": [len(index), 3]}
         if about.settings.model.uncertainty:
@@ -93,15 +93,9 @@ class OnnxRegressor:
             landmarks, *sigma = (array.astype(np.float32) for array in self.session.run(None, {"images": images}))
         # ONNX Runtime's errors have no common base but this.
         except Exception as error:
-            raise FormatError(f"{self.name} cannot be run: {_end_of(error)}") from error
+            raise FormatError(f"{self.name} cannot be run: {in_short(error, 400)}") from error
         if not np.isfinite(landmarks).all():
             raise FormatError(f"{self.name} gives landmarks that are not finite: its weights are damaged")
         if not all((one > 0).all() and np.isfinite(one).all() for one in sigma):
             raise FormatError(f"{self.name} gives standard deviations that are not above 0: its weights are damaged")
         return landmarks, sigma[0] if sigma else None
-
-
-def _end_of(error: Exception) -> str:
-    """An error's end: ONNX Runtime begins with files and lines of its own, and says last what is wrong."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words if len(words) <= 200 else f"… {words[-200:]}"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from densegen.arrays import Float64, Image
+from densegen.arrays import Float64, Image, Mask
 from densegen.errors import ConfigurationError, FormatError
 from densegen.records import read_json
 
-__all__ = ["Boxes", "check_boxes", "check_boxes_on", "read_boxes"]
+__all__ = ["Boxes", "check_boxes", "check_boxes_on", "lie_beside", "read_boxes"]
 
 FOUR_NUMBERS = "a box is four numbers: left, top, right, bottom"
 
@@ -91,10 +91,18 @@ def check_boxes(boxes: Float64) -> Float64:
     return boxes
 
 
+def lie_beside(image: Image, boxes: Float64) -> Mask:
+    """(n,) bool: which of (n, 4) boxes have no pixel of the image."""
+    height, width = image.shape[:2]
+    beyond, before = (boxes[:, :2] >= [width, height]).any(axis=1), (boxes[:, 2:] <= 0).any(axis=1)
+    beside: Mask = np.asarray(beyond | before, np.bool_)
+    return beside
+
+
 def check_boxes_on(image: Image, boxes: Float64, name: str) -> None:
     """Raise :class:`FormatError` if one of (n, 4) boxes has no pixel of the image, as one made for another size."""
     height, width = image.shape[:2]
-    beside = (boxes[:, :2] >= [width, height]).any(axis=1) | (boxes[:, 2:] <= 0).any(axis=1)
+    beside = lie_beside(image, boxes)
     if beside.any():
         box = ", ".join(f"{number:g}" for number in boxes[beside.argmax()])
         raise FormatError(f"{name}: the box ({box}) lies outside of the {width}x{height} image")

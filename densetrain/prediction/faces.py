@@ -15,7 +15,7 @@ from densegen.errors import FormatError
 from densegen.geometry.crop import box_around
 from densetrain.head_pose import head_pose
 from densetrain.network.regressor import TURN_COUNTS, Answer, Regressor, answer_in_images
-from densetrain.prediction.boxes import check_boxes
+from densetrain.prediction.boxes import check_boxes, lie_beside
 from densetrain.prediction.detect import Detector, better_detector, how_to_get_yunet
 from densetrain.prediction.face import Face
 
@@ -148,9 +148,7 @@ def detected(detector: Detector, image: Image, name: str) -> Float64:
         check_boxes(boxes[:, :4])
     except ValueError as error:
         raise FormatError(f"{name}: of the detector's boxes, {error}") from error
-    height, width = image.shape[:2]
-    beside = (boxes[:, :2] >= [width, height]).any(axis=1) | (boxes[:, 2:4] <= 0).any(axis=1)
-    seen: Float64 = boxes[~beside]
+    seen: Float64 = boxes[~lie_beside(image, boxes[:, :4])]
     return seen
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from densegen.arrays import Image
 from densegen.errors import ConfigurationError, FormatError, SampleError
 from densegen.files import is_leftover
-from densegen.sources.photograph import read_photograph
+from densegen.sources.photograph import IMAGE_SUFFIXES, read_photograph
 
-__all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "list_images", "passed_over", "read_image"]
+__all__ = ["VIDEO_SUFFIXES", "list_images", "passed_over", "read_image"]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 VIDEO_SUFFIXES = (
     ".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".3gp", ".ts", ".mts", ".wmv", ".mpg", ".mpeg", ".mjpeg", ".gif",
 )  # fmt: skip

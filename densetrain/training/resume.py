@@ -9,14 +9,11 @@ from densegen.dataset.shard_set import ShardSet
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import remove_leftovers, write_text
 from densegen.records import read_yaml
-from densetrain.config import FitSettings
+from densetrain.config import SETTINGS_FILE, FitSettings
 from densetrain.network.checkpoint import LAST, read_checkpoint
 from densetrain.network.description import CHECKPOINT_KEY
 
-__all__ = ["SETTINGS_FILE", "earlier_run", "prepare_folder", "steps_made", "stopped_early"]
-
-SETTINGS_FILE = "fit-settings.yaml"
-"""All settings of the run; a name that a file which ``--settings`` gives is unlikely to have."""
+__all__ = ["earlier_run", "prepare_folder", "steps_made", "stopped_early"]
 
 
 def prepare_folder(out: Path, settings: FitSettings, *, is_new: bool) -> None:

@@ -20,12 +20,12 @@ from densegen.dataset.shard_set import ShardSet, open_dataset
 from densegen.errors import ConfigurationError, FormatError
 from densegen.files import find_data_file
 from densegen.sources.manifest import BuildSettings, Manifest
+from densetrain.config import SETTINGS_FILE
 from densetrain.data.batches import Batch, ShardBatches
 from densetrain.network.checkpoint import BEST, LAST, load_regressor, read_checkpoint
 from densetrain.network.description import CHECKPOINT_KEY, PROCESSES_KEY
 from densetrain.training.fit import fit, make_module
 from densetrain.training.module import LandmarkModule
-from densetrain.training.resume import SETTINGS_FILE
 from tests.densetrain.conftest import TINY, tiny
 
 
